@@ -1,0 +1,36 @@
+# The one list of commands. Each works in a fresh clone: it creates .venv and installs what is pinned.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: demo test test-fast lint bench clean
+
+demo: $(VENV)/.installed  ## the main job on the embedded model, into runs/demo
+	$(BIN)/raysplit run demo
+
+test: $(VENV)/.installed  ## every test
+	$(PYTEST)
+
+test-fast: $(VENV)/.installed  ## the inner loop
+	$(PYTEST) -m "not ray and not slow"
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed  ## ratios measured side by side; writes bench/reports
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[bench]"
+	$(BIN)/python -m bench
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "raysplit needs Python 3.11 or newer; set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,76 @@
+"""A grid of settings: the product of the split points and an axis of values per link coordinate.
+
+Shape suffixes: N settings, K link coordinates, P split points, G grid points of a coordinate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysplit.errors import UserError
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+class Grid:
+    """The product of the split points and of an axis of values per link coordinate."""
+
+    def __init__(self, split_points: tuple[int, int], axes: Sequence[FloatArray]) -> None:
+        """Take the first and last split point and K ascending axes of at least two values."""
+        self.first, self.last = split_points
+        self.axes = tuple(np.asarray(axis, dtype=np.float64) for axis in axes)
+        assert all(len(axis) > 1 and (np.diff(axis) > 0).all() for axis in self.axes)
+        self.shape = (self.last - self.first + 1, *(len(axis) for axis in self.axes))
+        sizes = np.array([*self.shape[1:], 1])
+        self._strides = np.cumprod(sizes[::-1])[::-1]  # of P, G1 .. GK in the flattened table
+
+    def rows(self) -> tuple[IntArray, FloatArray]:
+        """Return every setting of the grid, in the order of the flattened table."""
+        links_GK = np.stack(np.meshgrid(*self.axes, indexing="ij"), axis=-1)
+        links_GK = links_GK.reshape(-1, len(self.axes))
+        split_points = np.arange(self.first, self.last + 1)
+        return np.repeat(split_points, len(links_GK)), np.tile(links_GK, (len(split_points), 1))
+
+    def nearest(self, split_points_N: IntArray, link_states_NK: FloatArray) -> IntArray:
+        """Return the flat index of the grid point nearest to each setting."""
+        self._check(split_points_N, link_states_NK)
+        flat_N = (split_points_N - self.first) * self._strides[0]
+        for k, axis in enumerate(self.axes):
+            middles = (axis[1:] + axis[:-1]) / 2
+            flat_N = flat_N + np.searchsorted(middles, link_states_NK[:, k]) * self._strides[k + 1]
+        return flat_N
+
+    def interpolate(
+        self, flat_table: FloatArray, split_points_N: IntArray, link_states_NK: FloatArray
+    ) -> FloatArray:
+        """Interpolate a flattened table linearly along every link coordinate."""
+        self._check(split_points_N, link_states_NK)
+        flat_CN = ((split_points_N - self.first) * self._strides[0])[None]  # C corners of the cell
+        weight_CN = np.ones_like(flat_CN, dtype=np.float64)
+        for k, axis in enumerate(self.axes):
+            x_N = link_states_NK[:, k]
+            left_N = np.searchsorted(axis[1:-1], x_N, side="right")
+            right_part_N = (x_N - axis[left_N]) / (axis[left_N + 1] - axis[left_N])
+            low_CN = flat_CN + left_N * self._strides[k + 1]
+            flat_CN = np.concatenate([low_CN, low_CN + self._strides[k + 1]])
+            weight_CN = np.concatenate([weight_CN * (1 - right_part_N), weight_CN * right_part_N])
+        return (flat_table[flat_CN] * weight_CN).sum(axis=0)
+
+    def _check(self, split_points_N: IntArray, link_states_NK: FloatArray) -> None:
+        if split_points_N.min() < self.first or split_points_N.max() > self.last:
+            outside = split_points_N[(split_points_N < self.first) | (split_points_N > self.last)]
+            raise UserError(
+                f"split point {outside[0]} is outside the table's {self.first}..{self.last}"
+            )
+        for k, axis in enumerate(self.axes):
+            x_N = link_states_NK[:, k]
+            inside_N = (x_N >= axis[0]) & (x_N <= axis[-1])
+            if not inside_N.all():
+                raise UserError(
+                    f"link coordinate {k} = {x_N[~inside_N][0]:g} is outside the table's "
+                    f"[{axis[0]:g}, {axis[-1]:g}]; measure over the problem's whole range"
+                )

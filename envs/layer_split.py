@@ -1,0 +1,119 @@
+"""The Gymnasium environment `raysplit/LayerSplit-v0`: one episode at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from envs.dynamics import (
+    ACTIONS,
+    LayerSplitParams,
+    State,
+    check_source,
+    chosen_state,
+    initial_state,
+    observation,
+    observation_bounds,
+    reward,
+    terminated,
+    transition,
+)
+from envs.example import example_params, example_source
+from envs.ppl_source import PPLSource
+
+Observation = NDArray[np.float32]
+
+
+class LayerSplitEnv(gymnasium.Env[Observation, np.int64]):
+    """Move the split point of a language model while the wireless link changes.
+
+    The first p layers run on the device, the others behind a wireless link (paper, Section IV-A).
+    In each of the few steps of an episode the agent moves p by at most one layer.
+
+    **Actions**, `Discrete(3)`; a move beyond the first or last split point stays where it is.
+
+    | action | effect |
+    |---|---|
+    | 0 | one layer fewer on the device: p - 1 |
+    | 1 | stay |
+    | 2 | one layer more on the device: p + 1 |
+
+    **Observations**, `Box` of float32 in raw units:
+
+    | index | what | bounds |
+    |---|---|---|
+    | 0 .. K-1 | link coordinates that vary, in the problem's order | the case's range (+ drift) |
+    | K | split point p | first .. last split point |
+    | K+1 | steps taken, only with `observe_step` | 0 .. `episode_steps` |
+
+    **Reward** of arriving at (p, link state), Eq. 8: `objective`:
+    -(PPL / clean PPL + lambda C_UE(p) / C_whole), `raw`: -(PPL + lambda C_UE(p));
+    `authors`: 10 g + (p_max - p) / p_max with the relative PPL gain g. PPL comes from the source.
+
+    **Start**: split point and link state uniform on the case's ranges (a random row of a trace).
+    `reset(options={"split_point": p, "link_state": x})` starts from there instead.
+
+    **Link within an episode**: constant (optionally drifting with p), i.i.d., Gauss-Markov, trace.
+
+    **End**: `terminated` after `episode_steps` steps; never `truncated`.
+
+    **Version history**: v0: first version.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def __init__(
+        self, params: LayerSplitParams | None = None, source: PPLSource | None = None
+    ) -> None:
+        """Take the problem (from `dynamics.params_from`) and its source of PPL.
+
+        Without arguments, the built-in example problem.
+
+        Raises:
+            UserError: If the source cannot serve the problem's reward.
+        """
+        self.params = params or example_params()
+        self.set_source(source or example_source)
+        low, high = observation_bounds(self.params)
+        self.observation_space = spaces.Box(low, high, dtype=np.float32)
+        self.action_space = spaces.Discrete(ACTIONS)
+        self._state: State | None = None
+
+    def set_source(self, source: PPLSource) -> None:
+        """Take rewards from another source from the next step on.
+
+        Raises:
+            UserError: If the source cannot serve the problem's reward.
+        """
+        check_source(self.params, source)
+        self.source = source
+
+    def reset(
+        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Start an episode; `options` may name its `split_point` and `link_state`.
+
+        Raises:
+            UserError: If a chosen start is outside the problem.
+        """
+        super().reset(seed=seed)
+        self._state = initial_state(self.params, 1, self.np_random)
+        if options:
+            self._state = chosen_state(self.params, self._state, options)
+        return observation(self.params, self._state)[0], {}
+
+    def step(self, action: np.int64) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Move the split point and collect the reward."""
+        assert self._state is not None, "call reset() before step()"
+        assert self.action_space.contains(action), f"action {action} is not 0, 1 or 2"
+        self._state = transition(self.params, self._state, np.array([action]), self.np_random)
+        reward_N = reward(
+            self.params, self.source, self._state.split_points_N, self._state.link_states_NK
+        )
+        ended = bool(terminated(self.params, self._state)[0])
+        return observation(self.params, self._state)[0], float(reward_N[0]), ended, False, {}

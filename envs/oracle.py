@@ -1,0 +1,234 @@
+"""The exact optimum of a problem by dynamic programming, and the exact return of any policy.
+
+States are (step, split point, link state); the link is a finite chain (`chain.py`): exact for a
+constant link started from the grid and for a trace, and as fine as its grid for a random link.
+Returns are expectations over the case's starts, discounted by the problem's `discount` (default 1).
+
+Shape suffixes: T steps, A actions, P split points, M nodes of the link, G grid points,
+K link coordinates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from envs.chain import LinkChain, grid_states, link_chain
+from envs.dynamics import ACTIONS, LayerSplitParams, check_source, moved, reward
+from envs.grid import FloatArray, IntArray
+from envs.policies import (
+    FixedPolicy,
+    Policy,
+    RandomPolicy,
+    StayPolicy,
+    TabularPolicy,
+    action_probabilities,
+)
+from envs.ppl_source import PPLSource
+from raysplit.errors import UserError
+
+_MOST_SETTINGS = 2_000_000
+
+
+class Oracle:
+    """Exact values on one problem with one source of perplexity.
+
+    Attributes:
+        params: The problem.
+        grid_points: Grid points per link coordinate.
+        link_states_GK: The link states of the grid.
+        chain: The finite chain that stands for the link.
+        rewards_PM: Reward of arriving at each split point and node.
+        values_TPM: Optimal value before each step.
+        actions_TPM: Optimal action at each step; of equal ones the first (-1 before 0 before +1).
+        optimal_return: Expected return of the optimal policy.
+        random_return: Expected return of the uniformly random policy.
+    """
+
+    def __init__(
+        self,
+        params: LayerSplitParams,
+        source: PPLSource,
+        *,
+        grid_points: Sequence[int] | None = None,
+    ) -> None:
+        """Ask the source for every split point and node, once, and solve the problem.
+
+        Args:
+            params: The problem.
+            source: Where perplexities come from.
+            grid_points: Grid points per link coordinate; by default the problem's own.
+
+        Raises:
+            UserError: If the source cannot serve the reward or gives a value that is not finite.
+        """
+        check_source(params, source)
+        self.params = params
+        self.grid_points = tuple(grid_points or params.grid_points)
+        self.link_states_GK = grid_states(params, self.grid_points)
+        self.chain = link_chain(params, self.grid_points)
+        self.rewards_PM = _rewards(params, source, self.chain)
+        self._static_rewards_PG = self._rewards_on_grid(source)
+        self.values_TPM, self.actions_TPM = self._optimum()
+        self.optimal_return = self._expected(self.values_TPM[0])
+        self.random_return = self.policy_return(RandomPolicy())
+
+    def policy_values(self, policy: Policy) -> FloatArray:
+        """Return a policy's expected return from each split point and node, shape (P, M)."""
+        values_PM = np.zeros_like(self.rewards_PM)
+        for step in reversed(range(self.params.episode_steps)):
+            chance_APM = self._probabilities(policy, step)
+            values_PM = (chance_APM * self._action_values(values_PM)).sum(axis=0)
+        return values_PM
+
+    def policy_return(self, policy: Policy) -> float:
+        """Return a policy's expected return over the case's starts, by exact enumeration."""
+        return self._expected(self.policy_values(policy))
+
+    def regret(self, policy_return: float) -> float:
+        """Return how far a return is below the optimum."""
+        return self.optimal_return - policy_return
+
+    def share_of_gap(self, policy_return: float) -> float:
+        """Return (return - random) / (optimum - random), see `share_of_gap`."""
+        return share_of_gap(policy_return, self.random_return, self.optimal_return)
+
+    def best_fixed(self) -> tuple[int, float]:
+        """Return the best fixed split point and its expected return (see `FixedPolicy`)."""
+        returns = [self.policy_return(FixedPolicy(int(p))) for p in self.params.split_points_P]
+        best = int(np.argmax(returns))
+        return self.params.min_split_point + best, returns[best]
+
+    def optimal_static_split_points(self) -> IntArray:
+        """Return the split point with the best reward at each grid link state (Eq. 7), shape (G,).
+
+        It is where an agent with time enough would go while the link stays.
+        """
+        return self.params.min_split_point + self._static_rewards_PG.argmax(axis=0)
+
+    def optimal_policy(self) -> TabularPolicy:
+        """Return the optimal policy; between grid points it takes the nearest one's action.
+
+        Raises:
+            UserError: If the link follows a trace, whose future the optimum knows.
+        """
+        if self.params.link_dynamics == "trace":
+            raise UserError(
+                "the optimum over a trace knows the rows to come and is no policy of the state; "
+                "compare returns with optimal_return"
+            )
+        return self._tabular(self.actions_TPM)
+
+    def greedy_policy(self) -> TabularPolicy:
+        """Return the policy that takes the best next reward as if the link stayed as it is."""
+        actions_PM = self.rewards_PM[self._targets_AP()].argmax(axis=0)
+        steps = self.params.episode_steps
+        return self._tabular(np.broadcast_to(actions_PM, (steps, *actions_PM.shape)))
+
+    def baselines(self) -> dict[str, Policy]:
+        """Return the policies that agents are compared with, by name."""
+        fixed = {f"fixed {p}": FixedPolicy(int(p)) for p in self.params.split_points_P}
+        return {
+            "random": RandomPolicy(),
+            "stay": StayPolicy(),
+            "greedy": self.greedy_policy(),
+            **fixed,
+        }
+
+    def _optimum(self) -> tuple[FloatArray, IntArray]:
+        shape = (self.params.episode_steps, *self.rewards_PM.shape)
+        values_TPM, actions_TPM = np.zeros(shape), np.zeros(shape, dtype=np.int64)
+        later_PM = np.zeros_like(self.rewards_PM)
+        for step in reversed(range(self.params.episode_steps)):
+            q_APM = self._action_values(later_PM)
+            actions_TPM[step] = q_APM.argmax(axis=0)
+            values_TPM[step] = later_PM = q_APM.max(axis=0)
+        return values_TPM, actions_TPM
+
+    def _action_values(self, later_PM: FloatArray) -> FloatArray:
+        """Return Q of each action, given the values after it (Bellman's equation)."""
+        arrived_PM = self.rewards_PM + self.params.discount * later_PM
+        return self.chain.expected(arrived_PM)[self._targets_AP()]
+
+    def _targets_AP(self) -> IntArray:
+        split_points_P = self.params.split_points_P
+        actions_A1 = np.arange(ACTIONS)[:, None]
+        return moved(self.params, split_points_P, actions_A1) - self.params.min_split_point
+
+    def _probabilities(self, policy: Policy, step: int) -> FloatArray:
+        split_points_N, links_NK = _flat_states(self.params, self.chain.links_PMK)
+        steps_N = np.full(len(split_points_N), step)
+        chance_NA = action_probabilities(policy, split_points_N, links_NK, steps_N)
+        return chance_NA.T.reshape(ACTIONS, *self.rewards_PM.shape)
+
+    def _expected(self, values_PM: FloatArray) -> float:
+        return float((self.chain.start_PM * values_PM).sum())
+
+    def _rewards_on_grid(self, source: PPLSource) -> FloatArray:
+        shape = (len(self.params.split_points_P), *self.link_states_GK.shape)
+        split_points_N, links_NK = _flat_states(
+            self.params, np.broadcast_to(self.link_states_GK, shape)
+        )
+        return reward(self.params, source, split_points_N, links_NK).reshape(shape[:2])
+
+    def _tabular(self, actions_TPM: IntArray) -> TabularPolicy:
+        return TabularPolicy(
+            self.params.min_split_point,
+            self.chain.links_PMK,
+            self.params.link_high_K - self.params.link_low_K,
+            actions_TPM,
+        )
+
+
+def share_of_gap(policy_return: float, random_return: float, optimal_return: float) -> float:
+    """Return (return - random) / (optimum - random): 0 for random, 1 for the optimum.
+
+    NaN where random is already optimal, so that there is no gap.
+    """
+    gap = optimal_return - random_return
+    return (policy_return - random_return) / gap if gap > 0 else float("nan")
+
+
+def converged_oracle(
+    params: LayerSplitParams,
+    source: PPLSource,
+    *,
+    tolerance: float,
+    grid_points: Sequence[int] | None = None,
+) -> Oracle:
+    """Return an oracle on a grid fine enough: doubling it moved the optimum by <= tolerance.
+
+    Args:
+        params: The problem.
+        source: Where perplexities come from; a cheap one, since the grid grows.
+        tolerance: Allowed change of the optimal return.
+        grid_points: Where to start; by default the problem's own grid.
+
+    Raises:
+        UserError: If the tolerance is not reached with two million settings.
+    """
+    coarse = Oracle(params, source, grid_points=grid_points)
+    while True:
+        finer = [2 * points - 1 for points in coarse.grid_points]
+        settings = float(np.prod(finer)) * len(params.split_points_P)
+        if settings > _MOST_SETTINGS:
+            raise UserError(
+                f"the optimal return still changes by more than {tolerance:g} on a grid of "
+                f"{coarse.grid_points}: allow a larger tolerance"
+            )
+        fine = Oracle(params, source, grid_points=finer)
+        if abs(fine.optimal_return - coarse.optimal_return) <= tolerance:
+            return fine
+        coarse = fine
+
+
+def _rewards(params: LayerSplitParams, source: PPLSource, chain: LinkChain) -> FloatArray:
+    split_points_N, links_NK = _flat_states(params, chain.links_PMK)
+    return reward(params, source, split_points_N, links_NK).reshape(chain.links_PMK.shape[:2])
+
+
+def _flat_states(params: LayerSplitParams, links_PMK: FloatArray) -> tuple[IntArray, FloatArray]:
+    """Return split points (N,) and link states (N, K) of all N = P * M states."""
+    nodes, coordinates = links_PMK.shape[1:]
+    return np.repeat(params.split_points_P, nodes), links_PMK.reshape(-1, coordinates)

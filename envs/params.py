@@ -1,0 +1,151 @@
+"""The frozen parameters that the environments and the oracle compute with.
+
+Shape suffixes: K link coordinates, P split points (index 0 is the first), R rows of a trace.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from envs.grid import FloatArray, IntArray
+from envs.problem import ProblemConfig
+from raysplit.errors import UserError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LayerSplitParams:
+    """Everything that the transition, the observation and the reward depend on.
+
+    Attributes:
+        link_names: The link coordinates that vary.
+        link_low_K: Lower end of each coordinate's range.
+        link_high_K: Upper end.
+        grid_points: Evaluation grid's points per coordinate.
+        min_split_point: Fewest layers on the device.
+        max_split_point: Most layers on the device.
+        start_split_points: First and last split point that an episode starts from.
+        episode_steps: Decisions in an episode.
+        discount: Discount of reported returns.
+        reward: Which reward.
+        cost_weight: lambda of Eq. 7.
+        cost_P: C_UE of each split point: a share of the whole model, or raw.
+        ppl_scale: The PPL that counts as 1 in the objective: the clean PPL, or 1 in the raw form.
+        link_dynamics: How the link changes within an episode.
+        drift_per_layer: Relative change of a constant link per layer moved.
+        correlation: rho of the Gauss-Markov link, else 0.
+        trace_RK: Link states of the trace, one row a step; no rows for the other dynamics.
+        observe_step: Whether the observation ends with the number of steps taken.
+    """
+
+    link_names: tuple[str, ...]
+    link_low_K: FloatArray
+    link_high_K: FloatArray
+    grid_points: tuple[int, ...]
+    min_split_point: int
+    max_split_point: int
+    start_split_points: tuple[int, int]
+    episode_steps: int
+    discount: float
+    reward: Literal["objective", "authors"]
+    cost_weight: float
+    cost_P: FloatArray
+    ppl_scale: float
+    link_dynamics: Literal["constant", "iid", "gauss_markov", "trace"]
+    drift_per_layer: float
+    correlation: float
+    trace_RK: FloatArray
+    observe_step: bool
+
+    @property
+    def split_points_P(self) -> IntArray:
+        """All split points, ascending."""
+        return np.arange(self.min_split_point, self.max_split_point + 1)
+
+
+def params_from(
+    problem: ProblemConfig,
+    clean_ppl: float | None = None,
+    cost_by_split_point: Sequence[float] | FloatArray | None = None,
+) -> LayerSplitParams:
+    """Return the parameters of a problem.
+
+    Args:
+        problem: The YAML section.
+        clean_ppl: PPL over a perfect link. The reward `objective` needs it unless `raw`.
+        cost_by_split_point: C_UE(p) for p = min_split_point .. max_split_point: divided by the
+            whole model's cost, or as it is with `raw`. The reward `objective` needs it.
+
+    Raises:
+        UserError: If the reward lacks one of them, or the trace file does not serve.
+    """
+    split_points = problem.max_split_point - problem.min_split_point + 1
+    cost_P = np.zeros(split_points)
+    if problem.reward == "objective":
+        if cost_by_split_point is None or (clean_ppl is None and not problem.raw):
+            raise UserError(
+                "reward: objective needs the clean PPL and the cost of each split point"
+            )
+        cost_P = np.array(cost_by_split_point, dtype=np.float64)
+        if cost_P.shape != (split_points,):
+            raise UserError(
+                f"{cost_P.size} costs for {split_points} split points: give one for each of "
+                f"{problem.min_split_point}..{problem.max_split_point}"
+            )
+    ranges = problem.ranges()
+    low_K, high_K = np.array(list(ranges.values()), dtype=np.float64).T
+    dynamics = problem.dynamics
+    trace_RK = np.zeros((0, len(ranges)))
+    if dynamics.path is not None:
+        trace_RK = _read_trace(dynamics.path, tuple(ranges), low_K, high_K, problem.episode_steps)
+    return LayerSplitParams(
+        link_names=problem.link_names,
+        link_low_K=low_K,
+        link_high_K=high_K,
+        grid_points=tuple(link.grid_points for link in problem.link.values()),
+        min_split_point=problem.min_split_point,
+        max_split_point=problem.max_split_point,
+        start_split_points=problem.start_split_points,
+        episode_steps=problem.episode_steps,
+        discount=problem.discount,
+        reward=problem.reward,
+        cost_weight=problem.cost_weight,
+        cost_P=cost_P,
+        ppl_scale=1.0 if problem.raw or clean_ppl is None else clean_ppl,
+        link_dynamics=dynamics.kind,
+        drift_per_layer=dynamics.drift_per_layer,
+        correlation=dynamics.correlation or 0.0,
+        trace_RK=trace_RK,
+        observe_step=problem.observe_step,
+    )
+
+
+def _read_trace(
+    path: Path, names: tuple[str, ...], low_K: FloatArray, high_K: FloatArray, episode_steps: int
+) -> FloatArray:
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        trace_RK = np.array([[float(row[name]) for name in names] for row in rows])
+    except KeyError as error:
+        raise UserError(f"trace {path} lacks the column {error}") from None
+    except (OSError, TypeError, ValueError) as error:
+        raise UserError(f"dynamics.path {path} is no CSV of numbers: {error}") from None
+    if len(trace_RK) <= episode_steps:
+        raise UserError(
+            f"trace {path} has {len(trace_RK)} rows; an episode of {episode_steps} steps needs "
+            f"{episode_steps + 1}"
+        )
+    outside = ~((trace_RK >= low_K) & (trace_RK <= high_K))
+    if outside.any():
+        row, k = np.argwhere(outside)[0]
+        raise UserError(
+            f"trace {path}, row {row + 1}: {names[k]} {trace_RK[row, k]:g} is outside "
+            f"[{low_K[k]:g}, {high_K[k]:g}]; widen problem.link or choose case A"
+        )
+    return trace_RK

@@ -1,0 +1,127 @@
+"""Policies to compare agents with, and what a policy is.
+
+A policy is any callable (split_points_N, link_states_NK, steps_N) -> actions_N in {0, 1, 2}, which
+mean -1, 0, +1. One that also has `action_probabilities` is evaluated as stochastic.
+
+Shape suffixes: N states, K link coordinates, T steps, P split points, M nodes of the link.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from envs.dynamics import ACTIONS
+from envs.grid import FloatArray, IntArray
+
+
+class Policy(Protocol):
+    """Chooses an action in each of N states."""
+
+    def __call__(
+        self, split_points_N: IntArray, link_states_NK: FloatArray, steps_N: IntArray
+    ) -> IntArray:
+        """Return actions in {0, 1, 2}, shape (N,)."""
+        ...
+
+
+@runtime_checkable
+class StochasticPolicy(Policy, Protocol):
+    """A policy that knows its action probabilities."""
+
+    def action_probabilities(
+        self, split_points_N: IntArray, link_states_NK: FloatArray, steps_N: IntArray
+    ) -> FloatArray:
+        """Return the probability of each action, shape (N, 3)."""
+        ...
+
+
+def action_probabilities(
+    policy: Policy, split_points_N: IntArray, link_states_NK: FloatArray, steps_N: IntArray
+) -> FloatArray:
+    """Return the probability of each action, shape (N, 3), of either kind of policy."""
+    if isinstance(policy, StochasticPolicy):
+        return policy.action_probabilities(split_points_N, link_states_NK, steps_N)
+    return np.eye(ACTIONS)[policy(split_points_N, link_states_NK, steps_N)]
+
+
+class RandomPolicy:
+    """Every action with the same probability."""
+
+    def __init__(self, seed: int | np.random.Generator = 0) -> None:
+        """Seed the draws of actions; `action_probabilities` draws nothing."""
+        self._generator = np.random.default_rng(seed)
+
+    def __call__(
+        self, split_points_N: IntArray, link_states_NK: FloatArray, steps_N: IntArray
+    ) -> IntArray:
+        """Draw actions."""
+        return self._generator.integers(0, ACTIONS, size=len(split_points_N))
+
+    def action_probabilities(
+        self, split_points_N: IntArray, link_states_NK: FloatArray, steps_N: IntArray
+    ) -> FloatArray:
+        """Return one third for each action."""
+        return np.full((len(split_points_N), ACTIONS), 1 / ACTIONS)
+
+
+class StayPolicy:
+    """Never moves."""
+
+    def __call__(
+        self, split_points_N: IntArray, link_states_NK: FloatArray, steps_N: IntArray
+    ) -> IntArray:
+        """Return action 1 everywhere."""
+        return np.ones(len(split_points_N), dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class FixedPolicy:
+    """Goes to one split point, a layer a step, and stays there."""
+
+    split_point: int
+
+    def __call__(
+        self, split_points_N: IntArray, link_states_NK: FloatArray, steps_N: IntArray
+    ) -> IntArray:
+        """Return the action towards the split point."""
+        return np.sign(self.split_point - split_points_N) + 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TabularPolicy:
+    """Looks its action up at the nearest node of a table (`Oracle.optimal_policy` and others).
+
+    Attributes:
+        first_split_point: The split point of index 0.
+        links_PMK: Link state of each node.
+        span_K: Width of each coordinate's range; distances are relative to it.
+        actions_TPM: Action at each step, split point and node.
+    """
+
+    first_split_point: int
+    links_PMK: FloatArray
+    span_K: FloatArray
+    actions_TPM: IntArray
+
+    def __call__(
+        self, split_points_N: IntArray, link_states_NK: FloatArray, steps_N: IntArray
+    ) -> IntArray:
+        """Return the actions of the nearest nodes."""
+        actions_N = np.empty(len(split_points_N), dtype=np.int64)
+        index_N = split_points_N - self.first_split_point
+        for p in np.unique(index_N):
+            of_p = index_N == p
+            distance_nM = _distance(link_states_NK[of_p], self.links_PMK[p], self.span_K)
+            actions_N[of_p] = self.actions_TPM[steps_N[of_p], p, distance_nM.argmin(axis=1)]
+        return actions_N
+
+
+def _distance(a_NK: FloatArray, b_MK: FloatArray, span_K: FloatArray) -> FloatArray:
+    """Return squared distances (N, M), summed coordinate by coordinate to save memory."""
+    distance_NM = np.zeros((len(a_NK), len(b_MK)))
+    for k, span in enumerate(span_K):
+        distance_NM += ((a_NK[:, k, None] - b_MK[:, k]) / span) ** 2
+    return distance_NM

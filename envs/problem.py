@@ -1,0 +1,198 @@
+"""The decision problem as the user writes it: which link, which split points, which reward.
+
+Only the YAML section; `dynamics.params_from` turns it into the frozen parameters that the
+environments and the oracle compute with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from raysplit.config import Config
+from raysplit.link.state import LinkState, check_coordinates
+
+Case = Literal["L", "H", "A"]
+Interval = tuple[float, float]
+
+# The link gets worse as these fall; as the others rise.
+_LOWER_IS_WORSE = frozenset({"snr_db", "fading_scale"})
+
+
+class LinkRange(Config):
+    """The values that one link coordinate takes; `[low, high]` is short for the first two fields.
+
+    Attributes:
+        low: Lowest value, in the coordinate's unit.
+        high: Highest value.
+        grid_points: Values on the evaluation grid, both ends included.
+        case_l: What case L takes of the range; by default the third where the link is best.
+        case_h: What case H takes of it; by default the other two thirds.
+    """
+
+    low: float
+    high: float
+    grid_points: int = Field(default=11, ge=2)
+    case_l: Interval | None = None
+    case_h: Interval | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_pair(cls, value: Any) -> Any:  # noqa: ANN401 - whatever the YAML holds
+        match value:
+            case [low, high]:
+                return {"low": low, "high": high}
+            case _:
+                return value
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"low {self.low:g} must be below high {self.high:g}")
+        for name, interval in (("case_l", self.case_l), ("case_h", self.case_h)):
+            if interval and not self.low <= interval[0] < interval[1] <= self.high:
+                raise ValueError(
+                    f"{name} {list(interval)} must be a part of [{self.low:g}, {self.high:g}]"
+                )
+        return self
+
+    def of_case(self, case: Case, *, lower_is_worse: bool) -> Interval:
+        """Return the (low, high) that a case takes of the range."""
+        explicit = {"L": self.case_l, "H": self.case_h, "A": (self.low, self.high)}[case]
+        if explicit is not None:
+            return explicit
+        # Rounding keeps a third of 0.3 at the paper's 0.1, and the border on measured settings.
+        third = (self.high - self.low) / 3
+        border = round(self.high - third if lower_is_worse else self.low + third, 6)
+        takes_lower_part = (case == "L") != lower_is_worse
+        return (self.low, border) if takes_lower_part else (border, self.high)
+
+
+class LinkDynamicsConfig(Config):
+    """How the link changes within an episode.
+
+    The link changes before a step's reward (Eq. 8 takes the state after the action), so the more
+    random it is, the less the observed link state says about the reward.
+
+    Attributes:
+        kind: `constant`: drawn once per episode. `iid`: drawn anew, uniformly, at every step.
+            `gauss_markov`: x = low + (high - low) Phi(z) with z' = rho z + sqrt(1 - rho^2) e and
+            standard normal z, e; so at every step x is uniform on its range, `correlation: 0` is
+            `iid` and 1 would be `constant`. `trace`: consecutive rows of a CSV file from a random
+            start.
+        drift_per_layer: Only `constant`: each layer moved down multiplies the link coordinates by
+            1 + drift, each layer moved up by 1 - drift (the authors' code: 0.0005). Only for
+            coordinates that grow as the link gets worse.
+        correlation: Only `gauss_markov`: rho, the correlation of z from step to step.
+        path: Only `trace`: CSV file with one column per link coordinate and one row per step.
+    """
+
+    kind: Literal["constant", "iid", "gauss_markov", "trace"] = "constant"
+    drift_per_layer: float = Field(default=0.0, ge=0.0, lt=0.1)
+    correlation: float | None = Field(default=None, ge=0.0, lt=1.0)
+    path: Path | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.drift_per_layer and self.kind != "constant":
+            raise ValueError("drift_per_layer goes with kind: constant")
+        if (self.correlation is not None) != (self.kind == "gauss_markov"):
+            raise ValueError("correlation goes with kind: gauss_markov (and is needed there)")
+        if (self.path is not None) != (self.kind == "trace"):
+            raise ValueError("path goes with kind: trace (and is needed there)")
+        return self
+
+
+class ProblemConfig(Config):
+    """The `problem` section of an experiment (paper, Sections III-B, IV-A and V-A).
+
+    Attributes:
+        case: L: good links and small initial split points; H: bad links and large ones; A: all.
+        link: The link coordinates that vary, with their ranges; the others stay at their default.
+        dynamics: How the link changes within an episode.
+        min_split_point: Fewest layers on the device.
+        max_split_point: Most layers on the device.
+        initial_split_points: First and last split point that an episode starts from; by default
+            the lower half (L), the upper half (H) or all (A) of the split points.
+        episode_steps: Decisions in an episode.
+        discount: Discount of reported returns; 1 reports the plain sum over an episode.
+        reward: `objective`: -(PPL / clean PPL + lambda * C_UE(p) / C_whole), Eq. 8 with both terms
+            dimensionless. `authors`: 10 g + (p_max - p) / p_max with the relative gain
+            g = 1 - PPL(p, state) / PPL(p_min, state).
+        cost_weight: lambda of Eq. 7 (YAML key `lambda`).
+        raw: Only `objective`: Eq. 8 as printed, -(PPL + lambda * C_UE(p)), with C_UE as given.
+        observe_step: Append the number of steps taken to the observation.
+    """
+
+    case: Case = "A"
+    link: dict[str, LinkRange] = Field(min_length=1)
+    dynamics: LinkDynamicsConfig = LinkDynamicsConfig()
+    min_split_point: int = Field(default=1, ge=1)
+    max_split_point: int = Field(default=10, ge=2)
+    initial_split_points: tuple[int, int] | None = None
+    episode_steps: int = Field(default=5, ge=1)
+    discount: float = Field(default=1.0, gt=0.0, le=1.0)
+    reward: Literal["objective", "authors"] = "objective"
+    cost_weight: float = Field(
+        default=0.1, ge=0.0, validation_alias="lambda", serialization_alias="lambda"
+    )
+    raw: bool = False
+    observe_step: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _check_link(self.link)
+        _check_drift(self.dynamics, self.link)
+        first, last = self.min_split_point, self.max_split_point
+        if first >= last:
+            raise ValueError(f"min_split_point {first} must be below max_split_point {last}")
+        low, high = self.start_split_points
+        if not first <= low <= high <= last:
+            raise ValueError(
+                f"initial_split_points [{low}, {high}] must be ascending and within {first}..{last}"
+            )
+        if self.raw and self.reward != "objective":
+            raise ValueError("raw goes with reward: objective")
+        return self
+
+    @property
+    def link_names(self) -> tuple[str, ...]:
+        """The link coordinates that vary, in the order of observations and link states."""
+        return tuple(self.link)
+
+    @property
+    def start_split_points(self) -> tuple[int, int]:
+        """First and last split point that an episode of this case starts from."""
+        if self.initial_split_points is not None:
+            return self.initial_split_points
+        middle = (self.min_split_point + self.max_split_point) // 2
+        match self.case:
+            case "L":
+                return self.min_split_point, middle
+            case "H":
+                return middle + 1, self.max_split_point
+            case "A":
+                return self.min_split_point, self.max_split_point
+
+    def ranges(self, case: Case | None = None) -> dict[str, Interval]:
+        """Return each link coordinate's (low, high) in a case, by default the problem's own."""
+        return {
+            name: link.of_case(case or self.case, lower_is_worse=name in _LOWER_IS_WORSE)
+            for name, link in self.link.items()
+        }
+
+
+def _check_link(link: Mapping[str, LinkRange]) -> None:
+    check_coordinates(tuple(link))
+    for name, values in link.items():
+        for value in (values.low, values.high):
+            LinkState.from_coordinates([name], [value])  # refuses what no link can have
+
+
+def _check_drift(dynamics: LinkDynamicsConfig, link: Mapping[str, LinkRange]) -> None:
+    unfit = sorted(_LOWER_IS_WORSE & link.keys())
+    if dynamics.drift_per_layer and unfit:
+        raise ValueError(f"drift_per_layer is not defined for {unfit[0]}: set it to 0")

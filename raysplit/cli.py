@@ -1,0 +1,120 @@
+"""The command line; commands import what is heavy themselves, so `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from raysplit.errors import UserError
+
+if TYPE_CHECKING:
+    from raysplit.experiment import Experiment
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="How many layers of a language model should run on the phone, given the link?",
+    epilog="Begin with `raysplit run demo`: about four minutes on two cores, then open
+    report.html.",
+)
+
+ExperimentArgument = Annotated[
+    str,
+    typer.Argument(help="A preset (demo, paper, authors) or a YAML file.", metavar="EXPERIMENT"),
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="Run folder.  [default: runs/NAME]", show_default=False)
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override one value, e.g. --set problem.lambda=0.2; repeatable."),
+]
+BackendOption = Annotated[
+    str | None,
+    typer.Option(help="Where to measure: ray (actors) or inprocess (one process, breakpoints)."),
+]
+
+
+@app.command()
+def run(
+    experiment: ExperimentArgument,
+    out: OutOption = None,
+    set_: SetOption = None,
+    backend: BackendOption = None,
+) -> None:
+    """Run every stage: measure, fit, train, evaluate, report. Finished stages are skipped."""
+    from raysplit.stages import STAGES, run_stages
+
+    run_stages(_load(experiment, set_, backend), out, STAGES)
+
+
+def _stage_command(stage: str, help_: str) -> None:
+    def command(
+        experiment: ExperimentArgument,
+        out: OutOption = None,
+        set_: SetOption = None,
+        backend: BackendOption = None,
+    ) -> None:
+        from raysplit.stages import run_stages
+
+        run_stages(_load(experiment, set_, backend), out, (stage,))
+
+    app.command(stage, help=help_)(command)
+
+
+_stage_command(
+    "measure", "Measure the perplexity of the plan's settings. Goes on where it stopped."
+)
+_stage_command("fit", "Fit the surrogate to what was measured (after measure).")
+_stage_command("train", "Train the agents on the surrogate (after fit).")
+_stage_command("evaluate", "Score agents and baselines on surrogate and measured perplexity.")
+_stage_command("report", "Write report.html and the figures (after evaluate).")
+
+
+@app.command()
+def show(experiment: ExperimentArgument, set_: SetOption = None) -> None:
+    """Print an experiment with every default filled in: a template for your own."""
+    typer.echo(_load(experiment, set_, None).to_yaml(), nl=False)
+
+
+def _load(experiment: str, overrides: list[str] | None, backend: str | None) -> Experiment:
+    from raysplit.experiment import load_experiment
+
+    chosen = [f"backend.kind={backend}"] if backend else []
+    return load_experiment(experiment, [*(overrides or []), *chosen])
+
+
+def _check_one_tree() -> None:
+    """Refuse a foreign package of the same name: `envs` and `tuning` are common names."""
+    from importlib.util import find_spec
+
+    home = Path(__file__).resolve().parent.parent
+    for name in ("envs", "tuning"):
+        spec = find_spec(name)
+        found = Path(spec.origin).resolve().parent.parent if spec and spec.origin else None
+        if found != home:
+            raise UserError(
+                f"package '{name}' comes from {found}, not from {home}: another package of that "
+                "name hides ours; remove it or use a fresh virtual environment"
+            )
+
+
+def main() -> None:
+    """Entry point: user errors end with one message and exit code 2, Ctrl-C with 130."""
+    try:
+        _check_one_tree()
+        app()
+    except UserError as error:
+        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("interrupted: the same command goes on where this one stopped", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

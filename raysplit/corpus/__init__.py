@@ -1,0 +1,1 @@
+"""Text in, scored token sequences out."""

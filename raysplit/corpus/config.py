@@ -1,0 +1,45 @@
+"""Which text the perplexity is measured on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from raysplit.config import Config
+
+
+class CorpusConfig(Config):
+    """A source of text and the rule that cuts it into sentences.
+
+    Attributes:
+        source: `embedded` (held-out part of CPython's documentation), `wikitext-2` (through
+            `datasets`, at a pinned revision) or `file` (a local UTF-8 text file).
+        path: The text file of source `file`.
+        split: The split of `wikitext-2`.
+        revision: The pinned commit of the `Salesforce/wikitext` data set.
+        min_words: Shorter sentences are left out.
+        max_words: Longer sentences are left out.
+        max_sentences: At most this many, drawn by `seed`; None takes all.
+        seed: Fixes the order in which sentences are drawn.
+    """
+
+    source: Literal["embedded", "wikitext-2", "file"] = "embedded"
+    path: Path | None = None
+    split: Literal["train", "validation", "test"] = "test"
+    revision: str = "b08601e04326c79dfdd32d625aee71d232d685c3"
+    min_words: int = Field(5, ge=1)
+    max_words: int = Field(60, ge=1)
+    max_sentences: int | None = Field(None, ge=2)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.source == "file") != (self.path is not None):
+            raise ValueError("corpus.path goes with corpus.source: file (and is needed there)")
+        if self.min_words > self.max_words:
+            raise ValueError(
+                f"min_words {self.min_words} exceeds max_words {self.max_words}: no sentence fits"
+            )
+        return self

@@ -1,0 +1,74 @@
+"""What a run on a rented cluster costs: a calculation, with every number a parameter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raysplit.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterCost:
+    """Hours and money of one run; the currency is that of the prices put in.
+
+    Attributes:
+        measuring_hours: Wall-clock time of the measuring stage.
+        total_hours: Wall-clock time from `ray up` to `ray down`.
+        gpu_hours: Hours paid for, summed over the GPUs.
+        gpu_cost: Price of the GPU hours.
+        head_cost: Price of the head node and its disk for the whole time.
+        total_cost: Sum of both.
+    """
+
+    measuring_hours: float
+    total_hours: float
+    gpu_hours: float
+    gpu_cost: float
+    head_cost: float
+    total_cost: float
+
+
+def cluster_cost(
+    *,
+    settings: int,
+    seconds_per_setting: float,
+    gpus: int,
+    price_per_gpu_hour: float,
+    price_per_head_hour: float,
+    efficiency: float = 0.95,
+    start_minutes: float = 10.0,
+    idle_minutes: float = 10.0,
+    other_stages_hours: float = 0.5,
+) -> ClusterCost:
+    """Return the cost of measuring `settings` settings and learning from them.
+
+    measuring hours = settings * seconds_per_setting / (3600 * gpus * efficiency); each GPU is paid
+    for these, for its start and for the idle timeout; the head is paid for everything.
+
+    Args:
+        settings: Settings of the plan, e.g. 9,718 for the paper's.
+        seconds_per_setting: On one GPU, from a run's own report.
+        gpus: GPUs that measure at the same time.
+        price_per_gpu_hour: Price of the worker node divided by its GPUs.
+        price_per_head_hour: Price of the head node.
+        efficiency: Share of the time in which a GPU has work, in (0, 1].
+        start_minutes: From the request of a worker to its first setting (start, image, weights).
+        idle_minutes: `idle_timeout_minutes` of the cluster file.
+        other_stages_hours: Fitting, training, evaluating and reporting, on the head.
+
+    Raises:
+        UserError: A count, time or price is out of range.
+    """
+    if settings < 0 or seconds_per_setting < 0 or gpus < 1 or not 0 < efficiency <= 1:
+        raise UserError("settings and seconds must be >= 0, gpus >= 1, efficiency in (0, 1]")
+    if min(price_per_gpu_hour, price_per_head_hour, start_minutes, idle_minutes) < 0:
+        raise UserError("prices and minutes must be >= 0")
+    measuring_hours = settings * seconds_per_setting / (3600 * gpus * efficiency)
+    start_hours = start_minutes / 60
+    total_hours = start_hours + measuring_hours + other_stages_hours
+    gpu_hours = gpus * (start_hours + measuring_hours + idle_minutes / 60)
+    gpu_cost = gpu_hours * price_per_gpu_hour
+    head_cost = total_hours * price_per_head_hour
+    return ClusterCost(
+        measuring_hours, total_hours, gpu_hours, gpu_cost, head_cost, gpu_cost + head_cost
+    )

@@ -1,0 +1,54 @@
+"""What only a cluster of one's own machines can get wrong: addresses, ssh user and key."""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from raysplit.doctor.check import Finding, error, warning
+from raysplit.doctor.yaml_file import Section, section, strings
+from raysplit.errors import suggest
+
+_PROVIDER_KEYS = {"type", "head_ip", "worker_ips", "external_head_ip", "coordinator_address"}
+# An IPv4 or IPv6 address, or a host name with a dot; a bare word is rather a slip.
+_ADDRESS = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+|[0-9a-fA-F:]*:[0-9a-fA-F:]+|localhost")
+
+
+def address_findings(config: Section) -> Iterator[Finding]:
+    """Yield faults of the head's and workers' addresses."""
+    provider = section(config, "provider")
+    for key in provider:
+        if key not in _PROVIDER_KEYS:
+            yield error(
+                f"provider has the unknown key '{key}'{suggest(key, _PROVIDER_KEYS)}",
+                "correct or remove it; Ray ignores it silently",
+            )
+    head, workers = str(provider.get("head_ip", "")), strings(provider, "worker_ips")
+    for address in (head, *workers):
+        if not _ADDRESS.fullmatch(address):
+            yield error(f"'{address}' is no address of a machine", "write an IP address or a name")
+    if head in workers:
+        yield error(f"{head} is the head and a worker", "take it out of worker_ips")
+    for address in sorted({a for a in workers if workers.count(a) > 1}):
+        yield error(f"{address} stands twice in worker_ips", "remove one")
+    for address in {head, *workers} & {"127.0.0.1", "localhost", "0.0.0.0"}:
+        yield error(f"{address} means another machine on each node", "write its network address")
+
+
+def ssh_findings(config: Section) -> Iterator[Finding]:
+    """Yield faults of the ssh user and key (of any provider)."""
+    auth = section(config, "auth")
+    if not auth.get("ssh_user"):
+        yield error("auth.ssh_user is missing: Ray cannot log in", "name the user of the machines")
+    key = auth.get("ssh_private_key")
+    if not key:
+        return
+    path = Path(str(key)).expanduser()
+    if not path.is_file():
+        yield warning(
+            f"the ssh key {key} is not on this machine", "correct auth.ssh_private_key, or make it"
+        )
+    elif path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        yield error(f"others may read the ssh key {key}, so ssh refuses it", f"chmod 600 {key}")

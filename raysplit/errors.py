@@ -1,0 +1,19 @@
+"""The one error that means "your input", and the suggestions it carries."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Something the user can mend: says the value, the rule and the remedy in one or two lines.
+
+    The command line prints the message without a traceback and exits with code 2.
+    """
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" for a near miss among the known names, else ""."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""

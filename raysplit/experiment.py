@@ -1,0 +1,170 @@
+"""One experiment = one YAML file = one run folder."""
+
+from __future__ import annotations
+
+import types
+import typing
+from importlib import resources
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from envs.problem import ProblemConfig
+from raysplit.config import Config
+from raysplit.corpus.config import CorpusConfig
+from raysplit.errors import UserError, suggest
+from raysplit.link.config import LinkConfig
+from raysplit.measure.plan import PlanConfig
+from raysplit.perplexity.protocol import ProtocolConfig
+from raysplit.shards.config import BackendConfig, MeasuringConfig, ModelConfig
+from raysplit.surrogate.config import SurrogateConfig
+from raysplit.tracking.config import TrackingConfig
+from tuning.settings import TrainConfig
+
+PRESETS = ("demo", "paper", "authors")
+
+
+class Experiment(Config):
+    """Everything that decides a result, and where it is computed.
+
+    Attributes:
+        name: Names the run folder and the tracking group.
+        model: The language model that is cut.
+        corpus: The text.
+        protocol: How perplexity is counted.
+        link: The kind of wireless link; its state is part of the problem.
+        problem: The decision problem.
+        plan: Which settings are measured for the surrogate.
+        measuring: Precision of a measurement.
+        surrogate: The learned model of the perplexity.
+        agents: Agents to train, by name.
+        tracking: Where metrics go besides the run folder.
+        backend: Where the work runs; changes no result.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    model: ModelConfig = ModelConfig()
+    corpus: CorpusConfig = CorpusConfig()
+    protocol: ProtocolConfig = ProtocolConfig()
+    link: LinkConfig = LinkConfig()
+    problem: ProblemConfig
+    plan: PlanConfig = PlanConfig()
+    measuring: MeasuringConfig = MeasuringConfig()
+    surrogate: SurrogateConfig = SurrogateConfig()
+    agents: dict[str, TrainConfig] = Field(default_factory=lambda: {"ppo": TrainConfig()})
+    tracking: TrackingConfig = TrackingConfig()
+    backend: BackendConfig = BackendConfig()
+
+    @model_validator(mode="after")
+    def _has_agents(self) -> Self:
+        if not self.agents:
+            raise ValueError("agents is empty: name at least one, e.g. agents: {ppo: {}}")
+        return self
+
+    def to_yaml(self) -> str:
+        """Return the experiment with every value written out."""
+        return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False)
+
+    def results_part(self) -> dict[str, Any]:
+        """Return what decides the results: everything but where the work runs and is tracked."""
+        return self.model_dump(mode="json", by_alias=True, exclude={"backend", "tracking"})
+
+
+def load_experiment(name_or_path: str, overrides: list[str] | None = None) -> Experiment:
+    """Load a preset or a YAML file and apply `a.b=c` overrides.
+
+    Raises:
+        UserError: If it cannot be found or read, or a key or value is wrong.
+    """
+    values = _read(name_or_path)
+    for override in overrides or []:
+        _apply(values, override)
+    try:
+        return Experiment.model_validate(values)
+    except ValidationError as error:
+        raise UserError(_explain(error, name_or_path)) from None
+
+
+def _read(name_or_path: str) -> dict[str, Any]:
+    if name_or_path in PRESETS:
+        text = resources.files("raysplit").joinpath(f"presets/{name_or_path}.yaml").read_text()
+    else:
+        path = Path(name_or_path)
+        if not path.is_file():
+            raise UserError(
+                f"'{name_or_path}' is neither a preset ({', '.join(PRESETS)}) nor a file"
+                f"{suggest(name_or_path, PRESETS)}"
+            )
+        text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        place = getattr(error, "problem_mark", None)
+        line = f" at line {place.line + 1}" if place else ""
+        raise UserError(f"{name_or_path} is not valid YAML{line}: {_one_line(error)}") from None
+    if not isinstance(values, dict):
+        raise UserError(
+            f"{name_or_path} must be a mapping of sections such as 'name' and 'problem'"
+        )
+    return values
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise UserError(f"--set {override!r} must have the form section.key=value")
+    *sections, key = path.split(".")
+    for section in sections:
+        inner = values.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"--set {path}: '{section}' is a value, not a section")
+        values = inner
+    try:
+        values[key] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"--set {path}: {text!r} is not a YAML value") from None
+
+
+def _explain(error: ValidationError, source: str) -> str:
+    """Say what is wrong with the first bad key, and how many more there are."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the experiment"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        *section, key = first["loc"]
+        known = _known_keys(tuple(section))
+        hint = suggest(str(key), known) or f"; known here: {', '.join(known)}"
+        return f"{source}: unknown key {where}{hint}{more}"
+    if first["type"] == "missing":
+        return f"{source}: {where} is missing{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    given = first.get("input")
+    shown = "" if isinstance(given, dict | BaseModel) else f" = {given!r}"
+    return f"{source}: {where}{shown}: {message}{more}"
+
+
+def _known_keys(section: tuple[int | str, ...]) -> list[str]:
+    model: Any = Experiment
+    for part in section:
+        model = _model_in(model.model_fields[str(part)].annotation) if _is_model(model) else model
+    if not _is_model(model):
+        return []
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _model_in(annotation: Any) -> Any:  # noqa: ANN401 - any type expression
+    if typing.get_origin(annotation) in (dict, typing.Union, types.UnionType):
+        inner = [_model_in(argument) for argument in typing.get_args(annotation)]
+        return next((model for model in inner if _is_model(model)), annotation)
+    return annotation
+
+
+def _is_model(annotation: Any) -> bool:  # noqa: ANN401 - any type expression
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

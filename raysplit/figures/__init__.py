@@ -1,0 +1,44 @@
+"""Figures: one function a figure, from plain records to a matplotlib `Figure`.
+
+`save` writes a figure as PNG, PDF and SVG; colours, fonts and labels are those of `style`.
+"""
+
+from raysplit.figures.answer import AnswerLine, AnswerPlane, answer_line, answer_plane
+from raysplit.figures.comparison import Score, returns_and_intervals, violins
+from raysplit.figures.learning import (
+    LearningPanel,
+    SweepPanel,
+    hyperparameter_panels,
+    learning_curves,
+)
+from raysplit.figures.parity import surrogate_parity
+from raysplit.figures.perplexity import PPLCurve, PPLPanel, ppl_against_split_point
+from raysplit.figures.saving import save
+from raysplit.figures.style import Band
+from raysplit.figures.trend import Trend, split_point_trend, trend
+from raysplit.figures.weight import CostWeightSweep, cost_weight_sweep
+
+__all__ = [
+    "AnswerLine",
+    "AnswerPlane",
+    "Band",
+    "CostWeightSweep",
+    "LearningPanel",
+    "PPLCurve",
+    "PPLPanel",
+    "Score",
+    "SweepPanel",
+    "Trend",
+    "answer_line",
+    "answer_plane",
+    "cost_weight_sweep",
+    "hyperparameter_panels",
+    "learning_curves",
+    "ppl_against_split_point",
+    "returns_and_intervals",
+    "save",
+    "split_point_trend",
+    "surrogate_parity",
+    "trend",
+    "violins",
+]

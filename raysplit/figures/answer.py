@@ -1,0 +1,140 @@
+"""The answer map: the best split point over the link states, with the agents' choice beside it.
+
+Shape suffixes: X values of the first link coordinate, Y values of the second.
+"""
+
+# matplotlib leaves keyword arguments without a type:
+# pyright: reportUnknownMemberType=false
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from raysplit.figures.style import (
+    Band,
+    FloatArray,
+    colour_of,
+    coordinate_label,
+    draw_optimum,
+    grid_of_axes,
+    label_below,
+    line_styles,
+    split_point_colours,
+    split_point_ticks,
+    styled,
+)
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AnswerLine:
+    """The answer over one link coordinate.
+
+    Attributes:
+        coordinate: Its name, such as "noise_std".
+        values_X: Its values, ascending.
+        split_points: Smallest and largest split point of the problem.
+        optimum_X: The split point with the smallest objective.
+        choices: Where each agent settles; the band is the range over its starts.
+        optimal_objective_X: The objective (smaller is better) at the optimum.
+        objectives: The objective of other policies by name, such as agents and the best fixed one.
+    """
+
+    coordinate: str
+    values_X: FloatArray
+    split_points: tuple[int, int]
+    optimum_X: IntArray
+    optimal_objective_X: FloatArray
+    choices: Mapping[str, Band] = field(default_factory=dict[str, Band])
+    objectives: Mapping[str, FloatArray] = field(default_factory=dict[str, FloatArray])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AnswerPlane:
+    """The answer over two link coordinates.
+
+    Attributes:
+        coordinates: The names along x and y.
+        values_X: Values of the first, ascending.
+        values_Y: Values of the second, ascending.
+        split_points: Smallest and largest split point of the problem.
+        optimum_YX: The split point with the smallest objective.
+        choices: The split point where each agent settles, (Y, X).
+    """
+
+    coordinates: tuple[str, str]
+    values_X: FloatArray
+    values_Y: FloatArray
+    split_points: tuple[int, int]
+    optimum_YX: IntArray
+    choices: Mapping[str, FloatArray] = field(default_factory=dict[str, FloatArray])
+
+
+@styled
+def answer_line(answer: AnswerLine) -> Figure:
+    """Draw the staircase of the optimum and of the agents above the objective's curves."""
+    figure, axes = grid_of_axes(2, 1, 5.2, share_x=True)
+    _staircase(axes[0], answer)
+    _objectives(axes[1], answer)
+    axes[0].label_outer()
+    axes[-1].set_xlabel(coordinate_label(answer.coordinate))
+    label_below(figure, axes, columns=3)
+    return figure
+
+
+def _staircase(axes: Axes, answer: AnswerLine) -> None:
+    draw_optimum(axes, answer.values_X, answer.optimum_X.astype(np.float64), steps=True)
+    for name, band in answer.choices.items():
+        colour = colour_of(name)
+        axes.vlines(band.x, band.low, band.high, color=colour, linewidth=4, alpha=0.25)
+        axes.plot(band.x, band.centre, "o", color=colour, markersize=4.5, label=name)
+    first, last = answer.split_points
+    axes.set_ylim(first - 0.6, last + 0.6)
+    split_point_ticks(axes, first, last)
+    axes.set_ylabel("split point p (layers on UE)")
+    axes.set_title("Where to split")
+
+
+def _objectives(axes: Axes, answer: AnswerLine) -> None:
+    draw_optimum(axes, answer.values_X, answer.optimal_objective_X)
+    styles = line_styles(list(answer.objectives))
+    for name, objective_X in answer.objectives.items():
+        axes.plot(
+            answer.values_X, objective_X, color=colour_of(name), linestyle=styles[name], label=name
+        )
+    axes.set_ylabel("PPL / clean PPL + λ · cost")
+    axes.set_title("The objective there (lower is better)")
+
+
+@styled
+def answer_plane(answer: AnswerPlane) -> Figure:
+    """Draw the optimum's map and, beside it, the map of each agent's choice."""
+    maps = {"Exact optimum": answer.optimum_YX.astype(np.float64)} | dict(answer.choices)
+    figure, axes = grid_of_axes(1, len(maps), 3.4, share_x=True, share_y=True)
+    colour_map, norm = split_point_colours(*answer.split_points)
+    for panel, (name, split_points_YX) in zip(axes, maps.items(), strict=True):
+        mesh = panel.pcolormesh(
+            answer.values_X,
+            answer.values_Y,
+            split_points_YX,
+            cmap=colour_map,
+            norm=norm,
+            shading="nearest",
+            rasterized=True,
+        )
+        panel.grid(visible=False)
+        panel.set_title(name)
+        panel.set_xlabel(coordinate_label(answer.coordinates[0]))
+        panel.label_outer()
+    axes[0].set_ylabel(coordinate_label(answer.coordinates[1]))
+    first, last = answer.split_points
+    bar = figure.colorbar(mesh, ax=axes, ticks=range(first, last + 1), pad=0.02)  # pyright: ignore[reportPossiblyUnboundVariable]
+    bar.set_label("split point p (layers on UE)")
+    return figure

@@ -1,0 +1,96 @@
+"""Agents beside baselines: returns with intervals, and the paper's Fig. 6 (violins)."""
+
+# matplotlib leaves keyword arguments without a type, seaborn everything:
+# pyright: reportUnknownMemberType=false, reportMissingTypeStubs=false
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from raysplit.figures.style import (
+    MUTED,
+    FloatArray,
+    colour_of,
+    grid_of_axes,
+    label_below,
+    styled,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """A return with its 95 % interval.
+
+    Attributes:
+        mean: Mean return of an episode (interquartile mean over seeds where there are several).
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+
+@styled
+def returns_and_intervals(surrogate: Mapping[str, Score], measured: Mapping[str, Score]) -> Figure:
+    """Draw each policy's return on the surrogate (hollow) and on measured PPL (filled).
+
+    Dots and intervals instead of bars: returns lie close together and far from zero. The policies
+    of `measured` give the rows from top to bottom, "random" and "optimum" the two vertical lines.
+    """
+    names = list(measured)
+    figure, (axes,) = grid_of_axes(1, 1, 1.3 + 0.34 * len(names))
+    for row, name in enumerate(names):
+        _dot(axes, measured[name], row + 0.13, colour_of(name), filled=True)
+        if name in surrogate:
+            _dot(axes, surrogate[name], row - 0.13, colour_of(name), filled=False)
+        if name in ("random", "optimum"):
+            axes.axvline(measured[name].mean, color=colour_of(name), linewidth=1, zorder=0)
+    axes.plot([], [], "o", color=MUTED, label="measured perplexity (95 % interval)")
+    axes.plot([], [], "o", color=MUTED, markerfacecolor="white", label="surrogate")
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("return of an episode (higher is better)")
+    label_below(figure, [axes], columns=2)
+    return figure
+
+
+def _dot(axes: Axes, score: Score, row: float, colour: str, *, filled: bool) -> None:
+    axes.hlines(row, score.low, score.high, color=colour, linewidth=2, alpha=0.6)
+    face = colour if filled else "white"
+    axes.plot(score.mean, row, "o", color=colour, markerfacecolor=face, markersize=6)
+
+
+@styled
+def violins(returns: Mapping[str, FloatArray], *, optimal_return: float | None = None) -> Figure:
+    """Draw the distribution of episode returns of each policy, with median and quartiles inside."""
+    import seaborn
+
+    figure, (axes,) = grid_of_axes(1, 1, 3.6)
+    seaborn.violinplot(
+        data=list(returns.values()),
+        palette=[colour_of(name) for name in returns],
+        inner="box",
+        cut=0,
+        density_norm="width",
+        saturation=1.0,
+        linewidth=0.9,
+        ax=axes,
+    )
+    for body in axes.collections:
+        body.set_alpha(0.75)
+    if optimal_return is not None:
+        axes.axhline(
+            optimal_return, color=colour_of("optimum"), linewidth=1.2, zorder=0, label="optimum"
+        )
+        label_below(figure, [axes], columns=1)
+    axes.set_xticks(range(len(returns)), [name.replace(" (", "\n(") for name in returns])
+    axes.grid(visible=False, axis="x")
+    axes.set_ylabel("return of an episode")
+    return figure

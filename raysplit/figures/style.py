@@ -1,0 +1,221 @@
+"""The look that all figures share: colours, type, grid, and how quantities are named.
+
+Colours are those of Okabe and Ito, which stay apart for colour-blind readers and in grey print;
+an algorithm has the same colour in every figure.
+"""
+
+# matplotlib leaves keyword arguments without a type:
+# pyright: reportUnknownMemberType=false
+
+from __future__ import annotations
+
+import functools
+import re
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import BoundaryNorm, Colormap, to_hex
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+FloatArray = NDArray[np.float64]
+
+WIDTH = 6.4  # inches; with 10-point type still legible at half of it
+INK, MUTED, GRID = "#1f2933", "#6b7785", "#e3e7ec"
+
+_COLOURS = {
+    "optimum": INK,
+    "random": "#8a94a0",
+    "untrained": "#b9c0c8",
+    "fixed": "#e69f00",
+    "greedy": "#cc79a7",
+    "ppo": "#0072b2",
+    "a2c": "#d55e00",
+    "dqn": "#009e73",
+}
+_OTHER_COLOURS = ("#56b4e9", "#8c6bb1", "#a6761d", "#5f9e3f")
+
+_COORDINATES = {
+    "noise_std": "noise σ",  # noqa: RUF001 (the Greek letter is meant)
+    "snr_db": "SNR (dB)",
+    "fading_scale": "fading scale σₕ",
+    "loss_probability": "packet loss probability",
+}
+
+_SETTINGS: dict[RcKeyType, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10.0,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 10.0,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 9.0,
+    "ytick.labelsize": 9.0,
+    "text.color": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 9.0,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "savefig.facecolor": "white",
+    "svg.hashsalt": "raysplit",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Band:
+    """A curve with its uncertainty, all of one shape (N,).
+
+    Attributes:
+        x: Abscissae.
+        centre: The curve: a mean, or an interquartile mean over seeds.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+    """
+
+    x: FloatArray
+    centre: FloatArray
+    low: FloatArray
+    high: FloatArray
+
+
+def styled(draw: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Run a function that draws or saves under the house style."""
+
+    @functools.wraps(draw)
+    def wrapper(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        with mpl.rc_context(_SETTINGS):
+            return draw(*args, **kwargs)
+
+    return wrapper
+
+
+def new_figure(height: float) -> Figure:
+    """Return an empty figure of `height` inches."""
+    return Figure(figsize=(WIDTH, height), layout="constrained")
+
+
+def grid_of_axes(
+    rows: int, columns: int, height: float, *, share_x: bool = False, share_y: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure of `height` inches and its axes, row by row."""
+    figure = new_figure(height)
+    axes: list[Axes] = []
+    for cell in range(rows * columns):
+        first = axes[0] if axes else None
+        axes.append(
+            figure.add_subplot(
+                rows,
+                columns,
+                cell + 1,
+                sharex=first if share_x else None,
+                sharey=first if share_y else None,
+            )
+        )
+    return figure, axes
+
+
+def algorithm_of(name: str) -> str:
+    """Return the algorithm that a series is about: "PPO (tuned)" -> "ppo"."""
+    tokens = re.findall(r"[a-z0-9]+", name.lower())
+    return next((token for token in tokens if token in _COLOURS), name.lower())
+
+
+def colour_of(name: str) -> str:
+    """Return the colour of a series, the same for the same algorithm in every figure."""
+    algorithm = algorithm_of(name)
+    if algorithm in _COLOURS:
+        return _COLOURS[algorithm]
+    return _OTHER_COLOURS[zlib.crc32(algorithm.encode()) % len(_OTHER_COLOURS)]
+
+
+def line_styles(names: Sequence[str]) -> dict[str, str]:
+    """Return a line style a series: solid, then dashed ... for further ones of an algorithm."""
+    styles: dict[str, str] = {}
+    for name in names:
+        earlier = sum(algorithm_of(other) == algorithm_of(name) for other in styles)
+        styles[name] = ("-", "--", ":", "-.")[earlier % 4]
+    return styles
+
+
+def ordered_colours(count: int) -> list[str]:
+    """Return colours for values that have an order, from light to dark."""
+    colour_map = mpl.colormaps["viridis_r"]
+    return [to_hex(colour_map(0.12 + 0.8 * i / max(count - 1, 1))) for i in range(count)]
+
+
+def distinct_colours(count: int) -> list[str]:
+    """Return colours for names without an order."""
+    colours = [_COLOURS[k] for k in ("ppo", "a2c", "dqn", "greedy", "fixed")]
+    return [([*colours, *_OTHER_COLOURS])[i % 9] for i in range(count)]
+
+
+def split_point_colours(first: int, last: int) -> tuple[Colormap, BoundaryNorm]:
+    """Return one colour a split point, dark for few layers on the UE and light for many."""
+    levels = last - first + 1
+    colour_map = mpl.colormaps["viridis"].resampled(max(levels, 2))
+    return colour_map, BoundaryNorm([first - 0.5 + i for i in range(levels + 1)], colour_map.N)
+
+
+def coordinate_label(name: str) -> str:
+    """Return a link coordinate's axis label with its unit; unknown names stay as they are."""
+    return _COORDINATES.get(name, name.replace("_", " "))
+
+
+def split_point_ticks(axes: Axes, first: int, last: int) -> None:
+    """Put ticks at whole split points, the smallest always among them."""
+    step = -(-(last - first + 1) // 12)
+    axes.set_yticks(range(first, last + 1, step))
+
+
+def draw_optimum(axes: Axes, x: FloatArray, y: FloatArray, *, steps: bool = False) -> None:
+    """Draw the exact optimum's line, wide and pale, behind everything."""
+    axes.plot(
+        x,
+        y,
+        color=colour_of("optimum"),
+        linewidth=6,
+        alpha=0.22,
+        drawstyle="steps-mid" if steps else "default",
+        solid_joinstyle="round",
+        zorder=1,
+        label="exact optimum",
+    )
+
+
+def draw_band(axes: Axes, band: Band, colour: str, line_style: str, label: str) -> None:
+    """Draw a curve and its interval."""
+    axes.fill_between(band.x, band.low, band.high, color=colour, alpha=0.16, linewidth=0)
+    axes.plot(band.x, band.centre, color=colour, linestyle=line_style, label=label)
+
+
+def label_below(figure: Figure, axes: Sequence[Axes], columns: int) -> None:
+    """Put one legend for all panels below the figure, where it hides nothing."""
+    entries: dict[str, Artist] = {}
+    for panel in axes:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)

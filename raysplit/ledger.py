@@ -1,0 +1,226 @@
+"""The ledger: every measured setting exactly once, durable from the moment it is known.
+
+One SQLite file (WAL mode, so a reader never blocks the writer and a killed process leaves no torn
+row). A row's key is the hash of everything that decides its value, so a ledger can serve several
+experiments and what was measured is never measured again. Keep it on a local disk: WAL is not safe
+on NFS.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from raysplit.errors import UserError
+from raysplit.link.state import LinkState
+from raysplit.measure.setting import Setting
+
+Status = Literal["done", "invalid", "quarantined"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS cards (sha256 TEXT PRIMARY KEY, card TEXT NOT NULL, created REAL NOT
+NULL); CREATE TABLE IF NOT EXISTS clean (card TEXT PRIMARY KEY REFERENCES cards, reference BLOB NOT
+NULL); CREATE TABLE IF NOT EXISTS settings (
+    key TEXT PRIMARY KEY,
+    card TEXT NOT NULL REFERENCES cards,
+    split_point INTEGER NOT NULL,
+    link TEXT NOT NULL,
+    seed INTEGER NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('done', 'invalid', 'quarantined')),
+    log_ppl REAL, stderr REAL, sequences INTEGER, tokens INTEGER, recomputed INTEGER,
+    seconds REAL, attempts INTEGER NOT NULL, reason TEXT, worker TEXT, finished REAL NOT NULL
+);
+CREATE INDEX IF NOT EXISTS settings_of_card ON settings (card);
+"""
+_COLUMNS = (
+    "split_point, link, seed, status, log_ppl, stderr, sequences, tokens, recomputed, seconds, "
+    "attempts, reason, worker, finished"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What became of one setting.
+
+    Attributes:
+        setting: The setting.
+        status: `done`; `invalid` (NaN or inf, see reason); `quarantined` (gave up after attempts).
+        log_ppl: Natural logarithm of the perplexity (Eq. 6), or None.
+        stderr: Standard error of log_ppl against the full corpus.
+        sequences: Sequences that entered the estimate.
+        tokens: Scored tokens that entered the estimate.
+        recomputed: Sequences that the link touched, so that their suffix was run.
+        seconds: Wall time on its worker.
+        attempts: How often the setting was started.
+        reason: Why it is not `done`; for a done row, a note such as a halved batch.
+        worker: Who measured it.
+        finished: Unix time.
+    """
+
+    setting: Setting
+    status: Status
+    log_ppl: float | None = None
+    stderr: float | None = None
+    sequences: int = 0
+    tokens: int = 0
+    recomputed: int = 0
+    seconds: float = 0.0
+    attempts: int = 1
+    reason: str | None = None
+    worker: str = ""
+    finished: float = 0.0
+
+
+class Ledger:
+    """The measured settings of one or several experiments."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the ledger.
+
+        Raises:
+            UserError: If the file is not a sound ledger or its folder cannot be written.
+        """
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(path, timeout=30.0, isolation_level=None)
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            state = self._connection.execute("PRAGMA quick_check").fetchone()[0]
+            if state != "ok":
+                raise sqlite3.DatabaseError(state)
+            self._connection.executescript(_SCHEMA)
+        except (sqlite3.DatabaseError, OSError) as error:
+            raise _unusable(path, error) from None
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; what was added stays."""
+        self._connection.close()
+
+    def add_card(self, sha256: str, card: dict[str, Any]) -> None:
+        """Store a protocol card under its hash, once."""
+        with self._writing():
+            self._connection.execute(
+                "INSERT OR IGNORE INTO cards VALUES (?, ?, ?)",
+                (sha256, json.dumps(card, sort_keys=True), time.time()),
+            )
+
+    def add(self, card_sha256: str, rows: Iterable[Row]) -> None:
+        """Add rows in one transaction. A key that is already `done` keeps its first row."""
+        values = [
+            (
+                row.setting.key(card_sha256),
+                card_sha256,
+                row.setting.split_point,
+                json.dumps(row.setting.link.as_dict(), sort_keys=True),
+                row.setting.seed,
+                row.status,
+                row.log_ppl,
+                row.stderr,
+                row.sequences,
+                row.tokens,
+                row.recomputed,
+                row.seconds,
+                row.attempts,
+                row.reason,
+                row.worker,
+                row.finished or time.time(),
+            )
+            for row in rows
+        ]
+        with self._writing():
+            self._connection.executemany(
+                f"INSERT INTO settings (key, card, {_COLUMNS}) VALUES ({', '.join('?' * 16)}) "
+                "ON CONFLICT (key) DO NOTHING",
+                values,
+            )
+
+    def forget_failures(self, card_sha256: str) -> int:
+        """Remove quarantined rows, so that the next start tries those settings again."""
+        with self._writing():
+            return self._connection.execute(
+                "DELETE FROM settings WHERE card = ? AND status = 'quarantined'", (card_sha256,)
+            ).rowcount
+
+    def rows(self, card_sha256: str) -> dict[str, Row]:
+        """Return all rows of a protocol card by key."""
+        query = f"SELECT key, {_COLUMNS} FROM settings WHERE card = ?"
+        with closing(self._connection.execute(query, (card_sha256,))) as cursor:
+            return {record[0]: _row(record[1:]) for record in cursor}
+
+    def card(self, sha256: str) -> dict[str, Any] | None:
+        """Return a stored protocol card."""
+        found = self._connection.execute(
+            "SELECT card FROM cards WHERE sha256 = ?", (sha256,)
+        ).fetchone()
+        return json.loads(found[0]) if found else None
+
+    def clean_reference(self, card_sha256: str) -> bytes | None:
+        """Return the serialised result of the clean pass, if it is known."""
+        found = self._connection.execute(
+            "SELECT reference FROM clean WHERE card = ?", (card_sha256,)
+        ).fetchone()
+        return found[0] if found else None
+
+    def add_clean_reference(self, card_sha256: str, reference: bytes) -> None:
+        """Store the result of the clean pass."""
+        with self._writing():
+            self._connection.execute(
+                "INSERT OR REPLACE INTO clean VALUES (?, ?)", (card_sha256, reference)
+            )
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            yield
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise _unusable(self.path, error) from None
+
+
+def _unusable(path: Path, error: Exception) -> UserError:
+    if "full" in str(error):
+        return UserError(
+            f"no space left for {path}: free some and start again; nothing measured is lost"
+        )
+    if isinstance(error, sqlite3.OperationalError | OSError):
+        return UserError(f"ledger {path} cannot be opened or written ({error})")
+    return UserError(
+        f"ledger {path} is damaged ({error}): move it away to measure anew, or restore a copy"
+    )
+
+
+def _row(record: tuple[Any, ...]) -> Row:
+    split_point, link, seed, status, *rest = record
+    log_ppl, stderr, sequences, tokens, recomputed, seconds, attempts, reason, worker, finished = (
+        rest
+    )
+    return Row(
+        setting=Setting(split_point, LinkState(**json.loads(link)), seed),
+        status=status,
+        log_ppl=log_ppl,
+        stderr=stderr,
+        sequences=sequences,
+        tokens=tokens,
+        recomputed=recomputed,
+        seconds=seconds,
+        attempts=attempts,
+        reason=reason,
+        worker=worker,
+        finished=finished,
+    )

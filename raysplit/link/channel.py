@@ -1,0 +1,184 @@
+"""What the link does to hidden states: y_hat = h*y + n (Eq. 3), lost packets (Eq. 4), concealment.
+
+The numbers drawn depend on the generator, the tensor's shape and the kind of link, never on the
+link's state: gains first, then erasures, the noise last. So under one seed two states differ by
+their physics alone (common random numbers): noise only grows, and packets lost at a small
+probability stay lost at a larger one.
+
+Shape suffixes: B sequences, T positions, D hidden size; P stands for the shape of the packets,
+(B, T, 1), (B, 1, 1) or (B, T, D).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from raysplit.link.config import LinkConfig
+from raysplit.link.gains import draw_gains
+from raysplit.link.state import LinkState
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Received:
+    """What arrives at the edge.
+
+    Attributes:
+        hidden_BTD: Hidden states, in the shape, dtype and device of those sent.
+        touched_B: True where the link changed a real, transmitted position of the sequence. The
+            rest arrived as it was sent and needs no new computation.
+    """
+
+    hidden_BTD: Tensor
+    touched_B: Tensor
+
+
+def batch_generator(
+    seed: int, batch_index: int, device: torch.device | str = "cpu"
+) -> torch.Generator:
+    """Return the generator of one (seed, batch): the order of execution never changes a value."""
+    digest = hashlib.sha256(f"{seed}:{batch_index}".encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big"))
+
+
+def transmitted_positions(lengths_B: Tensor, positions: int, config: LinkConfig) -> Tensor:
+    """Return the (B, T) mask of positions that cross the link: neither padding nor exempt."""
+    position_T = torch.arange(positions, device=lengths_B.device)
+    sent_BT = position_T < lengths_B[:, None]
+    if config.exempt_bos:
+        sent_BT[:, :1] = False
+    return sent_BT
+
+
+def transmit(
+    hidden_BTD: Tensor,
+    lengths_B: Tensor,
+    state: LinkState,
+    config: LinkConfig,
+    generator: torch.Generator,
+    *,
+    signal_rms: float | None = None,
+    corpus_mean_D: Tensor | None = None,
+) -> Received:
+    """Send hidden states across the link.
+
+    Args:
+        hidden_BTD: Clean hidden states at the split point, right-padded; never modified.
+        lengths_B: Real positions of each sequence, on the same device; what lies beyond is padding
+            and arrives as it is.
+        state: The link's state.
+        config: The kind of link.
+        generator: On the tensor's device; see `batch_generator`.
+        signal_rms: Root mean square of the transmitted hidden states over the corpus, the signal
+            that `snr_db` refers to (see `raysplit.link.signal`). None takes that of this very
+            tensor, so the noise then differs from batch to batch.
+        corpus_mean_D: Mean of the transmitted hidden states over the corpus; needed by
+            `concealment="corpus_mean"`.
+
+    Raises:
+        UserError: If the state sets what this kind of link ignores.
+        ValueError: If `corpus_mean_D` is needed and missing.
+    """
+    _check(state, config, corpus_mean_D)
+    sent_BT = transmitted_positions(lengths_B, hidden_BTD.shape[1], config)
+    gain_P = draw_gains(config, state.fading_scale, _packet_shape(hidden_BTD, config), generator)
+    erasure_P = torch.rand(gain_P.shape, generator=generator, device=gain_P.device)
+    lost_P = (gain_P < config.gain_threshold) | (erasure_P < state.loss_probability)
+
+    noise_std = _noise_std(hidden_BTD, sent_BT, state, signal_rms)
+    received_BTD = _propagate(hidden_BTD, gain_P, noise_std, config, generator)
+    all_changed = received_BTD is not hidden_BTD
+    if _can_lose(state, config):
+        received_BTD = _conceal(received_BTD, lost_P, sent_BT, config, corpus_mean_D)
+    if received_BTD is not hidden_BTD:
+        received_BTD = received_BTD.to(hidden_BTD.dtype)
+        received_BTD = torch.where(sent_BT[:, :, None], received_BTD, hidden_BTD)
+    changed_P = sent_BT[:, :, None] if all_changed else sent_BT[:, :, None] & lost_P
+    return Received(received_BTD, changed_P.flatten(1).any(dim=1))
+
+
+def _check(state: LinkState, config: LinkConfig, corpus_mean_D: Tensor | None) -> None:
+    config.check_coordinates(tuple(state.as_dict()))
+    if config.concealment == "corpus_mean" and corpus_mean_D is None and _can_lose(state, config):
+        raise ValueError("concealment=corpus_mean needs corpus_mean_D: pass the corpus' mean")
+
+
+def _can_lose(state: LinkState, config: LinkConfig) -> bool:
+    return state.loss_probability > 0 or config.gain_threshold > 0
+
+
+def _packet_shape(hidden_BTD: Tensor, config: LinkConfig) -> tuple[int, int, int]:
+    sequences, positions, size = hidden_BTD.shape
+    match config.packet:
+        case "token":
+            return sequences, positions, 1
+        case "sentence":
+            return sequences, 1, 1
+        case "element":
+            return sequences, positions, size
+
+
+def _noise_std(
+    hidden_BTD: Tensor, sent_BT: Tensor, state: LinkState, signal_rms: float | None
+) -> float | Tensor | None:
+    """Return sigma of Eq. 3, or None for a link without noise."""
+    if state.snr_db is None:
+        return state.noise_std or None
+    per_signal = 10 ** (-state.snr_db / 20)
+    if signal_rms is not None:
+        return signal_rms * per_signal
+    square_BT = hidden_BTD.float().square().mean(dim=2)
+    mean_square = (square_BT * sent_BT).sum() / sent_BT.sum().clamp(min=1)
+    return mean_square.sqrt() * per_signal
+
+
+def _propagate(
+    hidden_BTD: Tensor,
+    gain_P: Tensor,
+    noise_std: float | Tensor | None,
+    config: LinkConfig,
+    generator: torch.Generator,
+) -> Tensor:
+    """Apply Eq. 3 and the equaliser; returns the tensor itself where they change nothing.
+
+    Zero forcing is (h*y + n) / h = y + n/h, in this form exact also where there is no noise.
+    """
+    equalised = config.equaliser == "zero_forcing"
+    received_BTD = hidden_BTD
+    if config.fading != "none" and not equalised:
+        received_BTD = received_BTD * gain_P
+    if noise_std is not None:
+        noise_BTD = torch.randn(hidden_BTD.shape, generator=generator, device=hidden_BTD.device)
+        noise_BTD *= noise_std / gain_P if equalised else noise_std
+        received_BTD = received_BTD + noise_BTD
+    return received_BTD
+
+
+def _conceal(
+    received_BTD: Tensor,
+    lost_P: Tensor,
+    sent_BT: Tensor,
+    config: LinkConfig,
+    corpus_mean_D: Tensor | None,
+) -> Tensor:
+    match config.concealment:
+        case "zeros":
+            return received_BTD.masked_fill(lost_P, 0.0)
+        case "corpus_mean":
+            assert corpus_mean_D is not None
+            mean_D = corpus_mean_D.to(received_BTD)
+            return torch.where(lost_P, mean_D, received_BTD)
+        case "hold_last":
+            held_BTD = _last_received(received_BTD, ~lost_P & sent_BT[:, :, None])
+            return torch.where(lost_P, held_BTD, received_BTD)
+
+
+def _last_received(received_BTD: Tensor, arrived_P: Tensor) -> Tensor:
+    """Return, for every position, what arrived last up to there (zeros before the first)."""
+    position_T1 = torch.arange(received_BTD.shape[1], device=received_BTD.device)[:, None]
+    last_P = torch.where(arrived_P, position_T1, -1).cummax(dim=1).values
+    held_BTD = received_BTD.gather(1, last_P.clamp(min=0).expand_as(received_BTD))
+    return held_BTD.masked_fill(last_P < 0, 0.0)

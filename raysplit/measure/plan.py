@@ -1,0 +1,123 @@
+"""Which settings are measured: a scrambled Sobol sequence, a grid, or a list from a file."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from scipy.stats import qmc
+
+from raysplit.config import Config
+from raysplit.errors import UserError
+from raysplit.link.state import LinkState
+from raysplit.measure.setting import Setting
+
+
+class PlanConfig(Config):
+    """How the settings are chosen.
+
+    Attributes:
+        kind: `sobol` fills (split point, link state) evenly; `grid` takes every split point at
+            `grid_points` values of each link coordinate; `list` reads `path`.
+        settings: Number of settings of a Sobol plan (the paper: 9,718 records).
+        grid_points: Values per link coordinate of a grid, ends included.
+        path: Parquet or CSV file with a column `split_point` and one per link coordinate.
+        paired: Give every setting the same randomness, so that differences between split points
+            are not blurred by different noise (common random numbers).
+        seed: Seeds the plan and the link.
+    """
+
+    kind: Literal["sobol", "grid", "list"] = "sobol"
+    settings: int = Field(9718, ge=1)
+    grid_points: int = Field(11, ge=2)
+    path: Path | None = None
+    paired: bool = True
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.kind == "list") != (self.path is not None):
+            raise ValueError("plan.path goes with plan.kind: list (and is needed there)")
+        return self
+
+
+def make_plan(
+    config: PlanConfig, split_points: tuple[int, int], ranges: Mapping[str, tuple[float, float]]
+) -> list[Setting]:
+    """Return the settings of a plan.
+
+    Args:
+        config: How to choose.
+        split_points: First and last split point, both included.
+        ranges: Link coordinate -> (low, high), in the unit of `LinkState`.
+
+    Raises:
+        UserError: If a listed file cannot be read or leaves the problem's split points.
+    """
+    names = tuple(ranges)
+    match config.kind:
+        case "sobol":
+            rows = _sobol(config, split_points, ranges)
+        case "grid":
+            rows = _grid(config.grid_points, split_points, ranges)
+        case "list":
+            assert config.path is not None
+            rows = _listed(config.path, split_points, names)
+    return [
+        Setting(
+            int(row[0]),
+            LinkState.from_coordinates(names, row[1:]),
+            config.seed if config.paired else config.seed + i,
+        )
+        for i, row in enumerate(rows)
+    ]
+
+
+def _sobol(
+    config: PlanConfig, split_points: tuple[int, int], ranges: Mapping[str, tuple[float, float]]
+) -> NDArray[np.float64]:
+    sampler = qmc.Sobol(d=1 + len(ranges), scramble=True, rng=np.random.default_rng(config.seed))
+    # A Sobol sequence is balanced at powers of two: draw up to the next one and keep the beginning.
+    unit_NK = sampler.random_base2(max(0, (config.settings - 1).bit_length()))[: config.settings]
+    first, last = split_points
+    low = np.array([first, *(r[0] for r in ranges.values())])
+    high = np.array([last + 1, *(r[1] for r in ranges.values())])
+    rows = low + unit_NK * (high - low)
+    rows[:, 0] = np.floor(rows[:, 0])
+    return rows.round(6)  # six decimals are exact enough for any link and read well in a table
+
+
+def _grid(
+    points: int, split_points: tuple[int, int], ranges: Mapping[str, tuple[float, float]]
+) -> NDArray[np.float64]:
+    axes = [np.linspace(low, high, points).round(6) for low, high in ranges.values()]
+    first, last = split_points
+    return np.array(list(itertools.product(range(first, last + 1), *axes)), dtype=np.float64)
+
+
+def _listed(
+    path: Path, split_points: tuple[int, int], names: tuple[str, ...]
+) -> NDArray[np.float64]:
+    try:
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"plan.path {path} cannot be read as Parquet or CSV: {error}") from None
+    missing = [name for name in ("split_point", *names) if name not in table.columns]
+    if missing:
+        raise UserError(
+            f"plan.path {path} lacks the column(s) {', '.join(missing)}; "
+            f"it needs split_point, {', '.join(names)}"
+        )
+    rows = table[["split_point", *names]].to_numpy(dtype=np.float64)
+    first, last = split_points
+    outside = rows[(rows[:, 0] < first) | (rows[:, 0] > last), 0]
+    if len(outside) or not np.isfinite(rows).all():
+        what = f"split point {outside[0]:g}" if len(outside) else "a value that is not finite"
+        raise UserError(f"plan.path {path} holds {what}; split points go from {first} to {last}")
+    return rows

@@ -1,0 +1,102 @@
+"""From configuration to a job: open the checkpoint, tokenise the corpus, fill in the card."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from pathlib import Path
+from typing import Any
+
+from raysplit import zoo
+from raysplit.corpus.batches import TokenCorpus
+from raysplit.corpus.config import CorpusConfig
+from raysplit.corpus.texts import read_paragraphs, read_sentences
+from raysplit.errors import UserError
+from raysplit.link.config import LinkConfig
+from raysplit.measure.card import protocol_card
+from raysplit.perplexity.protocol import ProtocolConfig, sentence_sequences, window_sequences
+from raysplit.shards.config import MeasuringConfig, ModelConfig
+from raysplit.shards.job import Job
+from raysplit.split import Checkpoint, open_checkpoint
+
+
+def prepare_job(
+    *,
+    model: ModelConfig,
+    corpus: CorpusConfig,
+    protocol: ProtocolConfig,
+    link: LinkConfig,
+    measuring: MeasuringConfig,
+    split_points: tuple[int, int],
+    device: str,
+) -> tuple[Job, dict[str, Any]]:
+    """Return the job and its protocol card.
+
+    Raises:
+        UserError: If the checkpoint or the corpus cannot be used, or a split point leaves the
+        model.
+    """
+    checkpoint = open_model(model)
+    if not 1 <= split_points[0] <= split_points[1] <= checkpoint.layers:
+        raise UserError(
+            f"split points {split_points[0]}-{split_points[1]} leave the model: {model.name} has "
+            f"{checkpoint.layers} layers, so problem.min_split_point/max_split_point must lie in "
+            f"1-{checkpoint.layers}"
+        )
+    tokenizer = _load_tokenizer(checkpoint)
+    tokens = tokenise(tokenizer, corpus, protocol)
+    card = protocol_card(
+        checkpoint=checkpoint,
+        model=model,
+        corpus=corpus,
+        tokens=tokens,
+        protocol=protocol,
+        link=link,
+        bos=tokenizer.bos_token,
+        tokenizer_sha256=hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
+        target_stderr=measuring.target_stderr,
+        device=device,
+    )
+    job = Job(
+        checkpoint=checkpoint,
+        model=model,
+        corpus=tokens,
+        link=link,
+        target_stderr=measuring.target_stderr,
+        split_points=split_points,
+    )
+    return job, card
+
+
+def open_model(model: ModelConfig) -> Checkpoint:
+    """Open the checkpoint that a model's configuration names."""
+    entry = zoo.find(model.name)
+    return open_checkpoint(entry.location, model.revision or entry.revision)
+
+
+def tokenise(tokenizer: Any, corpus: CorpusConfig, protocol: ProtocolConfig) -> TokenCorpus:  # noqa: ANN401
+    """Read a corpus and cut it into scored sequences; BOS comes from the protocol alone."""
+    bos = tokenizer.bos_token_id
+    if protocol.unit == "sentence":
+        sentences = read_sentences(corpus)
+        ids = tokenizer(sentences, add_special_tokens=False)["input_ids"]
+        return TokenCorpus(tuple(sentence_sequences(ids, bos, protocol.context)))
+    text = "\n\n".join(read_paragraphs(corpus))
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    windows = window_sequences(ids, bos, protocol.context, protocol.stride)
+    random.Random(corpus.seed).shuffle(windows)  # an estimate draws them in this order
+    return TokenCorpus(tuple(windows))
+
+
+def _load_tokenizer(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 - transformers types it as Any
+    from transformers import AutoTokenizer
+
+    folder: Path = checkpoint.folder
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        first_line = str(error).splitlines()[0]
+        raise UserError(
+            f"{folder} has no tokenizer that loads ({first_line}): put tokenizer.json beside the "
+            "weights"
+        ) from None

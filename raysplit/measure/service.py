@@ -1,0 +1,108 @@
+"""The measuring service: settings in, rows out; what the ledger holds is not measured again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from raysplit.ledger import Ledger, Row
+from raysplit.measure.setting import Setting, sha256_of
+from raysplit.measure.table import Measurements
+from raysplit.progress import progress_bar
+from raysplit.shards.config import BackendConfig
+from raysplit.shards.job import Backend, Job
+from raysplit.shards.reference import CleanBlock, CleanReference
+
+
+class MeasuringService:
+    """Measures settings of one job; opens its backend only when something is missing."""
+
+    def __init__(
+        self, job: Job, card: dict[str, Any], ledger: Ledger, backend: BackendConfig
+    ) -> None:
+        self._job = job
+        self._ledger = ledger
+        self._backend_config = backend
+        self._backend: Backend | None = None
+        self.card = card
+        self.card_sha256 = sha256_of(card)
+        self.evaluations = 0  # settings measured anew by this object
+        ledger.add_card(self.card_sha256, card)
+
+    def __enter__(self) -> MeasuringService:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._backend is not None:
+            self._backend.close()
+
+    def reference(self) -> CleanReference:
+        """What the clean pass over the corpus gives; it is run once."""
+        known = self._ledger.clean_reference(self.card_sha256)
+        if known is not None:
+            return CleanReference.from_bytes(known)
+        reference = self._clean_pass()
+        self._ledger.add_clean_reference(self.card_sha256, reference.to_bytes())
+        return reference
+
+    def measure(self, settings: Iterable[Setting], title: str = "measure") -> dict[Setting, Row]:
+        """Return a row for every setting, measuring those that the ledger does not hold.
+
+        Every row is in the ledger before the next one is waited for, so an interruption loses at
+        most what was in flight.
+        """
+        wanted = {setting.key(self.card_sha256): setting for setting in settings}
+        known = self._ledger.rows(self.card_sha256)
+        missing = [setting for key, setting in wanted.items() if key not in known]
+        if missing:
+            reference = self.reference()
+            hits = len(wanted) - len(missing)
+            with progress_bar(title, total=len(wanted), done=hits) as advance:
+                for row in self._running().run(missing, reference):
+                    self._ledger.add(self.card_sha256, [row])
+                    self.evaluations += 1
+                    advance(1, f"{hits} from the ledger, {self._running().workers} workers")
+            known = self._ledger.rows(self.card_sha256)
+        return {setting: known[key] for key, setting in wanted.items()}
+
+    def _clean_pass(self) -> CleanReference:
+        corpus = self._job.corpus
+        done: dict[int, CleanBlock] = {}
+        with progress_bar("clean pass", total=len(corpus.blocks)) as advance:
+            for block, part in self._running().clean_blocks():
+                done[block] = part
+                advance(1)
+        return CleanReference.gather(done, corpus.tokens_N, self._job.split_points[0])
+
+    def _running(self) -> Backend:
+        if self._backend is None:
+            self._backend = _open_backend(self._job, self._backend_config)
+        return self._backend
+
+
+def _open_backend(job: Job, config: BackendConfig) -> Backend:
+    # Imported here, so that `inprocess` runs where there is no Ray.
+    open_: Callable[[Job, BackendConfig], Backend]
+    if config.kind == "ray":
+        from raysplit.shards.cluster import RayBackend as open_
+    else:
+        from raysplit.shards.local import LocalBackend as open_
+    return open_(job, config)
+
+
+def as_table(
+    rows: dict[Setting, Row], link_names: tuple[str, ...], clean_log_ppl: float
+) -> Measurements:
+    """Gather the rows that are `done` into a table."""
+    done = [row for row in rows.values() if row.status == "done"]
+    states = [[getattr(row.setting.link, name) for name in link_names] for row in done]
+    return Measurements(
+        split_points_N=np.array([row.setting.split_point for row in done], dtype=np.int64),
+        link_names=link_names,
+        link_states_NK=np.array(states, dtype=np.float64).reshape(len(done), len(link_names)),
+        log_ppl_N=np.array([row.log_ppl for row in done], dtype=np.float64),
+        stderr_N=np.array([row.stderr for row in done], dtype=np.float64),
+        clean_log_ppl=clean_log_ppl,
+    )

@@ -1,0 +1,158 @@
+"""Backend `ray`: any number of UE and edge actors, on this machine or on a cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import ray
+
+from raysplit.errors import UserError
+from raysplit.ledger import Row
+from raysplit.measure.setting import Setting
+from raysplit.shards.actors import EdgeActor, UEActor
+from raysplit.shards.config import BackendConfig
+from raysplit.shards.hidden import Key
+from raysplit.shards.job import Job
+from raysplit.shards.reference import CleanBlock, CleanReference
+from raysplit.shards.scheduler import Outcome, Scheduler
+
+_GB = 1e9
+
+
+class RayBackend:
+    """UE actors fill the object store with clean hidden states; edge actors measure from it."""
+
+    def __init__(self, job: Job, config: BackendConfig) -> None:
+        """Join or start Ray and create the actors.
+
+        Raises:
+            UserError: If the cluster cannot hold one UE and one edge actor.
+        """
+        self._started_ray = start_ray(config)
+        self._job = job
+        self._config = config
+        edges = self._edge_count()
+        job_ref = ray.put(job)
+        self._ues = [
+            UEActor.options(
+                # UE shards work at the start only, so they ask for no core of their own.
+                num_cpus=0,
+                num_gpus=config.gpus_per_ue,
+                max_restarts=-1,
+                max_task_retries=-1,
+            ).remote(job_ref, config.gpus_per_ue, config.cpus_per_shard)
+            for _ in range(config.ue_shards)
+        ]
+        directory, self._sums = self._start_prefix()
+        self._edges = [self._edge_actor(job_ref, directory) for _ in range(edges)]
+        self._settings = Scheduler(self._edges, self._start_setting, config.attempts)
+        self._reference: ray.ObjectRef | None = None
+
+    @property
+    def workers(self) -> int:
+        """Edge actors that are ready now."""
+        return self._settings.alive
+
+    def clean_blocks(self) -> Iterator[tuple[int, CleanBlock]]:
+        """Yield every block's part of the clean pass as it is done."""
+        split_point = self._job.split_points[1]
+        blocks = Scheduler(
+            self._edges,
+            lambda actor, block: actor.clean_nll.remote(block, split_point),
+            self._config.attempts,
+        )
+        for outcome in blocks.run(range(len(self._job.corpus.blocks))):
+            if outcome.reason:
+                raise RuntimeError(f"clean pass of block {outcome.unit} failed: {outcome.reason}")
+            yield outcome.unit, CleanBlock(outcome.result, ray.get(self._sums[outcome.unit]))
+
+    def run(self, settings: Iterable[Setting], reference: CleanReference) -> Iterator[Row]:
+        """Yield one row a setting, in any order."""
+        self._reference = ray.put(reference)
+        for outcome in self._settings.run(settings):
+            yield _row(outcome)
+
+    def close(self) -> None:
+        """End the actors, and Ray where this backend started it."""
+        for actor in (*self._edges, *self._ues):
+            ray.kill(actor)
+        if self._started_ray:
+            ray.shutdown()
+
+    def _start_setting(self, actor: Any, setting: Setting) -> ray.ObjectRef:  # noqa: ANN401
+        return actor.measure.remote(setting, self._reference)
+
+    def _edge_actor(self, job_ref: ray.ObjectRef, directory: dict[Key, ray.ObjectRef]) -> Any:  # noqa: ANN401 - Ray's handles are untyped
+        config = self._config
+        return EdgeActor.options(
+            num_cpus=config.cpus_per_shard, num_gpus=config.gpus_per_edge, max_restarts=-1
+        ).remote(
+            job_ref,
+            directory,
+            config.gpus_per_edge,
+            config.cpus_per_shard,
+            config.device_cache_gb * _GB,
+        )
+
+    def _start_prefix(self) -> tuple[dict[Key, ray.ObjectRef], dict[int, ray.ObjectRef]]:
+        """Where each (block, split point) and each block's sums will lie.
+
+        The UE actors fill it in the background, in the order in which settings draw the blocks.
+        """
+        first, last = self._job.split_points
+        split_points = list(range(first, last + 1))
+        directory: dict[Key, ray.ObjectRef] = {}
+        sums: dict[int, ray.ObjectRef] = {}
+        for block in range(len(self._job.corpus.blocks)):
+            ue = self._ues[block % len(self._ues)]
+            prefix = ue.prefix.options(num_returns=len(split_points) + 1)
+            *refs, sums[block] = prefix.remote(block, split_points)
+            directory |= {(block, p): ref for p, ref in zip(split_points, refs, strict=True)}
+        return directory, sums
+
+    def _edge_count(self) -> int:
+        """Edge actors to create; refuses what would stay pending for ever."""
+        config = self._config
+        total = ray.cluster_resources()
+        by_cpu = int(total.get("CPU", 0.0) // config.cpus_per_shard)
+        gpus_left = total.get("GPU", 0.0) - config.ue_shards * config.gpus_per_ue
+        by_gpu = int((gpus_left + 1e-9) // config.gpus_per_edge) if config.gpus_per_edge else by_cpu
+        fit = min(by_cpu, by_gpu)
+        if fit < 1 and config.address is None:
+            raise UserError(
+                f"no edge actor fits: it asks for {config.cpus_per_shard} cores and "
+                f"{config.gpus_per_edge:g} GPUs, there are {total.get('CPU', 0):g} and "
+                f"{max(0.0, gpus_left):g}: lower backend.cpus_per_shard or backend.gpus_per_edge"
+            )
+        # On an autoscaled cluster more nodes may come; actors that wait do not hold any work.
+        return config.edge_shards or max(1, fit)
+
+
+def start_ray(config: BackendConfig) -> bool:
+    """Join the configured cluster or start a local Ray; True where this call started or joined."""
+    if ray.is_initialized():
+        return False
+    object_store = config.host_cache_gb if config.address is None else None
+    ray.init(
+        address=config.address or "local",
+        include_dashboard=False if config.address is None else None,
+        object_store_memory=int(object_store * _GB) if object_store else None,
+        num_cpus=os.cpu_count() if config.address is None else None,
+        log_to_driver=False,
+        logging_level="warning",
+    )
+    return True
+
+
+def _row(outcome: Outcome[Setting]) -> Row:
+    if outcome.reason:
+        return Row(
+            setting=outcome.unit,
+            status="quarantined",
+            attempts=outcome.attempts,
+            reason=outcome.reason,
+        )
+    return replace(outcome.result, attempts=outcome.attempts)

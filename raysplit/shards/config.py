@@ -1,0 +1,66 @@
+"""Which model is cut, and how its halves are run."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from raysplit.config import Config
+
+
+class ModelConfig(Config):
+    """The language model.
+
+    Attributes:
+        name: A name of `raysplit.zoo` ("embedded", "llama2-7b", ...), a Hugging Face id or a
+        folder. revision: Commit of a Hugging Face id; None takes the zoo's. dtype: Number format of
+        weights and hidden states. attention: transformers' attention backend.
+    """
+
+    name: str = "embedded"
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    attention: Literal["sdpa", "eager"] = "sdpa"
+
+
+class BackendConfig(Config):
+    """Where the halves run. Nothing here changes a measured value, so it is not part of any key.
+
+    Attributes:
+        kind: `ray` (actors) or `inprocess` (same classes in this process: breakpoints work).
+        address: Ray cluster to join ("auto"), or None to start a local one.
+        ue_shards: Number of UE actors.
+        edge_shards: Number of edge actors; None takes one per core or GPU left.
+        gpus_per_ue: GPUs of a UE actor; a fraction shares one.
+        gpus_per_edge: GPUs of an edge actor; above 1, the edge's layers are a chain over its GPUs.
+        cpus_per_shard: Cores of each actor; also its number of torch threads.
+        device_cache_gb: Device memory an edge shard may fill with clean hidden states.
+        host_cache_gb: Main memory for clean hidden states before they go to disk; with Ray, the
+            size of the object store. None: 4 in process, Ray's default (30 % of the memory).
+        attempts: Starts of a setting before it is quarantined.
+    """
+
+    kind: Literal["ray", "inprocess"] = "ray"
+    address: str | None = None
+    ue_shards: int = Field(1, ge=1)
+    edge_shards: int | None = Field(None, ge=1)
+    gpus_per_ue: float = Field(0.0, ge=0.0)
+    gpus_per_edge: float = Field(0.0, ge=0.0)
+    cpus_per_shard: int = Field(1, ge=1)
+    device_cache_gb: float = Field(8.0, ge=0.0)
+    host_cache_gb: float | None = Field(None, gt=0.0)
+    attempts: int = Field(3, ge=1)
+
+
+class MeasuringConfig(Config):
+    """How precisely a setting is measured.
+
+    Attributes:
+        target_stderr: A setting's estimate grows until the standard error of its log PPL is at
+            most this; 0 always takes the whole corpus.
+        ledger: A ledger shared with other experiments; None keeps one in the run folder.
+    """
+
+    target_stderr: float = Field(0.01, ge=0.0)
+    ledger: str | None = None

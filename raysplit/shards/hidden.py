@@ -1,0 +1,78 @@
+"""Clean hidden states, kept where they are nearest: device memory, then main memory, then disk."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+Key = tuple[int, int]
+"""(block, split point)"""
+
+
+class DeviceCache:
+    """Keeps what `fetch` brings on the device, until the budget is used up; the rest comes anew."""
+
+    def __init__(
+        self, device: torch.device, budget_bytes: float, fetch: Callable[[Key], Sequence[Tensor]]
+    ) -> None:
+        self._device = device
+        self._left = budget_bytes if device.type != "cpu" else 0.0
+        self._fetch = fetch
+        self._kept: dict[Key, Sequence[Tensor]] = {}
+
+    def get(self, key: Key) -> Sequence[Tensor]:
+        """Return a block's batches at one split point."""
+        if key in self._kept:
+            return self._kept[key]
+        states = [state.to(self._device) for state in self._fetch(key)]
+        size = sum(state.nbytes for state in states)
+        if size <= self._left:
+            self._left -= size
+            self._kept[key] = states
+        return states
+
+
+class HostStore:
+    """Main memory with a budget; what does not fit lies in safetensors files on disk."""
+
+    def __init__(self, budget_bytes: float) -> None:
+        self._left = budget_bytes
+        self._memory: dict[Key, Sequence[Tensor]] = {}
+        self._folder: Path | None = None
+
+    def put(self, key: Key, states: Sequence[Tensor]) -> None:
+        """Keep a block's batches at one split point."""
+        states = [state.cpu() for state in states]
+        size = sum(state.nbytes for state in states)
+        if size <= self._left:
+            self._left -= size
+            self._memory[key] = states
+        else:
+            save_file({f"{i:04d}": s.contiguous() for i, s in enumerate(states)}, self._file(key))
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._memory or (self._folder is not None and self._file(key).exists())
+
+    def get(self, key: Key) -> Sequence[Tensor]:
+        """Return what was put."""
+        if key in self._memory:
+            return self._memory[key]
+        return [state for _, state in sorted(load_file(self._file(key)).items())]
+
+    def close(self) -> None:
+        """Drop everything, files included."""
+        self._memory.clear()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _file(self, key: Key) -> Path:
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="raysplit-hidden-"))
+        block, split_point = key
+        return self._folder / f"{block}-{split_point}.safetensors"

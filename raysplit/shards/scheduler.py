@@ -1,0 +1,173 @@
+"""Hand units of work to Ray actors: each unit is answered exactly once, whatever dies on the way.
+
+At most `IN_FLIGHT` units wait at a worker, so that its queue never runs dry and little is lost with
+it. A worker gets its first unit only after it has answered `ready`, so one that finds no resources
+never holds any. When a worker dies, the unit at the head of its queue (the one it was working on)
+is charged with an attempt; the others go back without a charge. A unit that used up its attempts is
+given up with the reason.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
+
+UnitT = TypeVar("UnitT")
+
+IN_FLIGHT = 2
+
+
+class NoWorkersLeftError(RuntimeError):
+    """Every worker died for good while units were still to be done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[UnitT]):
+    """One unit's end: its result, or the reason why it was given up (then result is None)."""
+
+    unit: UnitT
+    result: Any
+    reason: str | None
+    attempts: int
+
+
+@dataclass(slots=True)
+class _Task(Generic[UnitT]):
+    unit: UnitT
+    attempts: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Worker(Generic[UnitT]):
+    actor: ActorHandle
+    ready: bool = False
+    queue: deque[tuple[ray.ObjectRef, _Task[UnitT]]] = field(default_factory=deque)
+
+
+class Scheduler(Generic[UnitT]):
+    """Runs units on a fixed set of actors that may die and come back.
+
+    Args:
+        actors: Actors with a method `ready()` that returns when they can work.
+        submit: Starts one unit on one actor.
+        attempts: Starts of a unit before it is given up.
+    """
+
+    def __init__(
+        self,
+        actors: Sequence[ActorHandle],
+        submit: Callable[[ActorHandle, UnitT], ray.ObjectRef],
+        attempts: int = 3,
+    ) -> None:
+        self._submit = submit
+        self._attempts = attempts
+        self._workers = [_Worker[UnitT](actor) for actor in actors]
+        self._owner: dict[ray.ObjectRef, _Worker[UnitT]] = {}
+        self._todo: deque[_Task[UnitT]] = deque()
+        self._last_death = "no worker was given"
+
+    @property
+    def alive(self) -> int:
+        """Workers that are ready now."""
+        return sum(worker.ready for worker in self._workers)
+
+    def run(self, units: Iterable[UnitT]) -> Iterator[Outcome[UnitT]]:
+        """Yield each unit's outcome as it becomes known.
+
+        Raises:
+            NoWorkersLeftError: If all workers died for good; what is done was already yielded.
+        """
+        self._todo.extend(_Task(unit) for unit in units)
+        for worker in self._workers:
+            if not worker.ready and worker not in self._owner.values():
+                self._await_ready(worker)
+        while self._todo or any(worker.queue for worker in self._workers):
+            self._fill()
+            for ref in self._finished():
+                yield from self._take(ref)
+
+    def _fill(self) -> None:
+        # Breadth first: a second unit for nobody while somebody has none.
+        for depth in range(1, IN_FLIGHT + 1):
+            for worker in self._workers:
+                while worker.ready and len(worker.queue) < depth and self._todo:
+                    task = self._todo.popleft()
+                    ref = self._submit(worker.actor, task.unit)
+                    worker.queue.append((ref, task))
+                    self._owner[ref] = worker
+
+    def _finished(self) -> list[ray.ObjectRef]:
+        if not self._owner:
+            raise NoWorkersLeftError(self._last_death)
+        refs = list(self._owner)
+        ray.wait(refs, num_returns=1, fetch_local=False)
+        done, _ = ray.wait(refs, num_returns=len(refs), timeout=0, fetch_local=False)
+        return done
+
+    def _take(self, ref: ray.ObjectRef) -> Iterator[Outcome[UnitT]]:
+        worker = self._owner.pop(ref, None)
+        if worker is None:
+            return  # settled with an earlier ref of this round, or taken back when its worker died
+        if not worker.ready:
+            self._welcome(worker, ref)
+            return
+        # An actor works in order, so whatever stands before this ref has ended too. Settling the
+        # queue from its head charges the right unit when a dead worker fails all of them at once.
+        settled = None
+        while settled != ref and worker.ready:
+            settled, task = worker.queue.popleft()
+            self._owner.pop(settled, None)
+            yield from self._settle(worker, settled, task)
+
+    def _settle(
+        self, worker: _Worker[UnitT], ref: ray.ObjectRef, task: _Task[UnitT]
+    ) -> Iterator[Outcome[UnitT]]:
+        task.attempts += 1
+        try:
+            result = ray.get(ref)
+        except RayActorError as error:
+            self._bury(worker, error)
+            yield from self._retry(task, _reason(error))
+        except RayError as error:
+            yield from self._retry(task, _reason(error))
+        else:
+            yield Outcome(task.unit, result, None, task.attempts)
+
+    def _bury(self, worker: _Worker[UnitT], error: RayActorError) -> None:
+        """Take back what a dead worker held and, unless it died for good, wait for its return."""
+        self._last_death = _reason(error)
+        for ref, task in reversed(worker.queue):
+            self._owner.pop(ref, None)
+            self._todo.appendleft(task)
+        worker.queue.clear()
+        worker.ready = False
+        if not isinstance(error, ActorDiedError):
+            self._await_ready(worker)
+
+    def _await_ready(self, worker: _Worker[UnitT]) -> None:
+        self._owner[worker.actor.ready.remote()] = worker
+
+    def _welcome(self, worker: _Worker[UnitT], ref: ray.ObjectRef) -> None:
+        try:
+            ray.get(ref)
+            worker.ready = True
+        except RayActorError as error:
+            self._bury(worker, error)
+
+    def _retry(self, task: _Task[UnitT], reason: str) -> Iterator[Outcome[UnitT]]:
+        if task.attempts < self._attempts:
+            self._todo.append(task)
+        else:
+            yield Outcome(task.unit, None, reason, task.attempts)
+
+
+def _reason(error: RayError) -> str:
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return f"{type(cause).__name__}: {lines[0] if lines else ''}"[:500]

@@ -1,0 +1,25 @@
+"""Stage 2: fit the surrogate to the measurements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from raysplit.measure.table import Measurements
+from raysplit.progress import console
+from raysplit.run_folder import RunFolder
+from raysplit.surrogate import fit
+
+
+def run(folder: RunFolder) -> list[Path]:
+    """Fit and save: surrogate/."""
+    table = Measurements.from_parquet(folder.path / "measurements.parquet")
+    surrogate, report = fit(table, folder.experiment.surrogate, folder.experiment.plan.seed)
+    target = folder.path / "surrogate"
+    surrogate.save(target)
+    report.save(target)
+    errors = report.log_ppl
+    console.print(
+        f"surrogate  held-out log PPL: MSE {errors.mse:.2g}, MAE {errors.mae:.2g}, "
+        f"R2 {errors.r2:.4f}, rank correlation {errors.rank_correlation:.4f}"
+    )
+    return sorted(p for p in target.iterdir() if p.is_file())

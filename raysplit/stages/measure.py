@@ -1,0 +1,52 @@
+"""Stage 1: measure the perplexity of the plan's settings."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from raysplit.errors import UserError
+from raysplit.measure.plan import make_plan
+from raysplit.measure.service import as_table
+from raysplit.progress import console
+from raysplit.run_folder import RunFolder, write_atomically
+from raysplit.shards.reference import CleanReference
+from raysplit.stages.measuring import measuring_service
+
+
+def run(folder: RunFolder) -> list[Path]:
+    """Measure and export: measurements.parquet, protocol_card.json."""
+    experiment = folder.experiment
+    problem = experiment.problem
+    plan = make_plan(
+        experiment.plan,
+        (problem.min_split_point, problem.max_split_point),
+        problem.ranges("A"),
+    )
+    with measuring_service(folder) as service:
+        rows = service.measure(plan)
+        reference = service.reference()
+        card = service.card | _findings(reference)
+    status = Counter(row.status for row in rows.values())
+    for row in rows.values():
+        if row.status != "done":
+            console.print(f"[yellow]{row.status}[/yellow] {row.setting}: {row.reason}")
+    if not status["done"]:
+        raise UserError("no setting could be measured; the reasons stand above and in the ledger")
+    table_path = folder.path / "measurements.parquet"
+    as_table(rows, problem.link_names, reference.corpus.log_ppl).to_parquet(table_path)
+    card_path = folder.path / "protocol_card.json"
+    write_atomically(card_path, json.dumps(card, indent=2) + "\n")
+    return [table_path, card_path]
+
+
+def _findings(reference: CleanReference) -> dict[str, Any]:
+    """What the clean pass found; not part of any key, but needed to read the numbers."""
+    first = reference.first_split_point
+    return {
+        "clean_log_ppl": reference.corpus.log_ppl,
+        "tokens_per_sequence": round(float(reference.corpus.tokens_N.mean()), 2),
+        "signal_rms": {str(first + i): round(float(v), 4) for i, v in enumerate(reference.rms_P)},
+    }

@@ -1,0 +1,72 @@
+"""Stage 3: train the agents on the surrogate."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from envs.ppl_source import SurrogateSource
+from raysplit.progress import progress_bar
+from raysplit.run_folder import RunFolder, sha256_of_file
+from raysplit.stages.measuring import measured_problem
+from raysplit.surrogate import Surrogate
+from tuning.settings import TrainConfig
+from tuning.train import Progress, train
+
+
+def run(folder: RunFolder) -> list[Path]:
+    """Train every agent and seed: agents/NAME/seed-N/."""
+    params, _ = measured_problem(folder)
+    surrogate = Surrogate.load(folder.path / "surrogate")
+    agents = folder.path / "agents"
+    _forget_agents_of_another_surrogate(agents, folder.path / "surrogate")
+    for name, config in folder.experiment.agents.items():
+        with progress_bar(f"train {name}", config.total_steps * len(config.seeds)) as advance:
+            for seed in config.seeds:
+                done = 0
+
+                def on_progress(progress: Progress, seed: int = seed) -> None:
+                    nonlocal done
+                    mean = progress.point.episode_return
+                    shown = "" if mean is None else f"seed {seed}, return {mean:.3f}"
+                    advance(progress.point.step - done, shown)
+                    done = progress.point.step
+
+                train(
+                    params,
+                    SurrogateSource(surrogate),
+                    config,
+                    seed,
+                    agent_folder(folder, name, seed),
+                    on_progress,
+                )
+    return [
+        p
+        for name, config in folder.experiment.agents.items()
+        for p in _outputs(folder, name, config)
+    ]
+
+
+def agent_folder(folder: RunFolder, name: str, seed: int) -> Path:
+    """Where one agent lives."""
+    return folder.path / "agents" / name / f"seed-{seed}"
+
+
+def _outputs(folder: RunFolder, name: str, config: TrainConfig) -> list[Path]:
+    homes = [agent_folder(folder, name, seed) for seed in config.seeds]
+    policies = [path for home in homes for path in sorted((home / "policy").iterdir())]
+    return [
+        *(home / "agent.json" for home in homes),
+        *(home / "curve.json" for home in homes),
+        *policies,
+    ]
+
+
+def _forget_agents_of_another_surrogate(agents: Path, surrogate: Path) -> None:
+    """Agents are recognised by their settings; what they learned from is noted beside them."""
+    note = agents / "surrogate.sha256"
+    digest = " ".join(sha256_of_file(path) for path in sorted(surrogate.glob("*.safetensors")))
+    if agents.exists() and (not note.exists() or note.read_text() != digest):
+        shutil.rmtree(agents)
+    agents.mkdir(exist_ok=True)
+    note.write_text(digest)

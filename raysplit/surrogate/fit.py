@@ -1,0 +1,73 @@
+"""Fit the surrogate to a table of measurements by cross-validation."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysplit.errors import UserError
+from raysplit.measure.table import Measurements
+from raysplit.surrogate.config import SurrogateConfig
+from raysplit.surrogate.model import Scaling, Surrogate, Weights
+from raysplit.surrogate.quality import FitReport, report
+
+_SMALLEST_MODEL_ERROR = 0.005  # log PPL; keeps rows with tiny error bars from ruling the fit
+
+
+def fit(table: Measurements, config: SurrogateConfig, seed: int) -> tuple[Surrogate, FitReport]:
+    """Fit one member a fold and judge each on the rows it did not see.
+
+    Rows weigh by the inverse of their variance, capped so that none counts more than twice what a
+    typical row does.
+
+    Raises:
+        UserError: If the table has fewer than two rows a fold.
+    """
+    from raysplit.surrogate.training import TrainingRows, train_members
+
+    if len(table) < 2 * config.folds:
+        raise UserError(
+            f"{len(table)} measured rows cannot be cut into {config.folds} folds of at least 2; "
+            "measure more settings or lower surrogate.folds"
+        )
+    start = time.perf_counter()
+    scaling = _scaling(table)
+    first, last = scaling.split_points
+    folds_N = np.random.default_rng(seed).permutation(len(table)) % config.folds
+    targets_N = (table.log_ppl_N - scaling.output_mean) / scaling.output_std
+    rows = TrainingRows(
+        inputs_NI=scaling.inputs(table.split_points_N, table.link_states_NK),
+        split_indices_N=table.split_points_N - first,
+        split_points=last - first + 1,
+        targets_N=targets_N.astype(np.float32),
+        weights_N=_row_weights(table.stderr_N),
+        folds_N=folds_N,
+    )
+    surrogate = Surrogate(
+        names=table.link_names,
+        clean_log_ppl=table.clean_log_ppl,
+        scaling=scaling,
+        weights=Weights(**train_members(rows, config, seed)),
+    )
+    members_MN = surrogate.predict_members(table.split_points_N, table.link_states_NK)
+    held_out_N = members_MN[folds_N, np.arange(len(table))]
+    seconds = time.perf_counter() - start
+    return surrogate, report(table, held_out_N, folds=config.folds, seconds=seconds)
+
+
+def _scaling(table: Measurements) -> Scaling:
+    return Scaling(
+        split_points=(int(table.split_points_N.min()), int(table.split_points_N.max())),
+        low_K=table.link_states_NK.min(axis=0),
+        high_K=table.link_states_NK.max(axis=0),
+        output_mean=float(table.log_ppl_N.mean()),
+        output_std=float(table.log_ppl_N.std()) or 1.0,
+    )
+
+
+def _row_weights(stderr_N: NDArray[np.float64]) -> NDArray[np.float32]:
+    floor = max(float(np.median(stderr_N)), _SMALLEST_MODEL_ERROR)
+    weights_N = 1 / (stderr_N**2 + floor**2)
+    return (weights_N / weights_N.mean()).astype(np.float32)

@@ -1,0 +1,113 @@
+"""Corpus: what is held out, how sentences are cut, how sequences become blocks and batches."""
+
+import random
+
+import numpy as np
+import pytest
+
+from raysplit.corpus import cpython_docs
+from raysplit.corpus.batches import BATCH_SEQUENCES, BLOCK_SEQUENCES, TokenCorpus
+from raysplit.corpus.config import CorpusConfig
+from raysplit.corpus.texts import cut_sentences, read_sentences
+from raysplit.errors import UserError
+from raysplit.perplexity.protocol import sentence_sequences
+
+
+def test_held_out_part_is_stable_and_near_its_share():
+    paragraphs = cpython_docs.paragraphs()
+    held_out = [p for p in paragraphs if cpython_docs.is_held_out(p)]
+    assert len(paragraphs) == len(set(paragraphs)) > 3000
+    assert 0.03 < len(held_out) / len(paragraphs) < 0.07
+    # A fixed text keeps its side on every machine and in every version.
+    assert not cpython_docs.is_held_out("The quick brown fox jumps over the lazy dog.")
+    decided = [i for i in range(60) if cpython_docs.is_held_out(f"paragraph {i}")]
+    assert decided == [5, 21, 25, 29, 33, 47]
+
+
+def test_sentences_are_cut_at_their_ends_only():
+    text = 'He came at 5 p.m. to see it, i.e. the house. "Why?" she said. It was 3.5 m high . Then
+    he left.' assert cut_sentences(text, 1, 60) == [
+        "He came at 5 p.m. to see it, i.e. the house.",
+        '"Why?" she said.',
+        "It was 3.5 m high .",
+        "Then he left.",
+    ]
+
+
+def test_sentences_outside_the_word_range_are_left_out():
+    text = "One two. One two three. One two three four five six."
+    assert cut_sentences(text, 3, 5) == ["One two three."]
+
+
+def test_file_corpus_drops_headings_and_draws_in_a_seeded_order(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(
+        " = Heading of the text here = \n\n"
+        + "\n".join(f"This is sentence number {i} of them ." for i in range(30))
+    )
+    config = CorpusConfig(source="file", path=path)
+    sentences = read_sentences(config)
+    assert len(sentences) == 30
+    assert not any("Heading" in s for s in sentences)
+    assert sentences == read_sentences(config)
+    assert sentences != read_sentences(config.model_copy(update={"seed": 1}))
+    capped = read_sentences(config.model_copy(update={"max_sentences": 7}))
+    assert capped == sentences[:7]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"Short.\n", "holds 0 sentences of 5-60 words"), (b"\xff\xfe\x00", "not UTF-8")],
+)
+def test_unusable_files_are_refused(tmp_path, content, message):
+    path = tmp_path / "text.txt"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_sentences(CorpusConfig(source="file", path=path))
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere\.txt cannot be read"):
+        read_sentences(CorpusConfig(source="file", path=tmp_path / "nowhere.txt"))
+
+
+def _corpus(count=150):
+    rng = random.Random(3)
+    lists = [[rng.randrange(2, 50) for _ in range(rng.randrange(5, 40))] for _ in range(count)]
+    return lists, TokenCorpus(tuple(sentence_sequences(lists, 1, 256)))
+
+
+def test_batches_hold_every_sequence_once_and_in_its_block():
+    lists, corpus = _corpus()
+    seen = []
+    for number, block in enumerate(corpus.blocks):
+        members = np.concatenate([batch.sequence_indices_B for batch in block])
+        low = number * BLOCK_SEQUENCES
+        assert sorted(members) == list(range(low, min(low + BLOCK_SEQUENCES, len(lists))))
+        lengths = [int(n) for batch in block for n in batch.lengths_B]
+        assert lengths == sorted(lengths)  # similar lengths share a batch
+        seen += [batch.index for batch in block]
+        assert all(len(batch.lengths_B) <= BATCH_SEQUENCES for batch in block)
+    assert seen == list(range(len(seen)))
+
+
+def test_batches_feed_each_token_and_score_its_successor():
+    lists, corpus = _corpus(40)
+    for block in corpus.blocks:
+        for batch in block:
+            for b, index in enumerate(batch.sequence_indices_B):
+                tokens = [1, *lists[index]]
+                n = batch.lengths_B[b]
+                assert batch.inputs_BT[b, :n].tolist() == tokens[:-1]
+                assert batch.targets_BT[b, :n].tolist() == tokens[1:]
+                assert batch.scored_BT[b, :n].all()
+                assert not batch.scored_BT[b, n:].any()
+
+
+def test_the_corpus_hash_sees_tokens_order_and_scoring():
+    lists, corpus = _corpus(20)
+    same = TokenCorpus(tuple(sentence_sequences(lists, 1, 256)))
+    other_order = TokenCorpus(tuple(sentence_sequences(lists[::-1], 1, 256)))
+    without_bos = TokenCorpus(tuple(sentence_sequences(lists, None, 256)))
+    assert corpus.sha256 == same.sha256
+    assert len({corpus.sha256, other_order.sha256, without_bos.sha256}) == 3

@@ -1,0 +1,241 @@
+"""The doctor's rows for this machine: each names its fault and the remedy, and none runs late."""
+
+import http.server
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+from rich.console import Console
+
+from raysplit.doctor import cluster_cost, doctor, machine, reach, run_checks, software
+from raysplit.doctor.check import Check
+from raysplit.doctor.table import print_table
+from raysplit.errors import UserError
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+
+@pytest.fixture
+def server():
+    """A web server on this machine that answers 404 to everything."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.send_error(404)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def silent_port():
+    """A port that takes a connection and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def no_proxy(monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_the_package_imports_neither_torch_nor_ray():
+    code = "import sys, raysplit.doctor; assert not {'torch', 'ray', 'wandb'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_all_checks_have_a_row_and_every_finding_a_remedy(offline, tmp_path):
+    rows = run_checks(run_root=tmp_path)
+    names = [row.name for row in rows]
+    expected = ["packages", "GPUs", "disk: run folder", "disk: Ray's folder", "shared memory"]
+    expected += ["Ray's ports", "Ray's token", "Hugging Face", "W&B"]
+    assert [name for name in expected if name not in names] == []
+    assert all(row.remedy for row in rows if row.status != "ok")
+
+
+def test_the_exit_code_is_one_only_for_an_error(offline, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("raysplit.doctor.run.run_checks", lambda *_: [Check("a", "ok", "fine")])
+    assert doctor([], tmp_path) == 0
+    rows = [Check("a", "ok", "fine"), Check("b", "warning", "slow", "wait")]
+    monkeypatch.setattr("raysplit.doctor.run.run_checks", lambda *_: rows)
+    assert doctor([], tmp_path) == 0
+    rows.append(Check("c", "error", "broken", "mend it"))
+    assert doctor([], tmp_path) == 1
+    assert "mend it" in capsys.readouterr().out
+
+
+def test_without_files_given_those_of_the_current_folder_are_checked(
+    offline, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "cluster-mine.yaml").write_text("- a list\n")
+    monkeypatch.chdir(tmp_path)
+    assert doctor() == 1
+    assert "cluster-mine.yaml" in capsys.readouterr().out
+
+
+def test_the_table_prints_brackets_as_they_are():
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    print_table([Check("x", "error", "found [red]", "use [a, b]")], console)
+    text = console.export_text()
+    console.file.close()
+    assert "found [red]" in text
+    assert "use [a, b]" in text
+    assert "1 error" in text
+
+
+def test_gpus_are_listed_or_their_absence_explained(tmp_path):
+    listing = tmp_path / "smi"
+    listing.write_text(
+        "#!/bin/sh\necho 'NVIDIA H200, 143771 MiB'\necho 'NVIDIA H200, 143771 MiB'\n"
+    )
+    listing.chmod(0o755)
+    found = machine.check_gpus("2.13.0+cu130", [str(listing)])
+    assert (found.status, found.detail) == ("ok", "2: NVIDIA H200, 143771 MiB")
+    assert machine.check_gpus("2.13.0+cpu", [str(listing)]).status == "error"
+    assert machine.check_gpus("2.13.0", [str(tmp_path / "none")]).status == "warning"
+    listing.write_text("#!/bin/sh\necho 'driver mismatch' >&2; exit 9\n")
+    broken = machine.check_gpus("2.13.0", [str(listing)])
+    assert broken.status == "error"
+    assert "driver mismatch" in broken.detail
+
+
+@pytest.mark.parametrize(
+    ("total_gib", "free_gib", "status"),
+    [(100, 50, "ok"), (100, 4, "warning"), (100, 0.2, "error"), (1000, 30, "warning")],
+)
+def test_disk_space_is_judged_by_what_is_free(tmp_path, monkeypatch, total_gib, free_gib, status):
+    usage = machine.shutil._ntuple_diskusage(
+        total_gib * machine.GIB, (total_gib - free_gib) * machine.GIB, free_gib * machine.GIB
+    )
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: usage)
+    row = machine.check_disk("run folder", tmp_path / "not" / "yet", 5)
+    assert row.status == status
+    assert str(tmp_path) in row.detail
+
+
+def test_a_file_in_place_of_the_run_folder_is_an_error(tmp_path):
+    (tmp_path / "runs").write_text("")
+    assert machine.check_disk("run folder", tmp_path / "runs" / "a", 0.001).status == "error"
+
+
+def test_small_shared_memory_is_a_warning(tmp_path, monkeypatch):
+    usage = machine.shutil._ntuple_diskusage(64 << 20, 0, 64 << 20)
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: usage)
+    row = machine.check_shared_memory(tmp_path)
+    assert row.status == "warning"
+    assert "--shm-size" in row.remedy
+
+
+@pytest.mark.parametrize("interface", ["127.0.0.1", "0.0.0.0"])
+def test_a_taken_port_is_named_with_its_use(interface):
+    with socket.create_server((interface, 0)) as listener:
+        port = listener.getsockname()[1]
+        row = machine.check_ports({port: "cluster"})
+        assert row.status == "warning"
+        assert f"{port} (cluster)" in row.detail
+    assert machine.check_ports({port: "cluster"}).status == "ok"
+
+
+def test_the_token_must_exist_and_be_private(tmp_path):
+    token = tmp_path / "auth_token"
+    assert machine.check_token(token).status == "warning"
+    token.write_text("canary-secret")
+    token.chmod(0o644)
+    readable = machine.check_token(token)
+    assert (readable.status, readable.remedy) == ("warning", f"chmod 600 {token}")
+    token.chmod(0o600)
+    private = machine.check_token(token)
+    assert private.status == "ok"
+    assert "canary" not in private.detail + readable.detail
+
+
+def test_versions_are_compared_with_the_constraints(tmp_path):
+    pins = tmp_path / "constraints.txt"
+    installed = software.installed_version("ray"), software.installed_version("numpy")
+    pins.write_text(f"# made by hand\nray=={installed[0]}\nnumpy=={installed[1]}  # why\n")
+    (row,) = software.check_versions(pins)
+    assert (row.status, row.detail) == ("ok", "2 installed packages match constraints.txt")
+    pins.write_text(
+        "ray==2.59.0\nnumpy==1.0\nnot-installed==1\npip==0.1 ; python_version < '3'\n-r x.txt\n"
+    )
+    rows = {row.name: row.status for row in software.check_versions(pins)}
+    assert rows == {"version: ray": "error", "version: numpy": "warning"}
+    assert software.pinned_ray_version(software.read_constraints(pins)) == "2.59.0"
+    (row,) = software.check_versions(tmp_path / "none.txt")
+    assert row.status == "warning"
+
+
+def test_a_foreign_envs_package_is_an_error(tmp_path, monkeypatch):
+    assert software.check_packages().status == "ok"
+    (tmp_path / "envs").mkdir()
+    (tmp_path / "envs" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "envs", raising=False)
+    row = software.check_packages()
+    assert row.status == "error"
+    assert str(tmp_path) in row.detail
+
+
+def test_a_server_that_answers_anything_is_in_reach(server, monkeypatch):
+    no_proxy(monkeypatch)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", server)
+    assert reach.check_hugging_face(5).status == "ok"
+
+
+def test_closed_and_silent_servers_are_warnings(silent_port, monkeypatch):
+    no_proxy(monkeypatch)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent_port}")
+    silent = reach.check_wandb(0.2)
+    assert silent.status == "warning"
+    assert "wandb sync" in silent.remedy
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:1")
+    closed = reach.check_wandb(5)
+    assert closed.status == "warning"
+    assert "refused" in closed.detail
+
+
+def test_an_unanswered_name_look_up_does_not_hold_the_doctor_up():
+    never = threading.Event()
+    assert reach.within(0.05, lambda: str(never.wait(60))) is None
+    never.set()
+
+
+def test_offline_by_choice_is_fine(offline):
+    assert reach.check_hugging_face(1).status == "ok"
+    assert reach.check_wandb(1).status == "ok"
+
+
+def test_the_cost_is_the_documented_sum():
+    cost = cluster_cost(
+        settings=3600, seconds_per_setting=2, gpus=4, price_per_gpu_hour=1.5,
+        price_per_head_hour=0.5, efficiency=0.5, start_minutes=6, idle_minutes=12,
+        other_stages_hours=0.4,
+    )  # fmt: skip
+    assert cost.measuring_hours == pytest.approx(1.0)
+    assert cost.gpu_hours == pytest.approx(4 * (0.1 + 1.0 + 0.2))
+    assert cost.gpu_cost == pytest.approx(7.8)
+    assert cost.total_hours == pytest.approx(0.1 + 1.0 + 0.4)
+    assert cost.total_cost == pytest.approx(7.8 + 0.75)
+
+
+@pytest.mark.parametrize("wrong", [{"gpus": 0}, {"efficiency": 0}, {"price_per_gpu_hour": -1}])
+def test_impossible_costs_are_refused(wrong):
+    right = {"settings": 1, "seconds_per_setting": 1, "gpus": 1}
+    prices = {"price_per_gpu_hour": 1, "price_per_head_hour": 1}
+    with pytest.raises(UserError):
+        cluster_cost(**{**right, **prices, **wrong})

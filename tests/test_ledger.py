@@ -1,0 +1,118 @@
+"""The ledger: exactly once, durable, and never silently broken."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from raysplit.errors import UserError
+from raysplit.ledger import Ledger, Row
+from raysplit.link.state import LinkState
+from raysplit.measure.setting import Setting
+
+
+def row(p=1, noise=0.5, **changes):
+    base = Row(
+        setting=Setting(p, LinkState(noise_std=noise), 7),
+        status="done",
+        log_ppl=2.5,
+        stderr=0.01,
+        sequences=64,
+        tokens=1234,
+        recomputed=60,
+        seconds=0.5,
+        worker="here:1",
+        finished=100.0,
+    )
+    return dataclasses.replace(base, **changes)
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    with Ledger(tmp_path / "deep" / "ledger.sqlite") as opened:
+        opened.add_card("card", {"a": 1})
+        yield opened
+
+
+def test_rows_come_back_as_they_were(ledger):
+    rows = [row(1), row(2, status="invalid", log_ppl=None, stderr=None, reason="NaN at 3")]
+    ledger.add("card", rows)
+    with Ledger(ledger.path) as again:
+        assert list(again.rows("card").values()) == rows
+        assert again.card("card") == {"a": 1}
+        assert again.rows("other") == {}
+
+
+def test_a_setting_is_taken_once(ledger):
+    ledger.add("card", [row(log_ppl=1.0)])
+    ledger.add("card", [row(log_ppl=2.0)])
+    assert [r.log_ppl for r in ledger.rows("card").values()] == [1.0]
+
+
+def test_quarantined_rows_are_forgotten_on_request_and_no_others(ledger):
+    ledger.add("card", [row(1), row(2, status="quarantined"), row(3, status="invalid")])
+    assert ledger.forget_failures("card") == 1
+    assert [r.setting.split_point for r in ledger.rows("card").values()] == [1, 3]
+
+
+def test_the_clean_pass_is_kept(ledger):
+    assert ledger.clean_reference("card") is None
+    ledger.add_clean_reference("card", b"\x00bytes")
+    assert ledger.clean_reference("card") == b"\x00bytes"
+
+
+@pytest.mark.parametrize("damage", ["truncate", "overwrite"])
+def test_a_damaged_file_is_named_and_left_alone(ledger, damage):
+    ledger.add("card", [row(p, noise=n / 100) for p in range(1, 9) for n in range(50)])
+    ledger.close()
+    content = ledger.path.read_bytes()
+    middle = len(content) // 2
+    broken = content[:middle] if damage == "truncate" else b"not a database" + content[14:]
+    ledger.path.write_bytes(broken)
+    with pytest.raises(UserError, match=r"ledger\.sqlite is damaged"):
+        Ledger(ledger.path)
+    assert ledger.path.read_bytes() == broken
+
+
+def test_a_killed_writer_leaves_whole_rows_only(tmp_path):
+    script = textwrap.dedent(
+        """
+        import sys
+        from pathlib import Path
+        from raysplit.ledger import Ledger, Row
+        from raysplit.link.state import LinkState
+        from raysplit.measure.setting import Setting
+        ledger = Ledger(Path(sys.argv[1]))
+        ledger.add_card("card", {})
+        for seed in range(10**6):
+            ledger.add("card", [Row(setting=Setting(1, LinkState(), seed), status="done",
+            log_ppl=seed)]) print(seed, flush=True)
+        """
+    )
+    path = tmp_path / "ledger.sqlite"
+    for attempt in range(3):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True
+        )
+        last = 0
+        for line in writer.stdout:
+            last = int(line)
+            if last >= 40 * (attempt + 1):
+                break
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.wait()
+        writer.stdout.close()
+        with Ledger(path) as ledger:
+            rows = list(ledger.rows("card").values())
+        assert len(rows) > last  # what was announced is there
+        assert all(r.log_ppl == r.setting.seed for r in rows)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"ledger .*file/ledger\.sqlite cannot be opened"):
+        Ledger(tmp_path / "file" / "ledger.sqlite")

@@ -1,0 +1,444 @@
+"""What the link does to hidden states, against Eq. 3 and Eq. 4 by hand or by closed form."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from raysplit.errors import UserError
+from raysplit.link.channel import Received, batch_generator, transmit
+from raysplit.link.config import LinkConfig
+from raysplit.link.fading import fading_scale_for_outage, gain_mean_square
+from raysplit.link.gains import draw_gains
+from raysplit.link.signal import SignalSums, signal_sums
+from raysplit.link.state import LinkState
+
+B, T, D = 6, 11, 8
+LENGTHS_B = torch.tensor([11, 7, 1, 10, 4, 2])
+EVERY_FADING = ("none", "rayleigh", "rician", "nakagami")
+PACKETS = ("token", "sentence", "element")
+
+
+def hidden(seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(B, T, D, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def sent(config: LinkConfig) -> Tensor:
+    """Positions that cross the link, worked out without the code under test."""
+    first = 1 if config.exempt_bos else 0
+    return torch.tensor([[first <= t < length for t in range(T)] for length in LENGTHS_B.tolist()])
+
+
+def send(
+    hidden_BTD: Tensor,
+    state: LinkState,
+    config: LinkConfig,
+    seed: int = 0,
+    lengths_B: Tensor = LENGTHS_B,
+    **keywords: object,
+) -> Received:
+    generator = batch_generator(seed, 0, hidden_BTD.device)
+    lengths_B = lengths_B.to(hidden_BTD.device)
+    return transmit(hidden_BTD, lengths_B, state, config, generator, **keywords)
+
+
+def big(value: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Constant hidden states, long enough for statistics, and their lengths."""
+    return torch.full((40, 50, 64), value), torch.full((40,), 50)
+
+
+# --- the state ------------------------------------------------------------------------
+
+
+def test_state_names_only_what_differs_from_a_perfect_link() -> None:
+    assert LinkState().as_dict() == {}
+    state = LinkState(loss_probability=0.1, snr_db=0.0, fading_scale=2)
+    assert list(state.as_dict().items()) == [
+        ("snr_db", 0.0),
+        ("fading_scale", 2.0),
+        ("loss_probability", 0.1),
+    ]
+
+
+def test_state_has_one_form_for_one_number() -> None:
+    assert repr(LinkState(noise_std=-0.0, fading_scale=1)) == repr(LinkState())
+    assert LinkState.from_coordinates(("noise_std",), (1,)) == LinkState(noise_std=1.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"noise_std": -0.1}, "noise_std=-0.1 is not possible: it must be at least 0"),
+        ({"noise_std": math.nan}, "noise_std=nan"),
+        ({"snr_db": math.inf}, "snr_db=inf"),
+        ({"fading_scale": 0.0}, "must be above 0"),
+        ({"loss_probability": 1.5}, r"must be in \[0, 1\]"),
+        ({"noise_std": 0.5, "snr_db": 3.0}, "leave one of them out"),
+    ],
+)
+def test_impossible_state_is_refused(values: dict[str, float], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        LinkState(**values)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("noise_sd",), "did you mean 'noise_std'"),
+        (("noise_std", "noise_std"), "repeat"),
+        (("noise_std", "snr_db"), "choose one"),
+    ],
+)
+def test_impossible_coordinates_are_refused(names: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        LinkState.from_coordinates(names, [0.0] * len(names))
+
+
+# --- the kind of link -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"fading": "rayleigh", "gain_threshold": -1.0}, "must be at least 0"),
+        ({"rician_k": -1.0}, "rician_k=-1 is not possible"),
+        ({"nakagami_m": 0.4}, "must be at least 0.5"),
+        ({"gain_threshold": 0.1}, "has no effect without fading"),
+        ({"packet": "sentence", "concealment": "hold_last"}, "nothing to hold"),
+        ({"fading": "rice"}, "rician"),
+    ],
+)
+def test_inconsistent_link_is_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        LinkConfig.model_validate(values)
+
+
+def test_a_scale_without_fading_is_refused() -> None:
+    with pytest.raises(UserError, match="no effect with fading=none"):
+        LinkConfig().check_coordinates(("fading_scale",))
+    with pytest.raises(UserError, match="no effect with fading=none"):
+        send(hidden(), LinkState(fading_scale=0.5), LinkConfig())
+
+
+def test_state_and_kind_of_link_import_without_torch() -> None:
+    code = (
+        "import sys, raysplit.link.state, raysplit.link.config, raysplit.link.fading, "
+        "raysplit.perplexity.protocol; assert 'torch' not in sys.modules; "
+        "assert 'ray' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- Eq. 3 and Eq. 4 ------------------------------------------------------------------
+
+
+def test_a_perfect_link_changes_nothing() -> None:
+    sent_BTD = hidden()
+    received = send(sent_BTD, LinkState(), LinkConfig())
+    assert torch.equal(received.hidden_BTD, sent_BTD)
+    assert not received.touched_B.any()
+
+
+def test_noise_has_its_standard_deviation_and_no_colour() -> None:
+    sent_BTD, lengths_B = big(3.0)
+    received = send(sent_BTD, LinkState(noise_std=0.7), LinkConfig(), lengths_B=lengths_B)
+    noise = (received.hidden_BTD - sent_BTD)[:, 1:].double()
+    count = noise.numel()
+    assert abs(noise.mean()) <= 4 * 0.7 / count**0.5
+    assert abs(noise.std() - 0.7) <= 4 * 0.7 / (2 * count) ** 0.5
+    for dim in range(3):
+        product = noise.narrow(dim, 1, noise.shape[dim] - 1) * noise.narrow(
+            dim, 0, noise.shape[dim] - 1
+        )
+        assert abs(product.mean()) <= 4 * 0.7**2 / product.numel() ** 0.5
+
+
+@pytest.mark.parametrize("packet", PACKETS)
+@pytest.mark.parametrize("equaliser", ["none", "zero_forcing"])
+def test_a_gain_of_one_is_awgn(packet: str, equaliser: str) -> None:
+    # Rician with an endless K is h = 1: the received states are those of the link without fading.
+    scale = 1 / math.sqrt(2)
+    faded = LinkConfig(fading="rician", rician_k=1e14, packet=packet, equaliser=equaliser)
+    state = LinkState(noise_std=0.4, fading_scale=scale)
+    received = send(hidden(), state, faded).hidden_BTD
+
+    gains = draw_gains(faded, scale, _packets(packet), batch_generator(0, 0))
+    torch.testing.assert_close(gains, torch.ones_like(gains), rtol=0, atol=1e-6)
+    noise_BTD = _noise_after(faded, _packets(packet))
+    expected = torch.where(sent(faded)[:, :, None], hidden() + 0.4 * noise_BTD, hidden())
+    torch.testing.assert_close(received, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_awgn_is_the_sum_to_the_last_bit() -> None:
+    config = LinkConfig(exempt_bos=False)
+    received = send(hidden(), LinkState(noise_std=0.4), config).hidden_BTD
+    noise_BTD = _noise_after(config, (B, T, 1))
+    expected = torch.where(sent(config)[:, :, None], hidden() + noise_BTD * 0.4, hidden())
+    assert torch.equal(received, expected)
+
+
+@pytest.mark.parametrize("fading", ["rayleigh", "rician", "nakagami"])
+@pytest.mark.parametrize("packet", PACKETS)
+def test_one_gain_a_packet(fading: str, packet: str) -> None:
+    config = LinkConfig(fading=fading, packet=packet, exempt_bos=False)
+    sent_BTD, lengths_B = big(1.0)
+    gain_BTD = send(
+        sent_BTD, LinkState(fading_scale=0.8), config, lengths_B=lengths_B
+    ).hidden_BTD.double()
+    over_time = gain_BTD.std(dim=1).max().item()
+    over_elements = gain_BTD.std(dim=2).max().item()
+    assert (over_time < 1e-6) == (packet == "sentence")
+    assert (over_elements < 1e-6) == (packet != "element")
+    packets = {"sentence": 40, "token": 2000, "element": 128000}[packet]
+    square = gain_BTD.square()
+    assert abs(square.mean() - gain_mean_square(config, 0.8)) <= 5 * square.std() / packets**0.5
+
+
+@pytest.mark.parametrize("fading", ["rayleigh", "rician", "nakagami"])
+@pytest.mark.parametrize("packet", ["token", "element"])
+def test_packets_in_outage_are_lost(fading: str, packet: str) -> None:
+    config = LinkConfig(fading=fading, packet=packet, gain_threshold=0.3)
+    state = LinkState(fading_scale=fading_scale_for_outage(config, 0.2))
+    sent_BTD, lengths_B = big(1.0)
+    received_BTD = send(sent_BTD, state, config, lengths_B=lengths_B).hidden_BTD[:, 1:]
+    lost = received_BTD == 0
+    packets = 40 * 49 * (64 if packet == "element" else 1)
+    assert abs(lost.double().mean() - 0.2) <= 4 * (0.2 * 0.8 / packets) ** 0.5
+    assert (received_BTD[~lost] >= 0.3).all()  # the gain of what arrives is above the threshold
+
+
+@pytest.mark.parametrize("packet", PACKETS)
+def test_erasure_without_fading(packet: str) -> None:
+    config = LinkConfig(packet=packet, exempt_bos=False)
+    sent_BTD, lengths_B = torch.ones(2000, 10, 6), torch.full((2000,), 10)
+    received = send(sent_BTD, LinkState(loss_probability=0.3), config, lengths_B=lengths_B)
+    lost_BTD = received.hidden_BTD == 0
+    packets = {"sentence": 2000, "token": 20000, "element": 120000}[packet]
+    assert abs(lost_BTD.double().mean() - 0.3) <= 4 * (0.3 * 0.7 / packets) ** 0.5
+    assert (received.hidden_BTD[~lost_BTD] == 1).all()  # no rescaling, as in the authors' code
+    if packet != "element":
+        assert torch.equal(lost_BTD.any(dim=2), lost_BTD.all(dim=2))
+    if packet == "sentence":
+        assert torch.equal(lost_BTD.flatten(1).any(dim=1), lost_BTD.flatten(1).all(dim=1))
+
+
+def test_outage_and_erasure_are_independent() -> None:
+    config = LinkConfig(fading="rayleigh", gain_threshold=0.3)
+    state = LinkState(fading_scale=fading_scale_for_outage(config, 0.2), loss_probability=0.25)
+    sent_BTD, lengths_B = torch.ones(1000, 21, 2), torch.full((1000,), 21)
+    received_BTD = send(sent_BTD, state, config, lengths_B=lengths_B).hidden_BTD[:, 1:]
+    lost = 1 - 0.8 * 0.75
+    share = (received_BTD == 0).double().mean()
+    assert abs(share - lost) <= 4 * (lost * (1 - lost) / 20_000) ** 0.5
+
+
+def test_zero_forcing_undoes_the_gain() -> None:
+    config = LinkConfig(fading="nakagami", equaliser="zero_forcing")
+    received = send(hidden(), LinkState(fading_scale=0.6), config)
+    assert torch.equal(received.hidden_BTD, hidden())
+    assert not received.touched_B.any()
+
+    noisy = send(hidden(), LinkState(fading_scale=0.6, noise_std=0.2), config).hidden_BTD
+    gain_BT1 = draw_gains(config, 0.6, (B, T, 1), batch_generator(0, 0))
+    noise_BTD = _noise_after(config, (B, T, 1))
+    by_hand = (gain_BT1 * hidden() + 0.2 * noise_BTD) / gain_BT1
+    expected = torch.where(sent(config)[:, :, None], by_hand, hidden())
+    torch.testing.assert_close(noisy, expected, rtol=1e-4, atol=1e-5)
+
+
+# --- the signal-to-noise ratio --------------------------------------------------------
+
+
+def test_snr_refers_to_the_signal_that_it_is_given() -> None:
+    state = LinkState(snr_db=6.0)
+    by_snr = send(hidden(), state, LinkConfig(), signal_rms=1.7)
+    by_std = send(hidden(), LinkState(noise_std=1.7 * 10 ** (-6 / 20)), LinkConfig())
+    assert torch.equal(by_snr.hidden_BTD, by_std.hidden_BTD)
+
+
+@pytest.mark.parametrize("exempt_bos", [True, False])
+def test_snr_without_a_corpus_refers_to_the_tensor(exempt_bos: bool) -> None:
+    config = LinkConfig(exempt_bos=exempt_bos)
+    sent_BTD = hidden()
+    sent_BTD[:, 0] *= 100  # BOS has by far the largest activations
+    rms = sent_BTD[sent(config)].square().mean().sqrt().item()
+    own = send(sent_BTD, LinkState(snr_db=-3.0), config).hidden_BTD
+    given = send(sent_BTD, LinkState(snr_db=-3.0), config, signal_rms=rms).hidden_BTD
+    torch.testing.assert_close(own, given)
+
+
+def test_signal_sums_add_up_over_a_corpus() -> None:
+    config = LinkConfig()
+    parts = [(hidden(seed, torch.bfloat16), LENGTHS_B) for seed in (1, 2)]
+    first, second = (signal_sums(*part, config) for part in parts)
+    total: SignalSums = first + second
+    sent_ND = torch.cat([h[sent(config)] for h, _ in parts]).double()
+    assert total.positions == len(sent_ND) == 2 * (LENGTHS_B - 1).sum()
+    assert total.rms == pytest.approx(sent_ND.square().mean().sqrt().item())
+    torch.testing.assert_close(total.mean_D, sent_ND.mean(dim=0).float())
+
+
+# --- concealment ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("packet", PACKETS)
+def test_corpus_mean_stands_for_lost_packets(packet: str) -> None:
+    config = LinkConfig(packet=packet, concealment="corpus_mean")
+    mean_D = torch.arange(1.0, D + 1) * 1000
+    received_BTD = send(
+        hidden(), LinkState(loss_probability=0.5), config, corpus_mean_D=mean_D
+    ).hidden_BTD
+    same_BTD, mean_BTD = received_BTD == hidden(), received_BTD == mean_D
+    assert (same_BTD | mean_BTD).all()
+    assert mean_BTD.any()
+    assert same_BTD[sent(config)].any()
+
+
+def test_corpus_mean_must_be_given_only_where_packets_can_be_lost() -> None:
+    config = LinkConfig(concealment="corpus_mean")
+    send(hidden(), LinkState(noise_std=1.0), config)
+    with pytest.raises(ValueError, match="corpus_mean_D"):
+        send(hidden(), LinkState(loss_probability=0.1), config)
+
+
+@pytest.mark.parametrize("packet", ["token", "element"])
+@pytest.mark.parametrize("noise_std", [0.0, 0.5])
+def test_hold_last_repeats_what_arrived_last(packet: str, noise_std: float) -> None:
+    zeros = LinkConfig(packet=packet)
+    hold = LinkConfig(packet=packet, concealment="hold_last")
+    state = LinkState(loss_probability=0.5, noise_std=noise_std)
+    with_zeros = send(hidden(), state, zeros).hidden_BTD
+    expected = with_zeros.clone()
+    for b, length in enumerate(LENGTHS_B.tolist()):
+        for d in range(D):
+            last = 0.0  # nothing has arrived yet, and the exempt BOS never crosses the link
+            for t in range(1, length):
+                last = expected[b, t, d] if expected[b, t, d] != 0 else last
+                expected[b, t, d] = last
+    assert not torch.equal(expected, with_zeros)
+    assert torch.equal(send(hidden(), state, hold).hidden_BTD, expected)
+
+
+# --- what stays as it is --------------------------------------------------------------
+
+
+ROUGH = LinkState(noise_std=0.5, fading_scale=0.7, loss_probability=0.3)
+
+
+def check_what_stays(
+    dtype: torch.dtype, fading: str, packet: str, exempt_bos: bool, device: str
+) -> None:
+    config = LinkConfig(
+        fading=fading,
+        packet=packet,
+        gain_threshold=0.2,
+        equaliser="zero_forcing",
+        concealment="corpus_mean",
+        exempt_bos=exempt_bos,
+    )
+    sent_BTD = hidden(dtype=dtype).to(device)
+    received = send(sent_BTD, ROUGH, config, corpus_mean_D=torch.full((D,), 9.0))
+    assert torch.equal(sent_BTD.cpu(), hidden(dtype=dtype))
+    assert (received.hidden_BTD.dtype, received.hidden_BTD.device) == (dtype, sent_BTD.device)
+    changed_BT = (received.hidden_BTD.cpu() != hidden(dtype=dtype)).any(dim=2)
+    assert not changed_BT[~sent(config)].any()
+    assert changed_BT[sent(config)].all()
+    assert torch.equal(received.touched_B.cpu(), sent(config).any(dim=1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("fading", ["rayleigh", "rician", "nakagami"])
+@pytest.mark.parametrize("packet", PACKETS)
+@pytest.mark.parametrize("exempt_bos", [True, False])
+def test_input_padding_and_exempt_positions_stay(
+    dtype: torch.dtype, fading: str, packet: str, exempt_bos: bool
+) -> None:
+    check_what_stays(dtype, fading, packet, exempt_bos, "cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("fading", ["rayleigh", "rician", "nakagami"])
+@pytest.mark.parametrize("packet", PACKETS)
+def test_a_gpu_keeps_the_same_rules(fading: str, packet: str) -> None:
+    check_what_stays(torch.bfloat16, fading, packet, True, "cuda")
+
+
+def test_padding_may_hold_anything() -> None:
+    sent_BTD = hidden()
+    poisoned_BTD = sent_BTD.masked_fill(~sent(LinkConfig(exempt_bos=False))[:, :, None], math.nan)
+    config = LinkConfig(fading="rayleigh", gain_threshold=0.2, concealment="hold_last")
+    clean, poisoned = (send(h, ROUGH, config).hidden_BTD for h in (sent_BTD, poisoned_BTD))
+    assert torch.equal(clean[sent(config)], poisoned[sent(config)])
+
+
+@pytest.mark.parametrize("packet", PACKETS)
+def test_touched_names_the_sequences_that_losses_changed(packet: str) -> None:
+    config = LinkConfig(packet=packet)
+    state = LinkState(loss_probability=0.01 if packet == "element" else 0.15)
+    touched_B = torch.zeros(B, dtype=torch.bool)
+    for seed in range(5):
+        received = send(hidden(), state, config, seed)
+        changed_B = (received.hidden_BTD != hidden()).flatten(1).any(dim=1)
+        assert torch.equal(received.touched_B, changed_B)
+        touched_B |= changed_B
+    assert touched_B.any()
+    assert not touched_B[2]  # BOS alone: nothing is transmitted
+
+
+# --- randomness -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fading", EVERY_FADING)
+@pytest.mark.parametrize("packet", PACKETS)
+def test_seed_and_batch_decide(fading: str, packet: str) -> None:
+    config = LinkConfig(fading=fading, packet=packet)
+    state = LinkState(noise_std=0.5, loss_probability=0.3)
+
+    def run(seed: int, batch_index: int) -> Tensor:
+        generator = batch_generator(seed, batch_index)
+        return transmit(hidden(), LENGTHS_B, state, config, generator).hidden_BTD
+
+    first = run(0, 0)
+    others = [run(0, 1), run(1, 0), run(10, 1), run(1, 10), run(101, 0)]
+    assert torch.equal(first, run(0, 0))
+    for i, one in enumerate([first, *others]):
+        assert not any(torch.equal(one, other) for other in others[i:])
+
+
+def test_losses_grow_with_the_probability() -> None:
+    # Common random numbers: what is lost at a small probability is lost at a larger one, and the
+    # noise under it is the same.
+    config = LinkConfig(packet="element")
+    few, many = (
+        send(hidden(), LinkState(noise_std=0.5, loss_probability=p), config).hidden_BTD
+        for p in (0.2, 0.4)
+    )
+    lost_few, lost_many = few == 0, many == 0
+    assert (lost_many | ~lost_few).all()
+    assert lost_many.sum() > lost_few.sum()
+    assert torch.equal(few[~lost_many], many[~lost_many])
+
+
+def test_noise_only_grows_with_its_standard_deviation() -> None:
+    weak, strong = (
+        send(hidden(), LinkState(noise_std=std), LinkConfig()).hidden_BTD - hidden()
+        for std in (0.5, 1.0)
+    )
+    torch.testing.assert_close(strong, 2 * weak, rtol=1e-4, atol=1e-5)
+
+
+def _packets(packet: str) -> tuple[int, int, int]:
+    return {"token": (B, T, 1), "sentence": (B, 1, 1), "element": (B, T, D)}[packet]
+
+
+def _noise_after(config: LinkConfig, packets: tuple[int, int, int]) -> Tensor:
+    """The unit noise of `send` with seed 0: drawn after the gains and the erasures."""
+    generator = batch_generator(0, 0)
+    draw_gains(config, 1.0, packets, generator)
+    torch.rand(packets, generator=generator)
+    return torch.randn(B, T, D, generator=generator)

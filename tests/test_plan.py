@@ -1,0 +1,92 @@
+"""Plans: which settings are measured."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from pydantic import ValidationError
+
+from raysplit.errors import UserError
+from raysplit.link.state import LinkState
+from raysplit.measure.plan import PlanConfig, make_plan
+from raysplit.measure.setting import Setting
+
+RANGES = {"noise_std": (0.0, 1.2), "loss_probability": (0.0, 0.3)}
+
+
+def test_sobol_fills_split_points_and_link_states_evenly():
+    plan = make_plan(PlanConfig(kind="sobol", settings=1280), (1, 10), RANGES)
+    counts = np.bincount([s.split_point for s in plan])[1:]
+    assert len(counts) == 10
+    assert counts.min() >= 120  # 128 each if perfectly even
+    assert counts.max() <= 136
+    noise = np.array([s.link.noise_std for s in plan])
+    assert noise.min() >= 0
+    assert noise.max() <= 1.2
+    assert abs(noise.mean() - 0.6) < 0.01
+    assert abs(np.corrcoef(noise, [s.link.loss_probability for s in plan])[0, 1]) < 0.05
+
+
+def test_sobol_is_seeded_and_its_beginning_does_not_depend_on_its_length_below_a_power_of_two():
+    short = make_plan(PlanConfig(settings=70), (1, 10), RANGES)
+    assert short == make_plan(PlanConfig(settings=128), (1, 10), RANGES)[:70]
+    assert short != make_plan(PlanConfig(settings=70, seed=1), (1, 10), RANGES)
+
+
+def test_the_paper_default_has_9718_distinct_settings():
+    plan = make_plan(PlanConfig(), (1, 10), RANGES)
+    assert len(plan) == len(set(plan)) == 9718
+
+
+def test_pairing_decides_whether_settings_share_their_randomness():
+    paired = make_plan(PlanConfig(settings=8), (1, 3), RANGES)
+    assert {s.seed for s in paired} == {0}
+    unpaired = make_plan(PlanConfig(settings=8, paired=False, seed=5), (1, 3), RANGES)
+    assert [s.seed for s in unpaired] == list(range(5, 13))
+
+
+def test_grid_has_every_combination_with_both_ends():
+    plan = make_plan(PlanConfig(kind="grid", grid_points=3), (2, 4), {"noise_std": (0.0, 1.0)})
+    expected = [(p, s) for p in (2, 3, 4) for s in (0.0, 0.5, 1.0)]
+    assert [(s.split_point, s.link.noise_std) for s in plan] == expected
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_listed_plan_is_read_from_a_file(tmp_path, suffix):
+    table = pd.DataFrame({"noise_std": [0.25, 0.5], "split_point": [3, 1], "note": ["a", "b"]})
+    path = tmp_path / f"plan.{suffix}"
+    table.to_csv(path) if suffix == "csv" else table.to_parquet(path)
+    plan = make_plan(PlanConfig(kind="list", path=path), (1, 4), {"noise_std": (0.0, 1.0)})
+    assert plan == [Setting(3, LinkState(noise_std=0.25)), Setting(1, LinkState(noise_std=0.5))]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"split_point": [11], "noise_std": [0.1]}, "split point 11; split points go from 1 to 4"),
+        ({"split_point": [1], "noise_std": [float("nan")]}, "not finite"),
+        ({"p": [1], "noise_std": [0.1]}, r"lacks the column\(s\) split_point"),
+    ],
+)
+def test_a_wrong_list_is_refused(tmp_path, columns, message):
+    path = tmp_path / "plan.csv"
+    pd.DataFrame(columns).to_csv(path)
+    with pytest.raises(UserError, match=message):
+        make_plan(PlanConfig(kind="list", path=path), (1, 4), {"noise_std": (0.0, 1.0)})
+
+
+def test_a_path_needs_kind_list():
+    with pytest.raises(ValidationError, match="goes with"):
+        PlanConfig(kind="grid", path="x.csv")
+
+
+def test_a_key_names_everything_that_decides_the_result():
+    base = Setting(3, LinkState(noise_std=0.5), 1)
+    others = [
+        Setting(4, LinkState(noise_std=0.5), 1),
+        Setting(3, LinkState(noise_std=0.6), 1),
+        Setting(3, LinkState(noise_std=0.5, loss_probability=0.1), 1),
+        Setting(3, LinkState(noise_std=0.5), 2),
+    ]
+    keys = {s.key("card") for s in [base, *others]} | {base.key("another card")}
+    assert len(keys) == 6
+    assert base.key("card") == Setting(3, LinkState(noise_std=0.5, fading_scale=1.0), 1).key("card")

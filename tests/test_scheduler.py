@@ -1,0 +1,93 @@
+"""The scheduler: every unit is answered once, whatever dies."""
+
+import os
+import time
+from collections import Counter
+
+import pytest
+import ray
+
+from raysplit.shards.scheduler import NoWorkersLeftError, Scheduler
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
+
+
+@ray.remote(num_cpus=0)
+class Worker:
+    def ready(self):
+        return os.getpid()
+
+    def double(self, unit):
+        if unit == "poison":
+            os._exit(1)
+        if unit == "wrong":
+            raise RuntimeError("cannot be done\nand a second line")
+        time.sleep(0.02)
+        return 2 * unit
+
+    def pid(self):
+        return os.getpid()
+
+
+def make(count, restarts=-1, attempts=3):
+    workers = [Worker.options(max_restarts=restarts).remote() for _ in range(count)]
+    return workers, Scheduler(workers, lambda actor, unit: actor.double.remote(unit), attempts)
+
+
+def test_every_unit_is_answered_once():
+    _, scheduler = make(3)
+    outcomes = list(scheduler.run(range(50)))
+    assert Counter(o.unit for o in outcomes) == Counter(range(50))
+    assert all(o.result == 2 * o.unit and o.attempts == 1 for o in outcomes)
+
+
+def test_units_survive_killed_workers():
+    workers, scheduler = make(2)
+    pids = ray.get([w.pid.remote() for w in workers])
+    answered = Counter()
+    for i, outcome in enumerate(scheduler.run(range(60))):
+        assert outcome.result == 2 * outcome.unit
+        answered[outcome.unit] += 1
+        if i in (5, 25):
+            os.kill(pids.pop(), 9)
+    assert answered == Counter(range(60))
+
+
+def test_a_unit_that_kills_its_worker_is_given_up_and_the_others_are_not_charged():
+    _, scheduler = make(2)
+    outcomes = {o.unit: o for o in scheduler.run([1, 2, "poison", 3, 4, 5, 6])}
+    assert len(outcomes) == 7
+    assert outcomes["poison"].result is None
+    assert outcomes["poison"].attempts == 3
+    assert "Actor" in outcomes["poison"].reason
+    assert all(o.reason is None for unit, o in outcomes.items() if unit != "poison")
+
+
+def test_an_exception_is_retried_then_given_up_with_its_first_line():
+    _, scheduler = make(1, attempts=2)
+    (outcome,) = scheduler.run(["wrong"])
+    assert outcome.attempts == 2
+    assert outcome.reason == "RuntimeError: cannot be done"
+
+
+def test_workers_that_die_for_good_end_the_run_with_the_reason():
+    workers, scheduler = make(1, restarts=0)
+    with pytest.raises(NoWorkersLeftError, match="Actor"):
+        for i, _ in enumerate(scheduler.run(range(100))):
+            if i == 3:
+                ray.kill(workers[0])
+
+
+def test_a_worker_without_resources_never_holds_work():
+    working = Worker.remote()
+    waiting = Worker.options(num_cpus=1000).remote()
+    scheduler = Scheduler([waiting, working], lambda actor, unit: actor.double.remote(unit))
+    assert len(list(scheduler.run(range(20)))) == 20
+    assert scheduler.alive == 1
+    ray.kill(waiting)
+
+
+def test_a_second_run_uses_the_same_workers():
+    _, scheduler = make(2)
+    assert len(list(scheduler.run(range(5)))) == 5
+    assert sorted(o.result for o in scheduler.run(range(4))) == [0, 2, 4, 6]

@@ -1,0 +1,323 @@
+"""The measurements table and the surrogate fitted on it."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from raysplit.errors import UserError
+from raysplit.measure.table import Measurements
+from raysplit.surrogate import ErrorStatistics, FitReport, Surrogate, SurrogateConfig, fit
+from raysplit.surrogate.quality import gain_pairs
+
+CLEAN_LOG_PPL = np.log(16.3)
+# Relative excess PPL at noise_std = 1 for split points 1-10: falls fast, then flattens.
+EXCESS = np.array([25.6, 24.1, 23.5, 23.2, 21.9, 21.4, 20.9, 20.7, 20.4, 20.1]) / 16.3 - 1
+
+
+def true_log_ppl(split_points, states, violent=None):
+    excess = EXCESS[split_points - 1] * np.where(split_points == violent, 2.0, 1.0)
+    return CLEAN_LOG_PPL + np.log1p(excess * states[:, 0] ** 2 * 1.6 / (0.6 + states[:, 0] ** 1.2))
+
+
+def grid(split_points, noise_stds):
+    p, s = np.meshgrid(split_points, noise_stds)
+    return p.ravel(), s.reshape(-1, 1)
+
+
+def table(split_points, states, log_ppl, stderr=0.01):
+    return Measurements(
+        split_points_N=split_points,
+        link_names=("noise_std",),
+        link_states_NK=states,
+        log_ppl_N=log_ppl,
+        stderr_N=np.broadcast_to(stderr, log_ppl.shape).copy(),
+        clean_log_ppl=CLEAN_LOG_PPL,
+    )
+
+
+def noisy_table(seed=0, violent=None, noise=0.01):
+    p, x = grid(np.arange(1, 11), np.linspace(0, 1.2, 15))
+    y = true_log_ppl(p, x, violent)
+    return table(p, x, y + noise * np.random.default_rng(seed).normal(size=y.shape))
+
+
+QUICK = SurrogateConfig(steps=400)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return fit(noisy_table(), SurrogateConfig(), seed=0)
+
+
+class TestMeasurements:
+    def test_parquet_keeps_every_bit(self, tmp_path):
+        original = noisy_table()
+        original.to_parquet(tmp_path / "rows.parquet")
+        again = Measurements.from_parquet(tmp_path / "rows.parquet")
+        assert again.link_names == ("noise_std",)
+        assert again.clean_log_ppl == original.clean_log_ppl
+        for name in ("split_points_N", "link_states_NK", "log_ppl_N", "stderr_N"):
+            ours, theirs = getattr(original, name), getattr(again, name)
+            np.testing.assert_array_equal(ours, theirs)
+            assert ours.dtype == theirs.dtype
+        assert [f.name for f in tmp_path.iterdir()] == ["rows.parquet"]
+
+    def test_a_table_without_link_coordinates_survives(self, tmp_path):
+        original = Measurements(
+            split_points_N=np.array([1, 2]),
+            link_names=(),
+            link_states_NK=np.empty((2, 0)),
+            log_ppl_N=np.array([3.0, 2.5]),
+            stderr_N=np.zeros(2),
+            clean_log_ppl=2.0,
+        )
+        original.to_parquet(tmp_path / "rows.parquet")
+        assert Measurements.from_parquet(tmp_path / "rows.parquet").link_states_NK.shape == (2, 0)
+
+    def test_a_truncated_file_is_named(self, tmp_path):
+        path = tmp_path / "rows.parquet"
+        noisy_table().to_parquet(path)
+        path.write_bytes(path.read_bytes()[:-100])
+        with pytest.raises(UserError, match=r"rows\.parquet"):
+            Measurements.from_parquet(path)
+
+    def test_a_foreign_parquet_file_is_refused(self, tmp_path):
+        import pandas
+
+        pandas.DataFrame({"a": [1]}).to_parquet(tmp_path / "other.parquet")
+        with pytest.raises(UserError, match="not a table of measurements"):
+            Measurements.from_parquet(tmp_path / "other.parquet")
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    def test_values_that_are_not_finite_are_refused(self, bad):
+        log_ppl = np.full(3, 2.0)
+        log_ppl[1] = bad
+        with pytest.raises(UserError, match="log_ppl_N"):
+            table(np.array([1, 2, 3]), np.zeros((3, 1)), log_ppl)
+
+    def test_columns_of_different_length_are_refused(self):
+        with pytest.raises(UserError, match=r"link_states_NK has shape \(2, 1\)"):
+            table(np.array([1, 2, 3]), np.zeros((2, 1)), np.zeros(3))
+
+    def test_select_takes_whole_rows(self):
+        whole = noisy_table()
+        part = whole.select(whole.split_points_N == 3)
+        assert len(part) == 15
+        assert set(part.split_points_N) == {3}
+        np.testing.assert_array_equal(part.ppl_N, whole.ppl_N[whole.split_points_N == 3])
+
+
+class TestFit:
+    def test_150_noisy_rows_give_the_curve_and_the_optimum(self, fitted):
+        surrogate, _ = fitted
+        p, x = grid(np.arange(1, 11), np.linspace(0, 1.2, 61))
+        predicted, _ = surrogate.predict_log_ppl(p, x)
+        truth = true_log_ppl(p, x)
+        assert np.sqrt(np.mean((predicted - truth) ** 2)) < 0.006  # the rows' noise is 0.01
+        cost = 0.1 * p / 16
+
+        def objective(log_ppl):
+            return (np.exp(log_ppl - CLEAN_LOG_PPL) + cost).reshape(61, 10)
+
+        true_objective = objective(truth)
+        chosen = objective(predicted).argmin(axis=1)
+        best, random = true_objective.min(axis=1), true_objective.mean(axis=1)
+        regret = (true_objective[np.arange(61), chosen] - best).sum() / (random - best).sum()
+        # Even least squares on the generating formula itself leaves 0.104 with this noise.
+        assert regret < 0.12
+
+    def test_a_layer_that_reacts_violently_is_learned(self):
+        surrogate, _ = fit(noisy_table(violent=4), SurrogateConfig(), seed=0)
+        p, x = grid(np.arange(1, 11), np.linspace(0, 1.2, 31))
+        error = surrogate.predict_log_ppl(p, x)[0] - true_log_ppl(p, x, violent=4)
+        assert np.sqrt(np.mean(error**2)) < 0.006
+
+    def test_held_out_errors_are_those_of_fresh_rows(self, fitted):
+        _, report = fitted
+        assert report.rows == 150
+        assert report.log_ppl.mae < 0.012
+        assert report.log_ppl.mse > 0.5 * report.noise_mse  # nothing can beat the rows' own noise
+        assert report.log_ppl.r2 > 0.99
+        assert report.log_ppl.rank_correlation > 0.98
+        assert report.gain is not None
+        assert report.gain.count == 135
+        assert report.gain.mse < 5e-4
+        assert report.gain.mae < 0.015
+
+    def test_held_out_rows_do_not_leak(self):
+        """Targets without any pattern cannot be predicted by a member that did not see them."""
+        p, x = grid(np.arange(1, 11), np.linspace(0, 1, 20))
+        noise = np.random.default_rng(3).normal(size=len(p))
+        _, report = fit(table(p, x, noise), QUICK, seed=0)
+        assert report.log_ppl.r2 < 0.1
+        assert abs(report.log_ppl.rank_correlation) < 0.3
+
+    def test_the_same_seed_gives_the_same_surrogate(self):
+        rows = noisy_table()
+        first, second, other = (fit(rows, QUICK, seed)[0] for seed in (1, 1, 2))
+        at = rows.split_points_N, rows.link_states_NK
+        np.testing.assert_array_equal(first.predict_log_ppl(*at)[0], second.predict_log_ppl(*at)[0])
+        assert not np.array_equal(first.predict_log_ppl(*at)[0], other.predict_log_ppl(*at)[0])
+
+    def test_torch_draws_outside_are_left_alone(self):
+        torch.manual_seed(5)
+        expected = torch.rand(1)
+        torch.manual_seed(5)
+        fit(noisy_table(), SurrogateConfig(steps=5), seed=0)
+        assert torch.rand(1) == expected
+
+    def test_rows_with_wide_error_bars_weigh_less(self):
+        clean = noisy_table(noise=0.0)
+        wrong = np.random.default_rng(0).random(len(clean)) < 0.2
+        log_ppl = clean.log_ppl_N + 0.5 * wrong
+
+        def bias(stderr):
+            rows = table(clean.split_points_N, clean.link_states_NK, log_ppl, stderr)
+            surrogate, _ = fit(rows, QUICK, seed=0)
+            predicted, _ = surrogate.predict_log_ppl(rows.split_points_N, rows.link_states_NK)
+            return np.mean(predicted[~wrong] - clean.log_ppl_N[~wrong])
+
+        assert bias(0.01) > 0.05
+        assert abs(bias(np.where(wrong, 0.5, 0.01))) < 0.01
+
+    def test_a_split_point_that_was_never_measured_lies_between_its_neighbours(self):
+        rows = noisy_table(noise=0.0)
+        surrogate, _ = fit(rows.select(rows.split_points_N != 2), SurrogateConfig(), seed=0)
+        states = np.full((3, 1), 1.0)
+        at_1, at_2, at_3 = surrogate.predict_log_ppl(np.array([1, 2, 3]), states)[0]
+        assert at_1 > at_2 > at_3
+
+    def test_too_few_rows_are_refused(self):
+        rows = noisy_table().select(np.arange(9))
+        with pytest.raises(UserError, match="9 measured rows"):
+            fit(rows, SurrogateConfig(), seed=0)
+
+    def test_rows_that_do_not_vary_are_predicted(self):
+        rows = table(np.full(20, 3), np.full((20, 1), 0.5), np.full(20, 2.0))
+        surrogate, report = fit(rows, QUICK, seed=0)
+        assert surrogate.predict_log_ppl(np.array([3]), np.array([[0.5]]))[0] == pytest.approx(2.0)
+        assert report.log_ppl.r2 == 0.0
+
+
+class TestSurrogate:
+    def test_numpy_equals_torch(self, fitted):
+        """An independent forward pass in torch float64, one member and one row at a time."""
+        surrogate, _ = fitted
+        split_point, noise_std = 7, 0.83
+        weights = {
+            name: torch.from_numpy(getattr(surrogate.weights, name)).double()
+            for name in surrogate.weights.__dataclass_fields__
+        }
+        x = torch.tensor(
+            [2 * (split_point - 1) / 9 - 1, 2 * noise_std / 1.2 - 1], dtype=torch.float64
+        )
+        outputs = []
+        for member in range(5):
+            hidden = x @ weights["first_MIH"][member] + weights["first_bias_M1H"][member, 0]
+            hidden = torch.nn.functional.silu(hidden + weights["departure_MPH"][member, 6])
+            hidden = hidden @ weights["second_MHH"][member] + weights["second_bias_M1H"][member, 0]
+            hidden = torch.nn.functional.silu(hidden)
+            last = hidden @ weights["last_MH1"][member] + weights["last_bias_M11"][member, 0]
+            outputs.append(last.item())
+        rows = noisy_table()
+        expected = np.array(outputs) * rows.log_ppl_N.std() + rows.log_ppl_N.mean()
+        mean, spread = surrogate.predict_log_ppl(np.array([split_point]), np.array([[noise_std]]))
+        assert mean[0] == pytest.approx(expected.mean(), rel=1e-6)
+        assert spread[0] == pytest.approx(expected.std(), rel=1e-3, abs=1e-6)
+
+    def test_many_rows_equal_single_rows(self, fitted):
+        surrogate, _ = fitted
+        rng = np.random.default_rng(0)
+        p, x = rng.integers(1, 11, 10_000), rng.uniform(0, 1.2, (10_000, 1))
+        mean, _ = surrogate.predict_log_ppl(p, x)
+        for row in (0, 4095, 4096, 9_999):
+            single, _ = surrogate.predict_log_ppl(p[row : row + 1], x[row : row + 1])
+            assert mean[row] == pytest.approx(single[0], rel=1e-6)
+        assert mean.shape == (10_000,)
+        assert surrogate.predict_log_ppl(p[:0], x[:0])[0].shape == (0,)
+
+    def test_far_outside_the_trained_range_the_border_counts(self, fitted):
+        surrogate, _ = fitted
+        states = np.array([[1.26], [50.0]])
+        border, far = surrogate.predict_log_ppl(np.array([5, 5]), states)[0]
+        assert far == pytest.approx(border, rel=1e-6)
+
+    @pytest.mark.parametrize("split_point", [0, 11])
+    def test_a_split_point_outside_the_trained_range_is_refused(self, fitted, split_point):
+        with pytest.raises(UserError, match=r"outside 1\.\.10"):
+            fitted[0].predict_log_ppl(np.array([5, split_point]), np.zeros((2, 1)))
+
+    def test_save_and_load_keep_every_bit(self, fitted, tmp_path):
+        surrogate, report = fitted
+        surrogate.save(tmp_path)
+        report.save(tmp_path)
+        again = Surrogate.load(tmp_path)
+        at = grid(np.arange(1, 11), np.linspace(0, 1.2, 7))
+        np.testing.assert_array_equal(again.predict_log_ppl(*at), surrogate.predict_log_ppl(*at))
+        assert again.names == ("noise_std",)
+        assert again.clean_log_ppl == surrogate.clean_log_ppl
+        read = FitReport.load(tmp_path)
+        assert (read.rows, read.log_ppl, read.gain) == (150, report.log_ppl, report.gain)
+        np.testing.assert_array_equal(read.predicted_log_ppl_N, report.predicted_log_ppl_N)
+
+    @pytest.mark.parametrize("name", ["surrogate.safetensors", "surrogate.json"])
+    @pytest.mark.parametrize("damage", ["missing", "truncated", "flipped"])
+    def test_damage_is_always_detected(self, fitted, tmp_path, name, damage):
+        fitted[0].save(tmp_path)
+        path = tmp_path / name
+        content = bytearray(path.read_bytes())
+        if damage == "missing":
+            path.unlink()
+        elif damage == "truncated":
+            path.write_bytes(content[: len(content) // 2])
+        else:
+            content[-5] ^= 64
+            path.write_bytes(content)
+        with pytest.raises(UserError):
+            Surrogate.load(tmp_path)
+
+    def test_a_damaged_report_is_named(self, fitted, tmp_path):
+        fitted[1].save(tmp_path)
+        plain = json.loads((tmp_path / "fit.json").read_text())
+        del plain["log_ppl"]
+        (tmp_path / "fit.json").write_text(json.dumps(plain))
+        with pytest.raises(UserError, match=r"fit\.json"):
+            FitReport.load(tmp_path)
+
+    def test_inference_needs_no_torch(self, fitted, tmp_path):
+        fitted[0].save(tmp_path)
+        code = (
+            "import sys, pathlib, numpy as np\n"
+            "from raysplit.surrogate import Surrogate\n"
+            f"s = Surrogate.load(pathlib.Path({str(tmp_path)!r}))\n"
+            "s.predict_log_ppl(np.array([1]), np.array([[0.5]]))\n"
+            "assert 'torch' not in sys.modules\n"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class TestQuality:
+    def test_statistics_by_hand(self):
+        statistics = ErrorStatistics.of(np.array([1.0, 2.0, 3.0]), np.array([1.0, 3.0, 2.0]))
+        assert statistics.count == 3
+        assert statistics.mse == pytest.approx(2 / 3)
+        assert statistics.mae == pytest.approx(2 / 3)
+        assert statistics.r2 == pytest.approx(0.0)
+        assert statistics.rank_correlation == pytest.approx(0.5)
+
+    def test_pairs_share_the_link_state(self):
+        p = np.array([2, 1, 3, 2, 1, 2])
+        states = np.array([[0.1], [0.1], [0.1], [0.2], [0.3], [0.3]])
+        later, first = gain_pairs(table(p, states, np.zeros(6)))
+        assert list(zip(later, first, strict=True)) == [(0, 1), (2, 1), (5, 4)]
+
+    def test_without_pairs_there_is_no_gain(self):
+        rng = np.random.default_rng(0)
+        p, x = np.tile(np.arange(1, 5), 10), rng.uniform(0, 1, (40, 1))
+        _, report = fit(table(p, x, true_log_ppl(p, x)), SurrogateConfig(steps=20), seed=0)
+        assert report.gain is None
+        assert report.measured_gain_G.shape == (0,)

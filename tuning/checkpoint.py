@@ -1,0 +1,116 @@
+"""Checkpoints that cannot be loaded by halves.
+
+RLlib writes its checkpoints in place, without checksums, and loads random weights without a word
+where a part is missing. Here a checkpoint is written beside its place and moved there complete; its
+manifest, written last, holds the SHA-256 of every file and of the weights; nothing is loaded before
+the files agree with it, and the weights are compared once more after loading.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+
+from raysplit.errors import UserError
+
+MANIFEST = "manifest.json"
+
+
+def save_checkpoint(algorithm: Algorithm, folder: Path, record: dict[str, Any]) -> None:
+    """Write a checkpoint of an algorithm.
+
+    Args:
+        algorithm: What to save.
+        folder: Where; replaced if it exists.
+        record: JSON that comes back from `restore_checkpoint`.
+    """
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    algorithm.save_to_path(partial.resolve() / "rllib")
+    (partial / "record.json").write_text(json.dumps(record))
+    content = {"files": _checksums(partial), "weights_sha256": weights_sha256(algorithm)}
+    manifest = {**content, "manifest_sha256": _sha256(_canonical(content))}
+    (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
+
+
+def restore_checkpoint(algorithm: Algorithm, folder: Path) -> dict[str, Any]:
+    """Bring an algorithm to the state of a checkpoint and return the record saved with it.
+
+    Raises:
+        UserError: A file is missing, truncated, changed or not of this checkpoint, or the weights
+            that were loaded are not those that were saved.
+    """
+    manifest = verify_checkpoint(folder)
+    algorithm.restore_from_path(folder.resolve() / "rllib")
+    if weights_sha256(algorithm) != manifest["weights_sha256"]:
+        raise UserError(f"checkpoint {folder} loaded other weights than were saved; use another one")
+    return json.loads((folder / "record.json").read_text())
+
+
+def verify_checkpoint(folder: Path) -> dict[str, Any]:
+    """Return a checkpoint's manifest after comparing every file with it.
+
+    Raises:
+        UserError: The manifest or a file is missing, truncated, changed or superfluous.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        claimed = manifest.pop("manifest_sha256")
+    except OSError as error:
+        raise UserError(f"checkpoint {folder} is incomplete: it has no {MANIFEST}") from error
+    except (ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"checkpoint {folder} is damaged: {MANIFEST} cannot be read") from error
+    if claimed != _sha256(_canonical(manifest)):
+        raise UserError(f"checkpoint {folder} is damaged: {MANIFEST} was changed")
+    expected, found = manifest["files"], _checksums(folder)
+    if expected != found:
+        wrong = sorted(
+            name
+            for name in expected.keys() | found.keys()
+            if expected.get(name) != found.get(name)
+        )
+        what = "is missing" if wrong[0] not in found else "differs from what was saved"
+        raise UserError(
+            f"checkpoint {folder} is damaged: {wrong[0]} {what} ({len(wrong)} file(s) in all); "
+            "use another checkpoint"
+        )
+    return manifest
+
+
+def weights_sha256(algorithm: Algorithm) -> str:
+    """Return the hash of all weights of the learner, names and shapes included."""
+    state = algorithm.learner_group.get_state()["learner"][COMPONENT_RL_MODULE][DEFAULT_MODULE_ID]
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = np.ascontiguousarray(state[name])
+        digest.update(f"{name} {value.dtype} {value.shape}\n".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): _sha256(path.read_bytes())
+        for path in files
+        if path != folder / MANIFEST
+    }
+
+
+def _canonical(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True).encode()
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,90 @@
+"""RLlib without a Ray cluster, and one source of PPL for all the copies RLlib makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import cloudpickle
+import numpy as np
+import ray
+from numpy.typing import NDArray
+
+from envs.ppl_source import PPLSource, Quantity
+from raysplit.errors import UserError
+
+
+@contextmanager
+def local_ray(num_env_runners: int) -> Iterator[None]:
+    """Let RLlib build and train in this process without starting a Ray.
+
+    With everything in one process RLlib 2.60 still puts its configuration and each update's weights
+    into the object store, for remote runners that do not exist, and the first `ray.put` starts a
+    cluster: six processes and about ten seconds. Where no Ray runs and no runner is remote, `put`
+    hands back the object itself here. With remote runners, RLlib starts or joins a Ray as usual.
+    """
+    if num_env_runners > 0 or ray.is_initialized():
+        yield
+        return
+    put = ray.put
+    ray.put = lambda value, **_: value
+    try:
+        yield
+    finally:
+        ray.put = put
+
+
+class SharedSource:
+    """Passes a source through RLlib by reference.
+
+    RLlib deep-copies an env's configuration several times and pickles it into every checkpoint;
+    a source that measures holds a database and actors, and must stay one.
+    """
+
+    def __init__(self, source: PPLSource) -> None:
+        self.source = source
+
+    @property
+    def quantity(self) -> Quantity:
+        """The source's own."""
+        return self.source.quantity
+
+    def __call__(
+        self, split_points_N: NDArray[np.int64], link_states_NK: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Ask the source."""
+        return self.source(split_points_N, link_states_NK)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SharedSource:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        try:
+            return _unpickled, (cloudpickle.dumps(self.source), self.quantity)
+        except Exception:  # whatever the source holds decides what is raised
+            return _unpickled, (None, self.quantity)
+
+
+def _unpickled(content: bytes | None, quantity: Quantity) -> SharedSource:
+    return SharedSource(LostSource(quantity) if content is None else cloudpickle.loads(content))
+
+
+class LostSource:
+    """Stands where a source could not follow a configuration into another process."""
+
+    def __init__(self, quantity: Quantity) -> None:
+        self.quantity = quantity
+
+    def __call__(
+        self, split_points_N: NDArray[np.int64], link_states_NK: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Refuse.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError(
+            "this source of PPL cannot leave the process it was made in; "
+            "set train.num_env_runners to 0"
+        )

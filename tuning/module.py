@@ -1,0 +1,246 @@
+"""The networks: separate actor and critic for PPO and A2C, one Q-network for DQN.
+
+The columns of an observation come in the order link state, split point, step index, so "who sees
+the step index" is a number: the actor reads the first `actor_inputs` columns, the critic the first
+`critic_inputs`.
+
+Shapes: B batch, I observation columns, A actions.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import gymnasium
+import numpy as np
+import torch
+import torch.nn.functional as F
+from ray.rllib.algorithms.dqn.default_dqn_rl_module import (
+    QF_NEXT_PREDS,
+    QF_PREDS,
+    QF_TARGET_NEXT_PREDS,
+)
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.learner.utils import make_target_network
+from ray.rllib.core.rl_module.apis import (
+    InferenceOnlyAPI,
+    QNetAPI,
+    TargetNetworkAPI,
+    ValueFunctionAPI,
+)
+from ray.rllib.core.rl_module.torch import TorchRLModule
+from ray.rllib.utils.schedules.scheduler import Scheduler
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
+
+
+def mlp(sizes: Sequence[int], activation: str) -> nn.Sequential:
+    """Return Linear layers of the given sizes with the activation between them."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in itertools.pairwise(sizes):
+        layers += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers[:-1])
+
+
+def linear_layers(network: nn.Sequential) -> list[nn.Linear]:
+    """Return an MLP's linear layers in order."""
+    return [layer for layer in network if isinstance(layer, nn.Linear)]
+
+
+def mlp_output(layers: list[nn.Linear], x: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return an MLP's output: what calling the module gives, without torch's bookkeeping."""
+    for layer in layers[:-1]:
+        x = activation(F.linear(x, layer.weight, layer.bias))
+    return F.linear(x, layers[-1].weight, layers[-1].bias)
+
+
+def initialise_orthogonally(network: nn.Sequential, head_gain: float) -> None:
+    """Set orthogonal weights (gain sqrt 2, `head_gain` in the last layer) and zero biases."""
+    linears = linear_layers(network)
+    for linear in linears:
+        gain = head_gain if linear is linears[-1] else math.sqrt(2)
+        nn.init.orthogonal_(linear.weight, gain)
+        nn.init.zeros_(linear.bias)
+
+
+def input_scaling(space: gymnasium.spaces.Box, enabled: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return (centre_I, half_range_I), float32: (x - centre) / half_range lies in [-1, 1].
+
+    Columns without finite bounds, and all columns where scaling is off, get centre 0, range 1.
+    """
+    low_I, high_I = space.low.astype(np.float64), space.high.astype(np.float64)
+    bounded_I = space.bounded_below & space.bounded_above & (high_I > low_I) & enabled
+    with np.errstate(invalid="ignore"):  # inf - inf, in columns that are not scaled
+        centre_I = np.where(bounded_I, (high_I + low_I) / 2, 0.0)
+        half_range_I = np.where(bounded_I, (high_I - low_I) / 2, 1.0)
+    return centre_I.astype(np.float32), half_range_I.astype(np.float32)
+
+
+class SplitModule(TorchRLModule):
+    """What both modules share: the scaling of observations and the size of the networks.
+
+    `model_config` holds actor_inputs, critic_inputs, hidden_sizes, activation, scale_observations.
+    """
+
+    def setup(self) -> None:
+        """Register the scaling; it is part of the weights, so that an export needs no env."""
+        space = cast(gymnasium.spaces.Box, self.observation_space)
+        centre_I, half_range_I = input_scaling(space, self.model_config["scale_observations"])
+        self.register_buffer("centre", torch.from_numpy(centre_I))
+        self.register_buffer("half_range", torch.from_numpy(half_range_I))
+
+    def scaled(self, obs_BI: Tensor) -> Tensor:
+        """Return observations scaled as the configuration asks."""
+        return (obs_BI - self.centre) / self.half_range
+
+    def network(self, inputs: int, outputs: int) -> nn.Sequential:
+        """Return a new MLP of the configured hidden sizes."""
+        sizes = (inputs, *self.model_config["hidden_sizes"], outputs)
+        return mlp(sizes, self.model_config["activation"])
+
+    @property
+    def policy_network(self) -> nn.Sequential:
+        """The network whose highest output is the action."""
+        raise NotImplementedError
+
+    def policy_outputs(self, obs_BI: Tensor) -> Tensor:
+        """Return logits or action values, shape (B, A)."""
+        return self.policy_network(self.scaled(obs_BI)[:, : self.actor_inputs])
+
+    def behaviour_logits(self, obs_BI: Tensor, step: int) -> Tensor:
+        """Return logits of the actions taken while exploring, after that many env steps, (B, A)."""
+        raise NotImplementedError
+
+    def policy_arrays(self) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray, np.ndarray]:
+        """Return (weight, bias) of the policy's layers and the scaling of its inputs."""
+        layers = [
+            (linear.weight.detach().numpy().copy(), linear.bias.detach().numpy().copy())
+            for linear in linear_layers(self.policy_network)
+        ]
+        scaling = (
+            cast(Tensor, buffer)[: self.actor_inputs].numpy().copy()
+            for buffer in (self.centre, self.half_range)
+        )
+        return layers, *scaling
+
+    @property
+    def activation(self) -> Callable[[Tensor], Tensor]:
+        """The function between the layers."""
+        return FUNCTIONS[self.model_config["activation"]]
+
+    @property
+    def actions(self) -> int:
+        """The number of actions."""
+        return int(cast(gymnasium.spaces.Discrete, self.action_space).n)
+
+    @property
+    def actor_inputs(self) -> int:
+        """The number of observation columns the policy sees."""
+        return self.model_config["actor_inputs"]
+
+    @property
+    def critic_inputs(self) -> int:
+        """The number of observation columns the value function sees."""
+        return self.model_config["critic_inputs"]
+
+
+class ActorCritic(SplitModule, ValueFunctionAPI, InferenceOnlyAPI):
+    """Separate policy and value networks; only the policy lives on the env runners."""
+
+    def setup(self) -> None:
+        """Build both networks."""
+        super().setup()
+        self.actor = self.network(self.actor_inputs, self.actions)
+        self.critic = self.network(self.critic_inputs, 1)
+        initialise_orthogonally(self.actor, 0.01)
+        initialise_orthogonally(self.critic, 1.0)
+
+    @property
+    def policy_network(self) -> nn.Sequential:
+        """The actor."""
+        return self.actor
+
+    def get_non_inference_attributes(self) -> list[str]:
+        """Name what env runners do without."""
+        return ["critic"]
+
+    def behaviour_logits(self, obs_BI: Tensor, step: int) -> Tensor:
+        """Return the policy's logits."""
+        return self.policy_outputs(obs_BI)
+
+    def _forward(self, batch: dict[str, Any], **_: Any) -> dict[str, Tensor]:
+        return {Columns.ACTION_DIST_INPUTS: self.policy_outputs(batch[Columns.OBS])}
+
+    def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:
+        """Return the values of the observations, shape (B,)."""
+        seen_BI = self.scaled(batch[Columns.OBS])[:, : self.critic_inputs]
+        return self.critic(seen_BI).squeeze(-1)
+
+
+class QNetwork(SplitModule, InferenceOnlyAPI, TargetNetworkAPI, QNetAPI):
+    """State-action values; explores epsilon-greedily, expressed as a categorical distribution.
+
+    `model_config` also holds `epsilon`, a value or RLlib schedule [[step, value], ...], and
+    `double_q`.
+    """
+
+    def setup(self) -> None:
+        """Build the network; the learner adds the target network."""
+        super().setup()
+        self.q_net = self.network(self.actor_inputs, self.actions)
+        self.epsilon = Scheduler(self.model_config["epsilon"], framework="torch")
+
+    @property
+    def policy_network(self) -> nn.Sequential:
+        """The Q-network, which is greedy in its values."""
+        return self.q_net
+
+    def get_non_inference_attributes(self) -> list[str]:
+        """Name what env runners do without."""
+        return ["target_net"]
+
+    def make_target_networks(self) -> None:
+        """Add a frozen copy of the network."""
+        self.target_net = make_target_network(self.q_net)
+
+    def get_target_network_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Return the (main, target) pairs the learner synchronises."""
+        return [(self.q_net, self.target_net)]
+
+    def compute_q_values(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Return the main network's values of all actions, shape (B, A)."""
+        return {QF_PREDS: self.policy_outputs(batch[Columns.OBS])}
+
+    def forward_target(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Return the target network's values of all actions, shape (B, A)."""
+        return {QF_PREDS: self.target_net(self.scaled(batch[Columns.OBS])[:, : self.actor_inputs])}
+
+    def behaviour_logits(self, obs_BI: Tensor, step: int) -> Tensor:
+        """Return the logarithm of the epsilon-greedy policy's probabilities."""
+        self.epsilon.update(step)
+        epsilon = float(self.epsilon.get_current_value())
+        q_BA = self.policy_outputs(obs_BI)
+        greedy_BA = F.one_hot(q_BA.argmax(1), self.actions)
+        return (epsilon / self.actions + (1 - epsilon) * greedy_BA).log().clamp(min=-1e9)
+
+    def _forward(self, batch: dict[str, Any], **_: Any) -> dict[str, Tensor]:
+        return {Columns.ACTION_DIST_INPUTS: self.policy_outputs(batch[Columns.OBS])}
+
+    def _forward_exploration(
+        self, batch: dict[str, Any], t: int = 0, **_: Any
+    ) -> dict[str, Tensor]:
+        with torch.no_grad():
+            return {Columns.ACTION_DIST_INPUTS: self.behaviour_logits(batch[Columns.OBS], t)}
+
+    def _forward_train(self, batch: dict[str, Any], **_: Any) -> dict[str, Tensor]:
+        next_batch = {Columns.OBS: batch[Columns.NEXT_OBS]}
+        output = self.compute_q_values(batch)
+        output[QF_TARGET_NEXT_PREDS] = self.forward_target(next_batch)[QF_PREDS]
+        if self.model_config["double_q"]:
+            output[QF_NEXT_PREDS] = self.compute_q_values(next_batch)[QF_PREDS]
+        return output

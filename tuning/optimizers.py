@@ -1,0 +1,64 @@
+"""The optimisers of both engines, built from an RLlib configuration's `learner_config_dict`.
+
+RLlib's learners build Adam with torch's own epsilon and know no other optimiser.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+
+def make_optimizer(params: list[nn.Parameter], settings: dict[str, Any]) -> torch.optim.Optimizer:
+    """Return Adam (`adam_epsilon`) or RMSprop (`rmsprop_epsilon`, `rmsprop_smoothing`)."""
+    if "adam_epsilon" in settings:
+        return torch.optim.Adam(params, eps=settings["adam_epsilon"], fused=True)
+    return torch.optim.RMSprop(
+        params, alpha=settings["rmsprop_smoothing"], eps=settings["rmsprop_epsilon"]
+    )
+
+
+class OwnOptimizer(TorchLearner):
+    """A learner whose optimiser is `make_optimizer`'s; its schedule and state stay RLlib's."""
+
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        """Register the optimiser of one module."""
+        params = self.optimised(self.get_parameters(self.module[module_id]))
+        self.register_optimizer(
+            module_id=module_id,
+            optimizer=make_optimizer(params, self.config.learner_config_dict),
+            params=params,
+            lr_or_lr_schedule=self.config.lr,
+        )
+
+    def optimised(self, params: list[nn.Parameter]) -> list[nn.Parameter]:
+        """Return what the optimiser steps."""
+        return params
+
+
+class FlatOptimizer(OwnOptimizer):
+    """Keeps all parameters of the one module in one vector, so that a step is a handful of calls.
+
+    The module's own parameters become views into the vector: stepping it steps them, and loading
+    a state into them loads it into the vector.
+    """
+
+    def optimised(self, params: list[nn.Parameter]) -> list[nn.Parameter]:
+        """Return the vector."""
+        self._views = params
+        self._vector = nn.Parameter(parameters_to_vector(params).detach())
+        vector_to_parameters(self._vector.data, params)
+        return [self._vector]
+
+    def descend(self, loss: Tensor) -> None:
+        """Take one step down the loss, its gradient clipped to the configured global norm."""
+        gradients = torch.autograd.grad(loss, self._views)
+        gradient = torch.cat([part.flatten() for part in gradients])
+        gradient *= (self.config.grad_clip / (gradient.norm() + 1e-6)).clamp(max=1)
+        self._vector.grad = gradient
+        for optimizer in self._named_optimizers.values():
+            optimizer.step()

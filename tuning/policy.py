@@ -1,0 +1,169 @@
+"""A trained policy as plain NumPy: safetensors + JSON on disk, no Ray and no torch to run it.
+
+    policy = Policy.load("agents/ppo-0/policy")
+    action = policy((0.8,), 3)          # noise_std 0.8, 3 layers on the device
+    split_point = 3 + action - 1        # actions 0, 1, 2 move the split point by -1, 0, +1
+
+Shapes: N settings, K link coordinates, I inputs (link state, split point, maybe the step), A actions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from raysplit.errors import UserError
+
+Floats = NDArray[np.float32]
+FORMAT = 1
+WEIGHTS_FILE = "policy.safetensors"
+DESCRIPTION_FILE = "policy.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyDescription:
+    """What the weights mean.
+
+    Attributes:
+        link_names: The link coordinates, in the order of the inputs.
+        min_split_point: Fewest layers on the device.
+        max_split_point: Most layers on the device.
+        sees_step: Whether the last input is the number of steps taken in the episode.
+        activation: Between the layers.
+        trained_by: Algorithm, preset, seed and steps, for people.
+    """
+
+    link_names: tuple[str, ...]
+    min_split_point: int
+    max_split_point: int
+    sees_step: bool
+    activation: Literal["tanh", "relu"]
+    trained_by: str
+
+
+class Policy:
+    """Chooses the action with the highest output of a small network.
+
+    One call reuses its buffers, so an instance serves one thread.
+    """
+
+    def __init__(
+        self,
+        description: PolicyDescription,
+        layers: Sequence[tuple[Floats, Floats]],
+        centre_I: Floats,
+        half_range_I: Floats,
+    ) -> None:
+        """Take (weight, bias) of each layer, weight of shape (outputs, inputs), and the scaling."""
+        self.description = description
+        self.layers = [(np.asarray(w, np.float32), np.asarray(b, np.float32)) for w, b in layers]
+        self.centre_I = np.asarray(centre_I, np.float32)
+        self.half_range_I = np.asarray(half_range_I, np.float32)
+        self._activate = np.tanh if description.activation == "tanh" else _relu
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Fold the scaling into the first layer and allocate what a single call writes to."""
+        (weight, bias), *rest = self.layers
+        folded = weight / self.half_range_I
+        first = (folded, bias - folded @ self.centre_I)
+        self._folded = [
+            (np.ascontiguousarray(weight), bias, np.empty_like(bias)) for weight, bias in [first, *rest]
+        ]
+        self._input_I = np.zeros(len(self.centre_I), np.float32)
+
+    def __call__(self, link_state: Sequence[float], split_point: int, step: int = 0) -> int:
+        """Return the action for one setting: 0, 1, 2 move the split point by -1, 0, +1.
+
+        Args:
+            link_state: Link coordinates in the order of `description.link_names`, in their units.
+            split_point: Layers on the device now.
+            step: Steps taken since the episode began; read only where `description.sees_step`.
+        """
+        input_I = self._input_I
+        links = len(link_state)
+        input_I[:links] = link_state
+        input_I[links] = split_point
+        if self.description.sees_step:
+            input_I[links + 1] = step
+        hidden = input_I
+        for weight, bias, out in self._folded[:-1]:
+            np.dot(weight, hidden, out=out)
+            out += bias
+            hidden = self._activate(out, out=out)
+        weight, bias, out = self._folded[-1]
+        np.dot(weight, hidden, out=out)
+        out += bias
+        return int(out.argmax())
+
+    def actions(
+        self, split_points_N: ArrayLike, link_states_NK: ArrayLike, steps_N: ArrayLike
+    ) -> NDArray[np.int64]:
+        """Return the actions for N settings, as the oracle asks its policies."""
+        columns = [link_states_NK, np.asarray(split_points_N)[:, None]]
+        if self.description.sees_step:
+            columns.append(np.asarray(steps_N)[:, None])
+        return self.outputs(np.hstack(columns).astype(np.float32)).argmax(1)
+
+    def outputs(self, inputs_NI: Floats) -> Floats:
+        """Return the network's outputs for raw inputs, shape (N, A)."""
+        hidden = inputs_NI
+        for weight, bias, _ in self._folded[:-1]:
+            hidden = self._activate(hidden @ weight.T + bias)
+        weight, bias, _ = self._folded[-1]
+        return hidden @ weight.T + bias
+
+    def save(self, folder: Path) -> None:
+        """Write the weights, then the description that holds their checksum."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {"centre": self.centre_I, "half_range": self.half_range_I}
+        for number, (weight, bias) in enumerate(self.layers):
+            tensors |= {f"layers.{number}.weight": weight, f"layers.{number}.bias": bias}
+        content = save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
+        (folder / WEIGHTS_FILE).write_bytes(content)
+        description = {
+            "format": FORMAT,
+            "weights_sha256": hashlib.sha256(content).hexdigest(),
+            "actions": ["one layer fewer", "stay", "one layer more"],
+            **asdict(self.description),
+        }
+        (folder / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Policy:
+        """Read a saved policy.
+
+        Raises:
+            UserError: A file is missing, or differs from what was saved.
+        """
+        folder = Path(folder)
+        try:
+            content = (folder / WEIGHTS_FILE).read_bytes()
+            description = json.loads((folder / DESCRIPTION_FILE).read_text())
+            if description.pop("weights_sha256") != hashlib.sha256(content).hexdigest():
+                raise UserError(f"{folder / WEIGHTS_FILE} was changed after it was saved")
+            if description.pop("format") != FORMAT:
+                raise UserError(f"{folder} holds a policy of another format; export it again")
+            description.pop("actions")
+            description["link_names"] = tuple(description["link_names"])
+            tensors = load(content)
+            count = sum(name.endswith(".weight") for name in tensors)
+            layers = [(tensors[f"layers.{n}.weight"], tensors[f"layers.{n}.bias"]) for n in range(count)]
+            return cls(PolicyDescription(**description), layers, tensors["centre"], tensors["half_range"])
+        except UserError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise UserError(f"{folder} holds no complete policy ({error}); export it again") from error
+
+
+def _relu(x: Floats, out: Floats | None = None) -> Floats:
+    return np.maximum(x, 0, out=out)

@@ -1,0 +1,217 @@
+"""What a training run is asked to do: algorithm, preset, seeds, and every hyper-parameter by name.
+
+Light on purpose: no Ray, no torch, so that an experiment file is checked before either is loaded.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from raysplit.config import Config
+from raysplit.errors import UserError, suggest
+
+Algorithm = Literal["ppo", "a2c", "dqn"]
+Preset = Literal["paper", "tuned"]
+Engine = Literal["lean", "stock"]
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+# A single value, or (first, last): the value then moves linearly over the run.
+Rate = Positive | tuple[Positive, Positive]
+Coefficient = NonNegative | tuple[NonNegative, NonNegative]
+
+
+class Hyperparameters(Config):
+    """What the three algorithms share.
+
+    `scale_observations` maps each bounded observation to [-1, 1]. `step_seen_by` says who sees the
+    index of the step within the episode, besides what the problem itself shows: nobody, the critic
+    alone (a value that does not know how many steps remain is an average over all of them), or the
+    actor too.
+    """
+
+    learning_rate: Rate
+    discount: Fraction = 0.99
+    max_gradient_norm: Positive = 0.5
+    hidden_sizes: tuple[Count, ...] = (64, 64)
+    activation: Literal["tanh", "relu"] = "tanh"
+    scale_observations: bool = False
+    step_seen_by: Literal["nobody", "critic", "all"] = "nobody"
+    num_envs: Count = 20
+
+
+class PPOHyperparameters(Hyperparameters):
+    """Proximal policy optimisation (Schulman et al. 2017). Defaults: the paper's Table III.
+
+    What the table leaves open (10 epochs, value coefficient 0.5, no entropy bonus, gradient norm
+    0.5, 64 x 64 tanh, Adam's epsilon 1e-5) is the default of Stable-Baselines3, which the authors
+    used.
+    """
+
+    learning_rate: Rate = 3e-4
+    gae_lambda: Fraction = 0.95
+    clip_range: Positive = 0.2
+    steps_per_update: Count = 400
+    minibatch_size: Count = 100
+    epochs: Count = 10
+    value_coefficient: NonNegative = 0.5
+    entropy_coefficient: Coefficient = 0.0
+    adam_epsilon: Positive = 1e-5
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        check_steps_fit(self.steps_per_update, self.num_envs)
+        if self.minibatch_size > self.steps_per_update:
+            raise ValueError(
+                f"minibatch_size is {self.minibatch_size} but an update has only "
+                f"{self.steps_per_update} steps; lower it or raise steps_per_update"
+            )
+        return self
+
+
+class A2CHyperparameters(Hyperparameters):
+    """Advantage actor-critic: one full-batch step per update, RMSprop, advantages as they are.
+
+    The paper gives no numbers; the defaults are Stable-Baselines3's, on 20 parallel envs.
+    """
+
+    learning_rate: Rate = 7e-4
+    gae_lambda: Fraction = 1.0
+    steps_per_update: Count = 100
+    value_coefficient: NonNegative = 0.5
+    entropy_coefficient: Coefficient = 0.0
+    rmsprop_epsilon: Positive = 1e-5
+    rmsprop_smoothing: Fraction = 0.99
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        check_steps_fit(self.steps_per_update, self.num_envs)
+        return self
+
+
+class DQNHyperparameters(Hyperparameters):
+    """Deep Q-learning with a replay buffer and a target network.
+
+    The paper gives no numbers; the defaults are Stable-Baselines3's (no double Q, uniform replay).
+    """
+
+    learning_rate: Rate = 1e-4
+    max_gradient_norm: Positive = 10.0
+    activation: Literal["tanh", "relu"] = "relu"
+    replay_capacity: Count = 1_000_000
+    learning_starts: Count = 100
+    minibatch_size: Count = 32
+    steps_per_gradient_step: Positive = 4.0
+    target_update_steps: Count = 10_000
+    double_q: bool = False
+    exploration_fraction: Fraction = 0.1
+    final_epsilon: Fraction = 0.05
+
+    @model_validator(mode="after")
+    def _has_no_critic(self) -> Self:
+        if self.step_seen_by == "critic":
+            raise ValueError(
+                "step_seen_by is 'critic' but DQN has one network; use 'all' or 'nobody'"
+            )
+        return self
+
+
+def check_steps_fit(steps_per_update: int, num_envs: int) -> None:
+    """Raise ValueError unless an update's steps spread evenly over the parallel envs."""
+    if steps_per_update % num_envs:
+        raise ValueError(
+            f"steps_per_update is {steps_per_update} but must be a multiple of num_envs "
+            f"({num_envs}); change one of them"
+        )
+
+
+HYPERPARAMETERS: dict[Algorithm, type[Hyperparameters]] = {
+    "ppo": PPOHyperparameters,
+    "a2c": A2CHyperparameters,
+    "dqn": DQNHyperparameters,
+}
+
+# What `tuned` changes, and why, is told in docs/learning.md.
+TUNED: dict[Algorithm, dict[str, Any]] = {
+    "ppo": {
+        "learning_rate": (5e-3, 1e-4),
+        "entropy_coefficient": (0.03, 0.0),
+        "hidden_sizes": (128, 128),
+        "epochs": 20,
+        "num_envs": 80,
+        "scale_observations": True,
+        "step_seen_by": "critic",
+    },
+    "a2c": {
+        "learning_rate": (7e-4, 7e-5),
+        "scale_observations": True,
+        "step_seen_by": "critic",
+    },
+    "dqn": {
+        "learning_rate": 1e-3,
+        "target_update_steps": 500,
+        "scale_observations": True,
+        "step_seen_by": "all",
+    },
+}
+
+
+class TrainConfig(Config):
+    """The `train` section of an experiment.
+
+    Attributes:
+        algorithm: ppo, a2c or dqn.
+        preset: `paper` follows Table III; `tuned` reaches the exact optimum in 24,000 steps.
+        engine: `lean` is this project's fast runner and learner inside RLlib; `stock` is RLlib's.
+        seeds: One agent is trained for each.
+        total_steps: Env steps an agent is trained for, counted without resets.
+        num_env_runners: Remote processes that step envs; 0 steps them in the learner's process.
+        checkpoint_every_steps: At most this much work is lost when a run is killed.
+        overrides: Hyper-parameters that differ from the preset, by name.
+    """
+
+    algorithm: Algorithm = "ppo"
+    preset: Preset = "tuned"
+    engine: Engine = "lean"
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2)
+    total_steps: Count = 24_000
+    num_env_runners: Annotated[int, Field(ge=0)] = 0
+    checkpoint_every_steps: Count = 4_000
+    overrides: dict[str, Any] = {}
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not seeds or len(set(seeds)) < len(seeds):
+            raise ValueError(f"seeds are {list(seeds)}; name at least one, and each only once")
+        return seeds
+
+    @model_validator(mode="after")
+    def _overrides_fit(self) -> Self:
+        self.hyperparameters()
+        return self
+
+    def hyperparameters(self) -> Hyperparameters:
+        """Return the preset's hyper-parameters with this section's overrides applied.
+
+        Raises:
+            UserError: An override's name is unknown or its value is out of range.
+        """
+        kind = HYPERPARAMETERS[self.algorithm]
+        for name in self.overrides:
+            if name not in kind.model_fields:
+                raise UserError(
+                    f"{self.algorithm} has no hyper-parameter '{name}'"
+                    f"{suggest(name, kind.model_fields)}"
+                )
+        preset = TUNED[self.algorithm] if self.preset == "tuned" else {}
+        try:
+            return kind(**preset | self.overrides)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "overrides"
+            raise UserError(f"{self.algorithm} {where}: {first['msg']}") from error

@@ -1,0 +1,275 @@
+"""Train one agent: build, go on from the newest checkpoint, train, export.
+
+    agent = train(params, source, TrainConfig(), seed=0, out=Path("agents/ppo-0"))
+    agent.policy()((0.8,), 3)
+
+The folder `out` holds `checkpoints/step-N/` (the two newest), `curve.json`, `policy/`, and, written
+last, `agent.json`: an agent that is finished is recognised and not trained again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    EPISODE_RETURN_MEAN,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+)
+
+from envs import register_with_ray
+from envs.params import LayerSplitParams
+from envs.ppl_source import PPLSource
+from raysplit.errors import UserError
+from tuning.algorithms import algorithm_config
+from tuning.checkpoint import restore_checkpoint, save_checkpoint
+from tuning.local import SharedSource, local_ray
+from tuning.module import SplitModule
+from tuning.policy import Policy, PolicyDescription
+from tuning.settings import TrainConfig
+
+KEPT_CHECKPOINTS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """One iteration of training.
+
+    Attributes:
+        step: Env steps so far.
+        episode_return: Mean return of the episodes that ended in this iteration, with exploration;
+            None if none ended.
+        seconds: Training time so far, interruptions not counted.
+    """
+
+    step: int
+    episode_return: float | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What `on_progress` is told after each iteration."""
+
+    point: CurvePoint
+    total_steps: int
+    steps_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedAgent:
+    """A finished agent's record.
+
+    Attributes:
+        folder: Where it lives.
+        algorithm: ppo, a2c or dqn.
+        preset: paper or tuned.
+        seed: Its seed.
+        checkpoint: RLlib's last checkpoint, with its manifest.
+        curve: The learning curve.
+    """
+
+    folder: Path
+    algorithm: str
+    preset: str
+    seed: int
+    checkpoint: Path
+    curve: tuple[CurvePoint, ...]
+
+    def policy(self) -> Policy:
+        """Load the exported policy, which runs without Ray and torch."""
+        return Policy.load(self.folder / "policy")
+
+
+def train(
+    params: LayerSplitParams,
+    source: PPLSource,
+    config: TrainConfig,
+    seed: int,
+    out: Path,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> TrainedAgent:
+    """Train one agent, or go on with one that was interrupted.
+
+    Works without a Ray cluster (see `tuning.local`), in one, and inside a Tune trial.
+
+    Args:
+        params: The problem.
+        source: Where its perplexities come from.
+        config: Algorithm, preset, steps; its `seeds` are not read.
+        seed: Of this agent.
+        out: The agent's folder.
+        on_progress: Called after each iteration.
+
+    Raises:
+        UserError: The folder holds another agent, or a checkpoint that is damaged.
+    """
+    inputs = inputs_sha256(params, config, seed)
+    if (out / "agent.json").exists():
+        return load_agent(out, inputs)
+    torch.set_num_threads(1)  # networks this small only lose by sharing their work
+    with local_ray(config.num_env_runners):
+        run = _Run(_build(params, source, config, seed), config, out, inputs)
+        try:
+            run.resume()
+            run.finish_training(on_progress)
+            run.export(params, seed)
+        finally:
+            run.algorithm.stop()
+    return load_agent(out, inputs)
+
+
+def load_agent(out: Path, inputs: str | None = None) -> TrainedAgent:
+    """Read a finished agent.
+
+    Raises:
+        UserError: It is not there, damaged, or was trained from other `inputs`.
+    """
+    try:
+        record = json.loads((out / "agent.json").read_text())
+        curve = tuple(CurvePoint(**point) for point in json.loads((out / "curve.json").read_text()))
+        _check_inputs(out, record["inputs_sha256"], inputs)
+        return TrainedAgent(
+            folder=out,
+            algorithm=record["algorithm"],
+            preset=record["preset"],
+            seed=record["seed"],
+            checkpoint=out / record["checkpoint"],
+            curve=curve,
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{out} holds no finished agent ({error})") from error
+
+
+def inputs_sha256(params: LayerSplitParams, config: TrainConfig, seed: int) -> str:
+    """Return the hash of everything but the source that decides what is trained."""
+    described = {entry.name: getattr(params, entry.name) for entry in fields(params)}
+    asked = config.model_dump(exclude={"seeds", "checkpoint_every_steps"})
+    content = json.dumps([described, asked, seed], sort_keys=True, default=np.ndarray.tolist)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _check_inputs(out: Path, found: str, expected: str | None) -> None:
+    if expected is not None and found != expected:
+        raise UserError(f"{out} holds an agent of another problem or configuration; use a new folder")
+
+
+def _build(
+    params: LayerSplitParams, source: PPLSource, config: TrainConfig, seed: int
+) -> Algorithm:
+    seen_by = config.hyperparameters().step_seen_by
+    columns = len(params.link_names) + 1
+    env_params = replace(params, observe_step=params.observe_step or seen_by != "nobody")
+    rllib_config = algorithm_config(
+        config,
+        env=register_with_ray(),
+        env_config={"params": env_params, "source": SharedSource(source)},
+        actor_inputs=columns + (params.observe_step or seen_by == "all"),
+        critic_inputs=columns + env_params.observe_step,
+        seed=seed,
+    )
+    return rllib_config.build_algo()
+
+
+@dataclass(slots=True)
+class _Run:
+    """An algorithm in training, and the folder that remembers it."""
+
+    algorithm: Algorithm
+    config: TrainConfig
+    out: Path
+    inputs: str
+    curve: list[CurvePoint] = field(default_factory=list)
+
+    @property
+    def steps(self) -> int:
+        return self.curve[-1].step if self.curve else 0
+
+    @property
+    def seconds(self) -> float:
+        return self.curve[-1].seconds if self.curve else 0.0
+
+    def checkpoints(self) -> list[Path]:
+        """Return the complete checkpoints, oldest first; a `.partial` one was being written."""
+        found = (self.out / "checkpoints").glob("step-" + "[0-9]" * 9)
+        return sorted(found)
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint, if there is one."""
+        if not self.checkpoints():
+            return
+        newest = self.checkpoints()[-1]
+        record = restore_checkpoint(self.algorithm, newest)
+        _check_inputs(self.out, record["inputs_sha256"], self.inputs)
+        self.curve = [CurvePoint(**point) for point in record["curve"]]
+
+    def finish_training(self, on_progress: Callable[[Progress], None]) -> None:
+        """Train up to the configured number of steps, with a checkpoint every now and then."""
+        saved_at, begin, before, begin_steps = self.steps, time.perf_counter(), self.seconds, self.steps
+        while self.steps < self.config.total_steps:
+            result = self.algorithm.train()
+            elapsed = time.perf_counter() - begin
+            self.curve.append(_curve_point(result, before + elapsed))
+            rate = (self.steps - begin_steps) / elapsed
+            on_progress(Progress(self.curve[-1], self.config.total_steps, rate))
+            if self.steps - saved_at >= self.config.checkpoint_every_steps:
+                self.save()
+                saved_at = self.steps
+        if saved_at < self.steps:
+            self.save()
+
+    def save(self) -> None:
+        """Write a checkpoint and drop those that are no longer kept."""
+        record = {"inputs_sha256": self.inputs, "curve": [asdict(point) for point in self.curve]}
+        save_checkpoint(self.algorithm, self.out / f"checkpoints/step-{self.steps:09d}", record)
+        for old in self.checkpoints()[:-KEPT_CHECKPOINTS]:
+            shutil.rmtree(old)
+
+    def export(self, params: LayerSplitParams, seed: int) -> None:
+        """Write the policy and the curve, then the record that says the agent is finished."""
+        trained_by = f"{self.config.algorithm} {self.config.preset}, seed {seed}, {self.steps} steps"
+        policy_of(self.algorithm, params, trained_by).save(self.out / "policy")
+        curve = [asdict(point) for point in self.curve]
+        (self.out / "curve.json").write_text(json.dumps(curve))
+        record = {
+            "algorithm": self.config.algorithm,
+            "preset": self.config.preset,
+            "seed": seed,
+            "checkpoint": str(self.checkpoints()[-1].relative_to(self.out)),
+            "inputs_sha256": self.inputs,
+        }
+        (self.out / "agent.json").write_text(json.dumps(record, indent=2))
+
+
+def _curve_point(result: dict[str, Any], seconds: float) -> CurvePoint:
+    mean = float(result[ENV_RUNNER_RESULTS].get(EPISODE_RETURN_MEAN, math.nan))
+    steps = int(result[NUM_ENV_STEPS_SAMPLED_LIFETIME])
+    return CurvePoint(steps, None if math.isnan(mean) else mean, seconds)
+
+
+def policy_of(algorithm: Algorithm, params: LayerSplitParams, trained_by: str) -> Policy:
+    """Return the current policy of an algorithm in NumPy."""
+    module = cast(SplitModule, algorithm.get_module(DEFAULT_MODULE_ID))
+    description = PolicyDescription(
+        link_names=params.link_names,
+        min_split_point=params.min_split_point,
+        max_split_point=params.max_split_point,
+        sees_step=module.actor_inputs > len(params.link_names) + 1,
+        activation=module.model_config["activation"],
+        trained_by=trained_by,
+    )
+    return Policy(description, *module.policy_arrays())
