@@ -18,8 +18,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="How many layers of a language model should run on the phone, given the link?",
-    epilog="Begin with `raysplit run demo`: about four minutes on two cores, then open
-    report.html.",
+    epilog="Begin with `raysplit run demo`: some minutes on two cores, then open report.html.",
 )
 
 ExperimentArgument = Annotated[

@@ -25,8 +25,11 @@ def test_held_out_part_is_stable_and_near_its_share():
 
 
 def test_sentences_are_cut_at_their_ends_only():
-    text = 'He came at 5 p.m. to see it, i.e. the house. "Why?" she said. It was 3.5 m high . Then
-    he left.' assert cut_sentences(text, 1, 60) == [
+    text = (
+        'He came at 5 p.m. to see it, i.e. the house. "Why?" she said. '
+        "It was 3.5 m high . Then he left."
+    )
+    assert cut_sentences(text, 1, 60) == [
         "He came at 5 p.m. to see it, i.e. the house.",
         '"Why?" she said.',
         "It was 3.5 m high .",

@@ -89,8 +89,9 @@ def test_a_killed_writer_leaves_whole_rows_only(tmp_path):
         ledger = Ledger(Path(sys.argv[1]))
         ledger.add_card("card", {})
         for seed in range(10**6):
-            ledger.add("card", [Row(setting=Setting(1, LinkState(), seed), status="done",
-            log_ppl=seed)]) print(seed, flush=True)
+            setting = Setting(1, LinkState(), seed)
+            ledger.add("card", [Row(setting=setting, status="done", log_ppl=seed)])
+            print(seed, flush=True)
         """
     )
     path = tmp_path / "ledger.sqlite"

@@ -72,10 +72,12 @@ def test_an_exception_is_retried_then_given_up_with_its_first_line():
 
 def test_workers_that_die_for_good_end_the_run_with_the_reason():
     workers, scheduler = make(1, restarts=0)
+    outcomes = scheduler.run(range(100))
+    for _ in range(3):
+        next(outcomes)
+    ray.kill(workers[0])
     with pytest.raises(NoWorkersLeftError, match="Actor"):
-        for i, _ in enumerate(scheduler.run(range(100))):
-            if i == 3:
-                ray.kill(workers[0])
+        list(outcomes)
 
 
 def test_a_worker_without_resources_never_holds_work():

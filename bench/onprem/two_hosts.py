@@ -16,6 +16,7 @@ and nothing else; a host's `ray stop` cannot see processes outside it.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
 import secrets
@@ -92,8 +93,7 @@ def up() -> None:
     """Make the network and the hosts, run `ray up`, and wait until both nodes have joined."""
     if missing := missing_requirements():
         sys.exit(f"two hosts need {', '.join(missing)}; see the head of {Path(__file__).name}")
-    if STATE.exists():
-        sys.exit(f"{STATE} exists: the two hosts are up, or were left behind; run `down` first")
+    _refuse_if_taken()
     (STATE / "launcher" / ".ray").mkdir(parents=True, mode=0o700)
     try:
         _make_keys()
@@ -113,6 +113,16 @@ def up() -> None:
         raise
 
 
+def _refuse_if_taken() -> None:
+    """Exit where a name is in use: `down` must never remove what `up` has not made."""
+    if STATE.exists():
+        sys.exit(f"{STATE} exists: the two hosts are up, or were left behind; run `down` first")
+    devices = _call("ip", "-brief", "link").stdout + _call("ip", "netns").stdout
+    for name in (BRIDGE, *(host.name for host in HOSTS)):
+        if name in devices:
+            sys.exit(f"{name} exists, but not {STATE}: not made by this script, so not touched")
+
+
 def run(command: str) -> None:
     """Run a shell command on the head, in its home; the project lies in ~/raysplit there."""
     _ray("exec", str(CONFIG), command)
@@ -120,6 +130,8 @@ def run(command: str) -> None:
 
 def down() -> None:
     """Kill every process of the hosts and remove the network and all files that `up` made."""
+    if not STATE.exists():
+        return
     for host in HOSTS:
         pid_file = host.folder / "pid"
         if pid_file.exists():
@@ -127,6 +139,8 @@ def down() -> None:
         _call("ip", "netns", "delete", host.name, check=False)
     _call("ip", "link", "delete", BRIDGE, check=False)
     shutil.rmtree(_ssh_sockets(), ignore_errors=True)
+    with contextlib.suppress(OSError):  # other clusters of this user may have sockets there
+        _ssh_sockets().parent.rmdir()
     shutil.rmtree(STATE, ignore_errors=True)
 
 
