@@ -77,10 +77,7 @@ class TestTwoHosts:
     def test_the_dashboard_is_on_loopback_and_the_cluster_wants_its_token(self):
         assert "127.0.0.1:8265" in run_on_head("ss -ltn")
         join = "import ray; ray.init('10.77.0.2:6379')"
-        refused = run_on_head(
-            f'RAY_AUTH_MODE=disabled python -c "{join}" 2>&1 | grep -c -i ConnectionError'
-        )
-        assert int(refused.split()[0]) > 0
+        run_on_head(f'RAY_AUTH_MODE=disabled python -c "{join}" 2>&1 | grep -q ConnectionError')
 
 
 def test_the_two_hosts_run_the_shipped_file_with_other_addresses(tmp_path):

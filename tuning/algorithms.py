@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.algorithms.dqn import DQNConfig
+from ray.rllib.algorithms.dqn import DQN, DQNConfig
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from tuning.a2c import A2CConfig, LeanA2CLearner, StockA2CLearner
+from tuning.dqn import LeanDQN, LeanDQNLearner
 from tuning.lean_learner import LeanPPOLearner
 from tuning.lean_runner import LeanEnvRunner
 from tuning.module import ActorCritic, QNetwork
@@ -140,16 +141,21 @@ def _a2c(settings: A2CHyperparameters, config: TrainConfig) -> AlgorithmConfig:
 
 
 def _dqn(settings: DQNHyperparameters, config: TrainConfig) -> AlgorithmConfig:
+    lean = config.engine == "lean"
     return (
-        DQNConfig()
-        .learners(learner_class=StockDQNLearner, learner_config_dict={"adam_epsilon": 1e-8})
+        DQNConfig(algo_class=LeanDQN if lean else DQN)
+        .env_runners(rollout_fragment_length=settings.steps_per_update // settings.num_envs)
+        .learners(
+            learner_class=LeanDQNLearner if lean else StockDQNLearner,
+            learner_config_dict={"adam_epsilon": 1e-8},
+        )
         .training(
             train_batch_size_per_learner=settings.minibatch_size,
             num_steps_sampled_before_learning_starts=settings.learning_starts,
             # RLlib: steps trained on per step sampled.
             training_intensity=settings.minibatch_size / settings.steps_per_gradient_step,
             target_network_update_freq=settings.target_update_steps,
-            double_q=settings.double_q,
+            double_q=False,
             dueling=False,
             noisy=False,
             num_atoms=1,
@@ -167,4 +173,4 @@ def _exploration(settings: Hyperparameters, total_steps: int) -> dict[str, Any]:
         return {}
     explored = max(1, int(settings.exploration_fraction * total_steps))
     epsilon = [[0, 1.0], [explored, settings.final_epsilon]]
-    return {"epsilon": epsilon, "double_q": settings.double_q}
+    return {"epsilon": epsilon}

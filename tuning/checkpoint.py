@@ -54,7 +54,9 @@ def restore_checkpoint(algorithm: Algorithm, folder: Path) -> dict[str, Any]:
     manifest = verify_checkpoint(folder)
     algorithm.restore_from_path(folder.resolve() / "rllib")
     if weights_sha256(algorithm) != manifest["weights_sha256"]:
-        raise UserError(f"checkpoint {folder} loaded other weights than were saved; use another one")
+        raise UserError(
+            f"checkpoint {folder} loaded other weights than were saved; use another one"
+        )
     return json.loads((folder / "record.json").read_text())
 
 
@@ -76,9 +78,7 @@ def verify_checkpoint(folder: Path) -> dict[str, Any]:
     expected, found = manifest["files"], _checksums(folder)
     if expected != found:
         wrong = sorted(
-            name
-            for name in expected.keys() | found.keys()
-            if expected.get(name) != found.get(name)
+            name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
         )
         what = "is missing" if wrong[0] not in found else "differs from what was saved"
         raise UserError(

@@ -121,7 +121,9 @@ class LeanEnvRunner(SingleAgentEnvRunner):
     def _step(self, actions_N: NDArray[np.int64], valid_N: Flags) -> tuple[Any, Flags, Flags]:
         """Step all envs; return rewards, terminated, ended, and note the episodes that ended."""
         obs_NI, rewards_N, terminated_N, truncated_N, _ = self._vector_env.step(actions_N)
-        self._obs_NI = np.array(obs_NI, np.float32, order="C")  # a copy: the env may use its array again
+        self._obs_NI = np.array(
+            obs_NI, np.float32, order="C"
+        )  # a copy: the env may use its array again
         self._returns_N += rewards_N * valid_N
         self._lengths_N += valid_N
         ended_N = terminated_N | truncated_N

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from ray.rllib.algorithms.dqn.default_dqn_rl_module import (
-    QF_NEXT_PREDS,
     QF_PREDS,
     QF_TARGET_NEXT_PREDS,
 )
@@ -52,7 +51,9 @@ def linear_layers(network: nn.Sequential) -> list[nn.Linear]:
     return [layer for layer in network if isinstance(layer, nn.Linear)]
 
 
-def mlp_output(layers: list[nn.Linear], x: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
+def mlp_output(
+    layers: list[nn.Linear], x: Tensor, activation: Callable[[Tensor], Tensor]
+) -> Tensor:
     """Return an MLP's output: what calling the module gives, without torch's bookkeeping."""
     for layer in layers[:-1]:
         x = activation(F.linear(x, layer.weight, layer.bias))
@@ -185,8 +186,7 @@ class ActorCritic(SplitModule, ValueFunctionAPI, InferenceOnlyAPI):
 class QNetwork(SplitModule, InferenceOnlyAPI, TargetNetworkAPI, QNetAPI):
     """State-action values; explores epsilon-greedily, expressed as a categorical distribution.
 
-    `model_config` also holds `epsilon`, a value or RLlib schedule [[step, value], ...], and
-    `double_q`.
+    `model_config` also holds `epsilon`: a value, or RLlib's schedule [[step, value], ...].
     """
 
     def setup(self) -> None:
@@ -241,6 +241,4 @@ class QNetwork(SplitModule, InferenceOnlyAPI, TargetNetworkAPI, QNetAPI):
         next_batch = {Columns.OBS: batch[Columns.NEXT_OBS]}
         output = self.compute_q_values(batch)
         output[QF_TARGET_NEXT_PREDS] = self.forward_target(next_batch)[QF_PREDS]
-        if self.model_config["double_q"]:
-            output[QF_NEXT_PREDS] = self.compute_q_values(next_batch)[QF_PREDS]
         return output

@@ -77,7 +77,8 @@ class Policy:
         folded = weight / self.half_range_I
         first = (folded, bias - folded @ self.centre_I)
         self._folded = [
-            (np.ascontiguousarray(weight), bias, np.empty_like(bias)) for weight, bias in [first, *rest]
+            (np.ascontiguousarray(weight), bias, np.empty_like(bias))
+            for weight, bias in [first, *rest]
         ]
         self._input_I = np.zeros(len(self.centre_I), np.float32)
 
@@ -157,12 +158,18 @@ class Policy:
             description["link_names"] = tuple(description["link_names"])
             tensors = load(content)
             count = sum(name.endswith(".weight") for name in tensors)
-            layers = [(tensors[f"layers.{n}.weight"], tensors[f"layers.{n}.bias"]) for n in range(count)]
-            return cls(PolicyDescription(**description), layers, tensors["centre"], tensors["half_range"])
+            layers = [
+                (tensors[f"layers.{n}.weight"], tensors[f"layers.{n}.bias"]) for n in range(count)
+            ]
+            return cls(
+                PolicyDescription(**description), layers, tensors["centre"], tensors["half_range"]
+            )
         except UserError:
             raise
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise UserError(f"{folder} holds no complete policy ({error}); export it again") from error
+            raise UserError(
+                f"{folder} holds no complete policy ({error}); export it again"
+            ) from error
 
 
 def _relu(x: Floats, out: Floats | None = None) -> Floats:

@@ -96,7 +96,9 @@ class A2CHyperparameters(Hyperparameters):
 class DQNHyperparameters(Hyperparameters):
     """Deep Q-learning with a replay buffer and a target network.
 
-    The paper gives no numbers; the defaults are Stable-Baselines3's (no double Q, uniform replay).
+    The paper gives no numbers; the defaults are Stable-Baselines3's (no double Q, uniform replay),
+    on 20 parallel envs: an update is a round of `steps_per_update` env steps and, after it, one
+    gradient step for every `steps_per_gradient_step` of them.
     """
 
     learning_rate: Rate = 1e-4
@@ -104,15 +106,16 @@ class DQNHyperparameters(Hyperparameters):
     activation: Literal["tanh", "relu"] = "relu"
     replay_capacity: Count = 1_000_000
     learning_starts: Count = 100
-    minibatch_size: Count = 32
+    steps_per_update: Count = 20
     steps_per_gradient_step: Positive = 4.0
+    minibatch_size: Count = 32
     target_update_steps: Count = 10_000
-    double_q: bool = False
     exploration_fraction: Fraction = 0.1
     final_epsilon: Fraction = 0.05
 
     @model_validator(mode="after")
-    def _has_no_critic(self) -> Self:
+    def _sizes_fit(self) -> Self:
+        check_steps_fit(self.steps_per_update, self.num_envs)
         if self.step_seen_by == "critic":
             raise ValueError(
                 "step_seen_by is 'critic' but DQN has one network; use 'all' or 'nobody'"

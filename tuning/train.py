@@ -165,7 +165,9 @@ def inputs_sha256(params: LayerSplitParams, config: TrainConfig, seed: int) -> s
 
 def _check_inputs(out: Path, found: str, expected: str | None) -> None:
     if expected is not None and found != expected:
-        raise UserError(f"{out} holds an agent of another problem or configuration; use a new folder")
+        raise UserError(
+            f"{out} holds an agent of another problem or configuration; use a new folder"
+        )
 
 
 def _build(
@@ -219,7 +221,12 @@ class _Run:
 
     def finish_training(self, on_progress: Callable[[Progress], None]) -> None:
         """Train up to the configured number of steps, with a checkpoint every now and then."""
-        saved_at, begin, before, begin_steps = self.steps, time.perf_counter(), self.seconds, self.steps
+        saved_at, begin, before, begin_steps = (
+            self.steps,
+            time.perf_counter(),
+            self.seconds,
+            self.steps,
+        )
         while self.steps < self.config.total_steps:
             result = self.algorithm.train()
             elapsed = time.perf_counter() - begin
@@ -241,7 +248,9 @@ class _Run:
 
     def export(self, params: LayerSplitParams, seed: int) -> None:
         """Write the policy and the curve, then the record that says the agent is finished."""
-        trained_by = f"{self.config.algorithm} {self.config.preset}, seed {seed}, {self.steps} steps"
+        trained_by = (
+            f"{self.config.algorithm} {self.config.preset}, seed {seed}, {self.steps} steps"
+        )
         policy_of(self.algorithm, params, trained_by).save(self.out / "policy")
         curve = [asdict(point) for point in self.curve]
         (self.out / "curve.json").write_text(json.dumps(curve))

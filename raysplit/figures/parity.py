@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from raysplit.figures.style import INK, MUTED, FloatArray, colour_of, grid_of_axes, styled
 from raysplit.surrogate.quality import ErrorStatistics, FitReport
@@ -19,7 +20,7 @@ _RASTERISE_FROM = 500  # points; more would make the vector formats heavy
 def surrogate_parity(report: FitReport) -> Figure:
     """Draw log PPL and, where link states have partners at p_min, the relative gain."""
     columns = 1 if report.gain is None else 2
-    figure, axes = grid_of_axes(1, columns, 3.4)
+    figure, axes = grid_of_axes(1, columns, 3.1)
     _parity(axes[0], report.measured_log_ppl_N, report.predicted_log_ppl_N, "log perplexity (nats)")
     _statistics(axes[0], report.log_ppl)
     if report.gain is not None:
@@ -44,6 +45,8 @@ def _parity(axes: Axes, measured_N: FloatArray, predicted_N: FloatArray, what: s
         rasterized=len(measured_N) > _RASTERISE_FROM,
     )
     axes.set(xlim=limits, ylim=limits, aspect="equal")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel(f"measured {what}")
     axes.set_ylabel("predicted, held out")
 

@@ -31,7 +31,7 @@ _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 FloatArray = NDArray[np.float64]
 
-WIDTH = 6.4  # inches; with 10-point type still legible at half of it
+WIDTH = 6.4  # inches; with 11-point type still legible at half of it
 INK, MUTED, GRID = "#1f2933", "#6b7785", "#e3e7ec"
 
 _COLOURS = {
@@ -55,11 +55,11 @@ _COORDINATES = {
 
 _SETTINGS: dict[RcKeyType, Any] = {
     "font.family": "DejaVu Sans",
-    "font.size": 10.0,
-    "axes.titlesize": 10.5,
+    "font.size": 11.0,
+    "axes.titlesize": 11.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
-    "axes.labelsize": 10.0,
+    "axes.labelsize": 11.0,
     "axes.labelcolor": INK,
     "axes.edgecolor": MUTED,
     "axes.linewidth": 0.8,
@@ -73,11 +73,11 @@ _SETTINGS: dict[RcKeyType, Any] = {
     "ytick.color": MUTED,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
-    "xtick.labelsize": 9.0,
-    "ytick.labelsize": 9.0,
+    "xtick.labelsize": 10.0,
+    "ytick.labelsize": 10.0,
     "text.color": INK,
     "legend.frameon": False,
-    "legend.fontsize": 9.0,
+    "legend.fontsize": 10.0,
     "lines.linewidth": 1.8,
     "lines.solid_capstyle": "round",
     "savefig.facecolor": "white",

@@ -97,6 +97,7 @@ def _table(axes: Axes, sweep: CostWeightSweep) -> None:
             edgecolor=colour_of("a2c"),
             linewidth=2.5,
             clip_on=False,
+            zorder=3,
         )
     )
     axes.grid(visible=False)

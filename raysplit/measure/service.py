@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
+from raysplit.errors import UserError
 from raysplit.ledger import Ledger, Row
 from raysplit.measure.setting import Setting, sha256_of
 from raysplit.measure.table import Measurements
+from raysplit.perplexity.estimate import InvalidNLLError
 from raysplit.progress import progress_bar
 from raysplit.shards.config import BackendConfig
 from raysplit.shards.job import Backend, Job
@@ -31,7 +33,7 @@ class MeasuringService:
         self.evaluations = 0  # settings measured anew by this object
         ledger.add_card(self.card_sha256, card)
 
-    def __enter__(self) -> MeasuringService:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -74,7 +76,13 @@ class MeasuringService:
             for block, part in self._running().clean_blocks():
                 done[block] = part
                 advance(1)
-        return CleanReference.gather(done, corpus.tokens_N, self._job.split_points[0])
+        try:
+            return CleanReference.gather(done, corpus.tokens_N, self._job.split_points[0])
+        except InvalidNLLError as error:
+            raise UserError(
+                f"{self._job.model.name} cannot be measured: {error}; check its weights, or set "
+                "model.dtype to float32"
+            ) from None
 
     def _running(self) -> Backend:
         if self._backend is None:

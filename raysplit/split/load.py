@@ -41,7 +41,6 @@ def load_span(
     dtype: str = "float32",
     device: str | torch.device = "cpu",
     attention: str = "auto",
-    fused: bool = False,
 ) -> Span:
     """Load layers [start, stop) of a checkpoint, with the embedding and the head where they belong.
 
@@ -54,8 +53,6 @@ def load_span(
         dtype: "float32", "bfloat16", "float16" or "float64".
         device: Where the tensors go.
         attention: "sdpa", "eager", or "auto" (sdpa where the architecture has it).
-        fused: Run Llama and Mistral layers under sdpa in fewer kernels: about a fifth faster,
-            equal to transformers' layers but for rounding. Other architectures stay as they are.
 
     Raises:
         UserError: A range outside the model, an unknown dtype or attention, a tensor that is
@@ -72,7 +69,7 @@ def load_span(
     _restore_computed_buffers(module, config)
     _fill(module, checkpoint, DTYPES[dtype], torch.device(device))
     module.eval().requires_grad_(False)
-    return Span(module, model.config, start, stop, fused=fused)
+    return Span(module, model.config, start, stop)
 
 
 def _attention(asked: str, family: Family) -> str:

@@ -5,7 +5,7 @@ Legend: B batch, T tokens, D hidden, V vocabulary, L layers, N scored positions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast, overload
 
 import torch
@@ -14,13 +14,10 @@ from transformers import masking_utils
 
 from raysplit.errors import UserError
 from raysplit.split.checkpoint import check_range
-from raysplit.split.fused import FusedLayer, can_fuse
 from raysplit.split.structure import FAMILIES, Family, family_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
-
-LayerForward = Callable[[Tensor, Tensor | None, tuple[Tensor, Tensor]], Tensor]
 
 
 class Span:
@@ -35,8 +32,6 @@ class Span:
         stop: One past the last layer held.
         config: The transformers config of the whole model.
         module: The tensors under the whole model's own names (`model.layers.3.mlp...`).
-        fused: Whether the layers run in fewer kernels than transformers' own, equal but for
-            rounding; False where the architecture has no such form.
     """
 
     def __init__(
@@ -45,20 +40,13 @@ class Span:
         config: PreTrainedConfig,
         start: int,
         stop: int,
-        *,
-        fused: bool = False,
     ) -> None:
         self.module = module
         self.config = config
         self.start = start
         self.stop = stop
         self._backbone = cast("Any", module.model)
-        self.fused = fused and can_fuse(config)
-        make = FusedLayer if self.fused else _plain
-        self._layers = {
-            int(index): make(layer)
-            for index, layer in cast("nn.ModuleDict", self._backbone.layers).items()
-        }
+        self._layers = cast("dict[str, nn.Module]", self._backbone.layers)
 
     @property
     def family(self) -> Family:
@@ -119,7 +107,12 @@ class Span:
         wanted = set(keep or ())
         masks, rotary = self._shared_inputs(hidden_BTD, first, last)
         for index in range(first, last):
-            hidden_BTD = self._layers[index](hidden_BTD, masks[self._windowed(index)], rotary)
+            hidden_BTD = self._layers[str(index)](
+                hidden_BTD,
+                attention_mask=masks[self._windowed(index)],
+                position_embeddings=rotary,
+                use_cache=False,
+            )
             if index + 1 in wanted:
                 kept[index + 1] = hidden_BTD
         return hidden_BTD if keep is None else tuple(kept[split_point] for split_point in keep)
@@ -166,15 +159,6 @@ class Span:
         }
         positions_1T = torch.arange(hidden_BTD.shape[1], device=hidden_BTD.device)[None]
         return masks, self._backbone.rotary_emb(hidden_BTD, positions_1T)
-
-
-def _plain(layer: nn.Module) -> LayerForward:
-    """transformers' own layer under the call that all layers share here."""
-
-    def forward(hidden_BTD: Tensor, mask: Tensor | None, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        return layer(hidden_BTD, attention_mask=mask, position_embeddings=rotary, use_cache=False)
-
-    return forward
 
 
 def span_of(model: PreTrainedModel, start: int, stop: int) -> Span:

@@ -1,0 +1,64 @@
+"""Put the answer map into one sentence."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from raysplit.figures import AnswerLine, AnswerPlane
+from raysplit.figures.style import coordinate_label
+
+
+def sentence(answer: AnswerLine | AnswerPlane) -> str:
+    """Say how many layers belong on the phone, depending on the link."""
+    if isinstance(answer, AnswerLine):
+        return _along_a_line(answer)
+    return _over_a_plane(answer)
+
+
+def _along_a_line(answer: AnswerLine) -> str:
+    label = coordinate_label(answer.coordinate)
+    pairs = zip(answer.optimum_X.tolist(), answer.values_X.tolist(), strict=True)
+    runs = [
+        (split_point, [value for _, value in group])
+        for split_point, group in itertools.groupby(pairs, key=lambda pair: pair[0])
+    ]
+    if len(runs) == 1:
+        return f"Keep {_layers(runs[0][0])} on the phone, whatever the link."
+    split_points = [split_point for split_point, _ in runs]
+    if sorted(set(split_points)) not in (split_points, split_points[::-1]):
+        return (
+            f"Between {min(split_points)} and {max(split_points)} layers belong on the phone, "
+            f"but not in step with {label}: see the map."
+        )
+    (first, first_values), (last, last_values) = runs[0], runs[-1]
+    direction = "up" if last > first else "down"
+    return (
+        f"Keep {_layers(first)} on the phone up to {label} = {first_values[-1]:.3g}, then move the "
+        f"split {direction}{_through(split_points[1:-1])} to {_layers(last)} "
+        f"from {label} = {last_values[0]:.3g} on."
+    )
+
+
+def _through(split_points: list[int]) -> str:
+    if not split_points:
+        return ""
+    *others, last = (str(split_point) for split_point in split_points)
+    return f" through {', '.join(others)} and {last}" if others else f" through {last}"
+
+
+def _over_a_plane(answer: AnswerPlane) -> str:
+    split_points, counts = np.unique(answer.optimum_YX, return_counts=True)
+    if len(split_points) == 1:
+        return f"Keep {_layers(int(split_points[0]))} on the phone, whatever the link."
+    usual = int(counts.argmax())
+    return (
+        f"Between {split_points[0]} and {split_points[-1]} layers belong on the phone, depending "
+        f"on the link: {len(split_points)} different split points are best somewhere, "
+        f"and p = {split_points[usual]} in {counts[usual] / counts.sum():.0%} of the states."
+    )
+
+
+def _layers(count: int) -> str:
+    return f"{count} layer{'' if count == 1 else 's'}"

@@ -1,0 +1,115 @@
+"""Everything a report says, as plain records that the composition root fills."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from raysplit.figures import (
+    AnswerLine,
+    AnswerPlane,
+    CostWeightSweep,
+    LearningPanel,
+    PPLPanel,
+    Score,
+)
+from raysplit.surrogate import FitReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Performance:
+    """How good a policy is on one source of perplexities.
+
+    Attributes:
+        score: Return of an episode with its 95 % interval.
+        regret: The exact optimum's return minus the policy's.
+        share_of_gap: Share of the gap random -> exact optimum that it closes; 1 is the optimum.
+    """
+
+    score: Score
+    regret: float
+    share_of_gap: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyResult:
+    """One row of the table of policies.
+
+    Attributes:
+        name: "PPO", "optimum", "random", "best fixed p = 7" ...
+        detail: What a reader must know of it, such as "tuned, 3 seeds"; may be empty.
+        is_agent: Learned (or a baseline).
+        surrogate: Its performance on the surrogate, None where it was not evaluated there.
+        measured: The same on measured perplexity.
+    """
+
+    name: str
+    detail: str = ""
+    is_agent: bool = False
+    surrogate: Performance | None = None
+    measured: Performance | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fidelity:
+    """Whether decisions made on the surrogate hold on measured perplexity.
+
+    Attributes:
+        rank_correlation: Spearman's rho between predicted and measured PPL over evaluated states.
+        greedy_share_of_gap: Share of the gap, on measured perplexity, that the policy closes which
+            always follows the surrogate.
+        warning: Why the surrogate misleads, or None where it does not.
+    """
+
+    rank_correlation: float
+    greedy_share_of_gap: float
+    warning: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ReportData:
+    """The content of a report; a part that is None or empty is left out.
+
+    Attributes:
+        title: The experiment's name.
+        model: The language model, with its number of layers.
+        corpus: The text that perplexity was measured on.
+        link: The channel in one phrase.
+        created: Date and time, ISO 8601.
+        clean_ppl: The whole model's perplexity over a perfect link.
+        cost_weight: Lambda.
+        cost_weight_reason: Why this lambda and this range of the link, in a sentence.
+        answer: The map of the best split point.
+        perplexity: Panels of PPL against the split point.
+        policies: Agents and baselines, best first; "optimum" and "random" among them.
+        learning: Learning curves by case.
+        fit: The surrogate's held-out quality.
+        fidelity: The check of the surrogate against measured perplexity.
+        sweep: The optimum under other weights.
+        settings: Measured settings and how many of them were invalid, as the ledger has them.
+        protocol: The protocol card: what two perplexities must share to be compared.
+        versions: Package -> version.
+        seconds: Stage -> wall-clock seconds.
+        reproduce: Shell commands that make this page again.
+    """
+
+    title: str
+    model: str
+    corpus: str
+    link: str
+    created: str
+    clean_ppl: float
+    cost_weight: float
+    cost_weight_reason: str
+    answer: AnswerLine | AnswerPlane
+    perplexity: Sequence[PPLPanel] = ()
+    policies: Sequence[PolicyResult] = ()
+    learning: Sequence[LearningPanel] = ()
+    fit: FitReport | None = None
+    fidelity: Fidelity | None = None
+    sweep: CostWeightSweep | None = None
+    settings: tuple[int, int] = (0, 0)
+    protocol: Mapping[str, str] = field(default_factory=dict[str, str])
+    versions: Mapping[str, str] = field(default_factory=dict[str, str])
+    seconds: Mapping[str, float] = field(default_factory=dict[str, float])
+    reproduce: Sequence[str] = ()

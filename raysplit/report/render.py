@@ -1,0 +1,100 @@
+"""Draw a report's figures and fill its page."""
+
+from __future__ import annotations
+
+import base64
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from raysplit import figures
+from raysplit.figures import AnswerLine, AnswerPlane
+from raysplit.report.answer import sentence
+from raysplit.report.data import PolicyResult, ReportData
+
+PAGE = "report.html"
+
+
+def write_report(data: ReportData, folder: Path) -> Path:
+    """Write FOLDER/figures/ and FOLDER/report.html, the page last; return its path.
+
+    The page holds its figures and style and asks nothing from any server.
+    """
+    pictures: dict[str, str] = {}
+    for name, figure in _draw(data).items():
+        paths = figures.save(figure, folder / "figures", name)
+        pictures[name] = base64.b64encode(paths["svg"].read_bytes()).decode("ascii")
+    partial = folder / f"{PAGE}.partial"
+    partial.write_text(_page(data, pictures), encoding="utf-8")
+    os.replace(partial, folder / PAGE)
+    return folder / PAGE
+
+
+def _draw(data: ReportData) -> dict[str, Figure]:
+    drawn: dict[str, Figure] = {}
+    if isinstance(data.answer, AnswerPlane):
+        drawn["answer"] = figures.answer_plane(data.answer)
+    else:
+        drawn["answer"] = figures.answer_line(data.answer)
+    if data.perplexity:
+        drawn["perplexity"] = figures.ppl_against_split_point(data.perplexity)
+    measured = {p.name: p.measured.score for p in data.policies if p.measured}
+    if measured:
+        surrogate = {p.name: p.surrogate.score for p in data.policies if p.surrogate}
+        drawn["returns"] = figures.returns_and_intervals(surrogate, measured)
+    if data.learning:
+        drawn["learning"] = figures.learning_curves(data.learning)
+    if data.fit:
+        drawn["parity"] = figures.surrogate_parity(data.fit)
+    if data.sweep:
+        drawn["weight"] = figures.cost_weight_sweep(data.sweep)
+    return drawn
+
+
+def _page(data: ReportData, pictures: Mapping[str, str]) -> str:
+    environment = Environment(
+        loader=PackageLoader("raysplit.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # jinja2 leaves the type of `filters` open.
+    environment.filters |= {"number": _number, "percent": _percent, "duration": _duration}  # pyright: ignore[reportUnknownMemberType]
+    return environment.get_template("report.html.j2").render(
+        data=data,
+        pictures=pictures,
+        sentence=sentence(data.answer),
+        is_line=isinstance(data.answer, AnswerLine),
+        best_agent=_best([p for p in data.policies if p.is_agent]),
+        best_fixed=_best([p for p in data.policies if "fixed" in p.name]),
+    )
+
+
+def _best(policies: list[PolicyResult]) -> PolicyResult | None:
+    """Return the policy with the largest share of the gap on measured perplexity."""
+    judged = [(p.measured.share_of_gap, p) for p in policies if p.measured]
+    return max(judged, key=lambda pair: pair[0])[1] if judged else None
+
+
+def _number(value: float, digits: int = 3, *, signed: bool = False) -> str:
+    if not math.isfinite(value):
+        return "–"  # noqa: RUF001 (a dash on purpose)
+    text = f"{value:{'+' if signed else ''}.{digits}f}"
+    return text.replace("-", "−")  # noqa: RUF001 (the minus sign of typography)
+
+
+def _percent(share: float, digits: int = 1) -> str:
+    return f"{_number(100 * share, digits)} %"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

@@ -1,0 +1,248 @@
+"""Measuring end to end on a tiny model: right numbers, once each, whatever the backend."""
+
+import dataclasses
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tests.tiny_models import VOCABULARY, save_tiny
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from raysplit.corpus.config import CorpusConfig
+from raysplit.errors import UserError
+from raysplit.ledger import Ledger
+from raysplit.link.config import LinkConfig
+from raysplit.link.state import LinkState
+from raysplit.measure.prepare import prepare_job
+from raysplit.measure.service import MeasuringService, as_table
+from raysplit.measure.setting import Setting
+from raysplit.perplexity.protocol import ProtocolConfig
+from raysplit.shards.config import BackendConfig, MeasuringConfig, ModelConfig
+
+CONTEXT = 24
+NOISY = LinkState(noise_std=0.5)
+SETTINGS = [Setting(p, LinkState(noise_std=s)) for p in (1, 3, 5) for s in (0.0, 0.4, 1.5)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A tiny Llama with a word tokenizer and a text of 200 sentences."""
+    folder = tmp_path_factory.mktemp("model")
+    save_tiny(folder, "llama", tie_word_embeddings=False)
+    words = {"<s>": 1} | {f"w{i}": i for i in range(VOCABULARY) if i != 1}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>").save_pretrained(folder)
+    rng = random.Random(0)
+    lines = [
+        " ".join(f"w{rng.randrange(2, VOCABULARY)}" for _ in range(rng.randrange(5, 20))) + " w2"
+        for _ in range(200)
+    ]
+    (folder / "text.txt").write_text("\n".join(lines))
+    return folder
+
+
+def prepared(folder, *, link=None, target_stderr=0.0, unit="sentence"):
+    return prepare_job(
+        model=ModelConfig(name=str(folder)),
+        corpus=CorpusConfig(source="file", path=folder / "text.txt"),
+        protocol=ProtocolConfig(unit=unit, context=CONTEXT, stride=10),
+        link=link or LinkConfig(),
+        measuring=MeasuringConfig(target_stderr=target_stderr),
+        split_points=(1, 5),
+        device="cpu",
+    )
+
+
+def measured(folder, settings, tmp_path, *, kind="inprocess", **options):
+    job, card = prepared(folder, **options)
+    backend = BackendConfig(kind=kind, edge_shards=2 if kind == "ray" else None)
+    with (
+        Ledger(tmp_path / f"{kind}.sqlite") as ledger,
+        MeasuringService(job, card, ledger, backend) as service,
+    ):
+        rows = service.measure(settings)
+        return rows, service.reference()
+
+
+def plain_log_ppl(folder, unit):
+    """Perplexity by a plain transformers loop, one sequence at a time."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    job, _ = prepared(folder, unit=unit)
+    nats, tokens = 0.0, 0
+    for sequence in job.corpus.sequences:
+        ids = torch.tensor([sequence.token_ids])
+        with torch.no_grad():
+            logp = model(ids).logits.log_softmax(-1)[0]
+        for position in range(sequence.first_scored, len(sequence.token_ids)):
+            nats -= logp[position - 1, sequence.token_ids[position]].item()
+            tokens += 1
+    return nats / tokens
+
+
+@pytest.mark.parametrize("unit", ["sentence", "sliding_window"])
+def test_without_noise_it_is_the_plain_perplexity(folder, tmp_path, unit):
+    settings = [Setting(p, LinkState()) for p in range(1, 6)]
+    rows, reference = measured(folder, settings, tmp_path, unit=unit)
+    expected = plain_log_ppl(folder, unit)
+    assert reference.corpus.log_ppl == pytest.approx(expected, rel=1e-6)
+    for row in rows.values():
+        assert math.exp(row.log_ppl) == pytest.approx(math.exp(expected), rel=1e-5)
+        assert row.recomputed == 0  # nothing was touched, so nothing was run
+
+
+def test_noise_hurts_and_more_noise_hurts_more(folder, tmp_path):
+    rows, reference = measured(folder, SETTINGS, tmp_path)
+    for p in (1, 3, 5):
+        clean, low, high = (rows[Setting(p, LinkState(noise_std=s))] for s in (0.0, 0.4, 1.5))
+        assert clean.log_ppl == pytest.approx(reference.corpus.log_ppl, abs=1e-12)
+        assert clean.log_ppl != low.log_ppl != high.log_ppl
+        assert (low.stderr, low.sequences) == (0.0, 200)  # target 0 takes the whole corpus
+
+
+def test_an_estimate_stops_at_its_target_and_its_interval_holds_the_full_value(folder, tmp_path):
+    settings = [Setting(2, NOISY, seed) for seed in range(5)]
+    (tmp_path / "full").mkdir()
+    full, _ = measured(folder, settings, tmp_path / "full")
+    part, _ = measured(folder, settings, tmp_path, target_stderr=0.05)
+    for setting in settings:
+        assert part[setting].sequences < 200
+        assert 0 < part[setting].stderr <= 0.05
+        assert abs(part[setting].log_ppl - full[setting].log_ppl) < 4 * part[setting].stderr
+
+
+def test_sentences_without_a_lost_packet_are_not_recomputed(folder, tmp_path):
+    settings = [Setting(2, LinkState(loss_probability=0.02))]
+    rows, _ = measured(folder, settings, tmp_path)
+    (row,) = rows.values()
+    lengths = [len(s.token_ids) - 1 for s in prepared(folder)[0].corpus.sequences]
+    untouched = sum(0.98 ** (n - 1) for n in lengths)  # the BOS position is exempt
+    assert 200 - row.recomputed == pytest.approx(untouched, abs=4 * math.sqrt(200 * 0.25))
+    assert row.recomputed < 100
+
+
+def test_snr_refers_to_the_corpus_signal_at_the_split_point(folder, tmp_path):
+    snr_db = 6.0
+    rows, reference = measured(folder, [Setting(3, LinkState(snr_db=snr_db))], tmp_path)
+    noise_std = reference.rms(3) * 10 ** (-snr_db / 20)
+    same, _ = measured(folder, [Setting(3, LinkState(noise_std=noise_std))], tmp_path)
+    (a,), (b,) = rows.values(), same.values()
+    assert a.log_ppl == pytest.approx(b.log_ppl, abs=1e-6)
+
+
+def test_nothing_is_measured_twice(folder, tmp_path):
+    job, card = prepared(folder)
+    with Ledger(tmp_path / "shared.sqlite") as ledger:
+        with MeasuringService(job, card, ledger, BackendConfig(kind="inprocess")) as service:
+            first = service.measure(SETTINGS[:4])
+            assert service.evaluations == 4
+            service.measure(SETTINGS)
+            assert service.evaluations == len(SETTINGS)
+        with MeasuringService(job, card, ledger, BackendConfig(kind="inprocess")) as service:
+            again = service.measure(SETTINGS[:4])
+            assert service.evaluations == 0
+    assert again == first
+
+
+def test_weights_with_nan_make_invalid_rows_never_a_number(folder, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for file in folder.iterdir():
+        (broken / file.name).write_bytes(file.read_bytes())
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.4.mlp.down_proj.weight"][0, 0] = float("nan")
+    save_file(tensors, broken / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match="NaN"):
+        measured(broken, [Setting(2, NOISY)], tmp_path)
+
+
+def test_a_table_holds_valid_rows_only(folder, tmp_path):
+    rows, reference = measured(folder, SETTINGS, tmp_path)
+    rows[SETTINGS[0]] = dataclasses.replace(rows[SETTINGS[0]], status="invalid", log_ppl=None)
+    table = as_table(rows, ("noise_std",), reference.corpus.log_ppl)
+    assert len(table) == len(SETTINGS) - 1
+    assert table.link_states_NK.shape == (len(SETTINGS) - 1, 1)
+
+
+def test_a_split_point_outside_the_model_is_refused(folder):
+    with pytest.raises(UserError, match="has 5 layers"):
+        prepare_job(
+            model=ModelConfig(name=str(folder)),
+            corpus=CorpusConfig(source="file", path=folder / "text.txt"),
+            protocol=ProtocolConfig(),
+            link=LinkConfig(),
+            measuring=MeasuringConfig(),
+            split_points=(1, 6),
+            device="cpu",
+        )
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_ray_gives_the_rows_of_one_process(folder, tmp_path):
+    link = LinkConfig(fading="rayleigh", gain_threshold=0.3)
+    settings = [dataclasses.replace(s, seed=i) for i, s in enumerate(SETTINGS)]
+    one, _ = measured(folder, settings, tmp_path, link=link)
+    many, _ = measured(folder, settings, tmp_path, link=link, kind="ray")
+    for setting in settings:
+        assert many[setting].log_ppl == one[setting].log_ppl
+        assert many[setting].stderr == one[setting].stderr
+
+
+_DRIVER = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from tests.test_measuring import SETTINGS, measured
+rows, _ = measured(Path(sys.argv[1]), SETTINGS, Path(sys.argv[2]))
+print(json.dumps([row.log_ppl for row in rows.values()]))
+"""
+
+
+def _drive(folder, tmp_path):
+    arguments = [str(folder), str(tmp_path), str(Path(__file__).parent.parent)]
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", _DRIVER, *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_a_killed_driver_loses_nothing_and_the_final_table_is_the_same(folder, tmp_path):
+    expected, _ = measured(folder, SETTINGS, tmp_path / "unbroken")
+    (tmp_path / "broken").mkdir()
+    ledger_path = tmp_path / "broken" / "inprocess.sqlite"
+    rng, kept = random.Random(1), 0
+    for _ in range(3):
+        driver = _drive(folder, tmp_path / "broken")
+        while driver.poll() is None and not ledger_path.exists():
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0.0, 0.15))
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.wait()
+        driver.stdout.close()
+        with Ledger(ledger_path) as ledger:
+            count = len(ledger.rows(_card_sha(folder)))
+        assert count >= kept
+        kept = count
+    with _drive(folder, tmp_path / "broken") as driver:
+        final = json.loads(driver.stdout.read())
+    assert final == [row.log_ppl for row in expected.values()]
+
+
+def _card_sha(folder):
+    from raysplit.measure.setting import sha256_of
+
+    return sha256_of(prepared(folder)[1])
