@@ -39,7 +39,9 @@ class Oracle:
         grid_points: Grid points per link coordinate.
         link_states_GK: The link states of the grid.
         chain: The finite chain that stands for the link.
+        source: Where perplexities come from.
         rewards_PM: Reward of arriving at each split point and node.
+        static_rewards_PG: The same at each link state of the grid.
         values_TPM: Optimal value before each step.
         actions_TPM: Optimal action at each step; of equal ones the first (-1 before 0 before +1).
         optimal_return: Expected return of the optimal policy.
@@ -65,11 +67,12 @@ class Oracle:
         """
         check_source(params, source)
         self.params = params
+        self.source = source
         self.grid_points = tuple(grid_points or params.grid_points)
         self.link_states_GK = grid_states(params, self.grid_points)
         self.chain = link_chain(params, self.grid_points)
         self.rewards_PM = _rewards(params, source, self.chain)
-        self._static_rewards_PG = self._rewards_on_grid(source)
+        self.static_rewards_PG = self._rewards_on_grid(source)
         self.values_TPM, self.actions_TPM = self._optimum()
         self.optimal_return = self._expected(self.values_TPM[0])
         self.random_return = self.policy_return(RandomPolicy())
@@ -105,7 +108,7 @@ class Oracle:
 
         It is where an agent with time enough would go while the link stays.
         """
-        return self.params.min_split_point + self._static_rewards_PG.argmax(axis=0)
+        return self.params.min_split_point + self.static_rewards_PG.argmax(axis=0)
 
     def optimal_policy(self) -> TabularPolicy:
         """Return the optimal policy; between grid points it takes the nearest one's action.

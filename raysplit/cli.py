@@ -94,7 +94,8 @@ def _check_one_tree() -> None:
     home = Path(__file__).resolve().parent.parent
     for name in ("envs", "tuning"):
         spec = find_spec(name)
-        found = Path(spec.origin).resolve().parent.parent if spec and spec.origin else None
+        origin = spec.origin if spec else None
+        found = Path(origin).resolve().parent.parent if origin else None
         if found != home:
             raise UserError(
                 f"package '{name}' comes from {found}, not from {home}: another package of that "

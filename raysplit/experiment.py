@@ -31,6 +31,7 @@ class Experiment(Config):
 
     Attributes:
         name: Names the run folder and the tracking group.
+        description: Why these values; stands in the report.
         model: The language model that is cut.
         corpus: The text.
         protocol: How perplexity is counted.
@@ -45,6 +46,7 @@ class Experiment(Config):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    description: str = ""
     model: ModelConfig = ModelConfig()
     corpus: CorpusConfig = CorpusConfig()
     protocol: ProtocolConfig = ProtocolConfig()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,41 @@ def test_a_tied_head_is_the_embedding_matrix(tmp_path):
     assert torch.equal(edge.module.lm_head.weight, whole.model.embed_tokens.weight)
     both = load_span(checkpoint, 0, LAYERS).module
     assert both.lm_head.weight.data_ptr() == both.model.embed_tokens.weight.data_ptr()
+
+
+@pytest.mark.parametrize("kept", ["both", "embedding", "head"])
+def test_a_tied_pair_is_read_like_transformers_reads_it(kept, tmp_path):
+    save_tiny(tmp_path, "gemma2", tie_word_embeddings=True)
+    head, embedding = "lm_head.weight", "model.embed_tokens.weight"
+
+    def store(tensors):
+        if kept == "both":
+            tensors[head] = tensors[embedding] + 1.0
+        elif kept == "head":
+            tensors[head] = tensors.pop(embedding)
+
+    change_tensors(tmp_path, store)
+    whole = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).state_dict()
+    checkpoint = open_checkpoint(tmp_path)
+    for start, stop in ((0, LAYERS), (0, 2), (2, LAYERS)):
+        loaded = load_span(checkpoint, start, stop).module.state_dict()
+        assert all(torch.equal(tensor, whole[name]) for name, tensor in loaded.items())
+
+
+def test_tensors_that_no_layer_has_are_left_alone(folder):
+    before = open_checkpoint(folder).span_tensors(0, LAYERS)
+    extra = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": torch.ones(4) for i in range(2)}
+    change_tensors(folder, lambda tensors: tensors.update(extra))
+    checkpoint = open_checkpoint(folder)
+    assert checkpoint.span_tensors(0, LAYERS) == before
+    assert names_of(load_span(checkpoint, 0, LAYERS)) == before
+
+
+def test_an_open_checkpoint_travels_to_other_processes(folder):
+    checkpoint = open_checkpoint(folder)
+    copied = pickle.loads(pickle.dumps(checkpoint))
+    assert copied.tensors == checkpoint.tensors
+    assert names_of(load_span(copied, 1, 3)) == names_of(load_span(checkpoint, 1, 3))
 
 
 def test_a_sharded_checkpoint_reads_only_the_shards_of_the_span(tmp_path):
@@ -230,6 +266,17 @@ def test_a_folder_without_weights_or_config_is_refused(folder):
 def test_a_damaged_config_is_refused(folder):
     (folder / "config.json").write_text("{")
     refused(folder, "config.json", "not valid JSON")
+
+
+def test_a_config_with_wrong_values_is_refused(folder):
+    change_config(folder, num_hidden_layers="many")
+    refused(folder, "config.json", "num_hidden_layers")
+
+
+@pytest.mark.parametrize(("name", "value"), [("dtype", "float8"), ("attention", "flash")])
+def test_an_unknown_way_of_loading_is_refused(folder, name, value):
+    with pytest.raises(UserError, match=f"{name} '{value}' is not one of"):
+        load_span(open_checkpoint(folder), 0, 1, **{name: value})
 
 
 # --- unknown structures --------------------------------------------------------------------------

@@ -9,8 +9,6 @@ import yaml
 
 from raysplit.doctor import run_checks
 from raysplit.doctor.cluster_file import check_cluster_file
-from raysplit.doctor.instances import gpu_count, instance_types, virtual_cpus
-from raysplit.doctor.start_command import parse_start_command
 
 ROOT = Path(__file__).parent.parent
 RAY = "2.60.0"
@@ -286,7 +284,8 @@ def test_a_readable_ssh_key_is_found(project):
 def test_a_missing_token_is_a_warning_with_its_command(project):
     (project / "home/.ray/auth_token").unlink()
     (row,) = findings(project / "cluster.yaml").values()
-    assert (row.status, row.remedy) == ("warning", "run `ray get-auth-token --generate`")
+    assert row.status == "warning"
+    assert "ray get-auth-token --generate" in row.remedy
 
 
 def test_a_moved_validator_is_a_warning_and_the_other_rules_go_on(project, monkeypatch):
@@ -295,34 +294,3 @@ def test_a_moved_validator_is_a_warning_and_the_other_rules_go_on(project, monke
     path.write_text(TEN_FAULTS[0][1](path.read_text()))
     statuses = {group: row.status for (group, _), row in findings(path).items()}
     assert statuses == {"schema": "warning", "instances": "error"}
-
-
-def test_a_missing_file_is_one_row(tmp_path):
-    (row,) = check_cluster_file(tmp_path / "none.yaml", RAY)
-    assert row.status == "error"
-    assert "cannot be read" in row.detail
-
-
-def test_start_commands_are_taken_apart():
-    line = "ulimit -n 9; A=1 B='x y' ray start --head --port 7000 --x=$(a | b --c); echo --no"
-    command = parse_start_command(["ray stop", line])
-    assert command is not None
-    assert command.environment == {"A": "1", "B": "x y"}
-    assert command.options == {"--head": "", "--port": "7000", "--x": "$(a", "--c)": ""}
-    assert command.port == "7000"
-    assert parse_start_command(["ray stop", "ray status"]) is None
-
-
-def test_instance_types_are_known_by_name_gpus_and_cpus():
-    assert {"g5.xlarge", "p4d.24xlarge", "m7i.2xlarge", "g4dn.metal"} <= instance_types()
-    assert "g5.9xlarge" not in instance_types()
-    assert [gpu_count(t) for t in ("g5.12xlarge", "g6.xlarge", "p4d.24xlarge", "m5.large")] == [
-        4,
-        1,
-        8,
-        0,
-    ]
-    assert gpu_count("trn1.2xlarge") is None
-    assert virtual_cpus("m7i.xlarge") == 4
-    assert virtual_cpus("g6e.12xlarge") == 48
-    assert virtual_cpus("g4dn.metal") is None

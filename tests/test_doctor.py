@@ -1,16 +1,21 @@
 """The doctor's rows for this machine: each names its fault and the remedy, and none runs late."""
 
 import http.server
+import re
 import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from raysplit.doctor import cluster_cost, doctor, machine, reach, run_checks, software
 from raysplit.doctor.check import Check
+from raysplit.doctor.cluster_file import check_cluster_file
+from raysplit.doctor.instances import gpu_count, instance_types, virtual_cpus
+from raysplit.doctor.start_command import parse_start_command
 from raysplit.doctor.table import print_table
 from raysplit.errors import UserError
 
@@ -233,9 +238,47 @@ def test_the_cost_is_the_documented_sum():
     assert cost.total_cost == pytest.approx(7.8 + 0.75)
 
 
+def test_the_example_in_the_documentation_prints_what_stands_below_it(capsys):
+    text = (Path(__file__).parent.parent / "docs/cluster.md").read_text()
+    code, printed = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", text, re.DOTALL).groups()
+    exec(code, {})
+    assert capsys.readouterr().out == printed
+
+
 @pytest.mark.parametrize("wrong", [{"gpus": 0}, {"efficiency": 0}, {"price_per_gpu_hour": -1}])
 def test_impossible_costs_are_refused(wrong):
     right = {"settings": 1, "seconds_per_setting": 1, "gpus": 1}
     prices = {"price_per_gpu_hour": 1, "price_per_head_hour": 1}
     with pytest.raises(UserError):
         cluster_cost(**{**right, **prices, **wrong})
+
+
+def test_start_commands_are_taken_apart():
+    line = "ulimit -n 9; A=1 B='x y' ray start --head --port 7000 --x=$(a | b --c); echo --no"
+    command = parse_start_command(["ray stop", line])
+    assert command is not None
+    assert command.environment == {"A": "1", "B": "x y"}
+    assert command.options == {"--head": "", "--port": "7000", "--x": "$(a", "--c)": ""}
+    assert command.port == "7000"
+    assert parse_start_command(["ray stop", "ray status"]) is None
+
+
+def test_instance_types_are_known_by_name_gpus_and_cpus():
+    assert {"g5.xlarge", "p4d.24xlarge", "m7i.2xlarge", "g4dn.metal"} <= instance_types()
+    assert "g5.9xlarge" not in instance_types()
+    assert [gpu_count(t) for t in ("g5.12xlarge", "g6.xlarge", "p4d.24xlarge", "m5.large")] == [
+        4,
+        1,
+        8,
+        0,
+    ]
+    assert gpu_count("trn1.2xlarge") is None
+    assert virtual_cpus("m7i.xlarge") == 4
+    assert virtual_cpus("g6e.12xlarge") == 48
+    assert virtual_cpus("g4dn.metal") is None
+
+
+def test_a_missing_file_is_one_row(tmp_path):
+    (row,) = check_cluster_file(tmp_path / "none.yaml", "2.60.0")
+    assert row.status == "error"
+    assert "cannot be read" in row.detail

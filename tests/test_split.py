@@ -12,6 +12,7 @@ from tests.tiny_models import (
     WINDOW,
     random_ids,
     save_tiny,
+    tiny_config,
     tiny_model,
 )
 
@@ -51,13 +52,11 @@ def test_loaded_spans_serve_every_split_point_like_transformers_own_loader(
     ids_BT = random_ids(3, LENGTHS[1])
     expected = whole_logits(whole, ids_BT)
     checkpoint = open_checkpoint(tmp_path)
-    ue = load_span(checkpoint, 0, LAYERS - 1, dtype=dtype)
+    ue = load_span(checkpoint, 0, LAYERS, dtype=dtype)
     edge = load_span(checkpoint, 1, LAYERS, dtype=dtype)
     hidden = ue.embed(ids_BT)
-    split_points = range(1, LAYERS)
-    for p, kept in zip(
-        split_points, ue.run(hidden, 0, LAYERS - 1, keep=tuple(split_points)), strict=True
-    ):
+    split_points = tuple(range(1, LAYERS + 1))
+    for p, kept in zip(split_points, ue.run(hidden, 0, LAYERS, keep=split_points), strict=True):
         assert kept.dtype == getattr(torch, dtype)
         assert torch.equal(kept, ue.run(hidden, 0, p))
         assert torch.equal(edge_logits(edge, kept, p), expected), p
@@ -156,6 +155,21 @@ def test_an_unknown_model_in_memory_is_refused():
     model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=9)).eval()
     with pytest.raises(UserError, match="no known structure"):
         span_of(model, 0, 1)
+
+
+def test_only_a_language_model_in_memory_is_taken():
+    from transformers import LlamaForSequenceClassification
+
+    model = LlamaForSequenceClassification(tiny_config("llama")).eval()
+    with pytest.raises(UserError, match="not the language model"):
+        span_of(model, 0, 1)
+
+
+def test_a_stray_setting_of_another_architecture_changes_nothing():
+    plain, stray = tiny_model("llama"), tiny_model("llama", logit_scale=0.5)
+    hidden = torch.randn(2, 3, plain.config.hidden_size)
+    first, second = (edge_logits(span_of(model, 2, LAYERS), hidden, 2) for model in (plain, stray))
+    assert torch.equal(first, second)
 
 
 def test_windows_are_where_the_config_puts_them():

@@ -48,11 +48,11 @@ def tiny_config(architecture: str, **changes: Any) -> PreTrainedConfig:
 
 def tiny_model(architecture: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
     """A float32 model whose every tensor, the norms' too, is far from its trivial value."""
-    model = AutoModelForCausalLM.from_config(tiny_config(architecture, **changes))
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(tiny_config(architecture, **changes))
         for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.2)
+            parameter.add_(torch.randn(parameter.shape), alpha=0.2)
     return model.eval()
 
 

@@ -3,6 +3,9 @@
 A2C is PPO with a single epoch over the whole batch and nothing clipped (Huang et al. 2022).
 """
 
+# RLlib types its configurations by their base class and most attributes as Optional until setup:
+# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
+
 from __future__ import annotations
 
 from typing import Any
@@ -16,6 +19,7 @@ from torch import Tensor
 
 from tuning.lean_learner import Batch, LeanPPOLearner
 from tuning.optimizers import OwnOptimizer
+from tuning.rollout import Floats
 
 
 class A2CConfig(PPOConfig):
@@ -40,7 +44,7 @@ class A2C(PPO):
 class LeanA2CLearner(LeanPPOLearner):
     """The lean learner with A2C's loss."""
 
-    def prepare_advantages(self, advantages_B: Any) -> Any:
+    def prepare_advantages(self, advantages_B: Floats) -> Floats:
         """Return the advantages as they are."""
         return advantages_B
 
@@ -57,7 +61,7 @@ class StockA2CLearner(OwnOptimizer, PPOTorchLearner):
     """
 
     def compute_loss_for_module(
-        self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
+        self, *, module_id: str, config: PPOConfig, batch: dict[str, Any], fwd_out: dict[str, Any]
     ) -> Tensor:
         """Return the loss over the rows that `loss_mask` marks, all others being padding."""
         mask = batch[Columns.LOSS_MASK].bool()
@@ -70,5 +74,5 @@ class StockA2CLearner(OwnOptimizer, PPOTorchLearner):
         entropy = policy.entropy().mean()
         parts = {POLICY_LOSS_KEY: policy_loss, VF_LOSS_KEY: value_loss, ENTROPY_KEY: entropy}
         self.metrics.log_dict(parts, key=module_id, window=1)
-        weight = self.entropy_coeff_schedulers_per_module[module_id].get_current_value()
+        weight = float(self.entropy_coeff_schedulers_per_module[module_id].get_current_value())
         return policy_loss + config.vf_loss_coeff * value_loss - weight * entropy

@@ -66,6 +66,8 @@ def algorithm_config(
         **_exploration(settings, config.total_steps),
     }
     module = QNetwork if isinstance(settings, DQNHyperparameters) else ActorCritic
+    if config.engine == "lean":
+        _make_lean(algorithm)
     return (
         algorithm.api_stack(
             enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True
@@ -76,7 +78,6 @@ def algorithm_config(
             num_env_runners=config.num_env_runners,
             num_envs_per_env_runner=settings.num_envs,
             gym_env_vectorize_mode="vector_entry_point",
-            env_runner_cls=LeanEnvRunner if config.engine == "lean" else None,
             # A remote runner may wait for a language model to be measured.
             sample_timeout_s=None,
             num_cpus_per_env_runner=1,
@@ -95,7 +96,18 @@ def algorithm_config(
     )
 
 
-def schedule(value: float | tuple[float, float], total_steps: int) -> Any:
+def _make_lean(algorithm: AlgorithmConfig) -> None:
+    """Take the lean runner, and leave out the connectors that nothing would call."""
+    algorithm.env_runners(
+        env_runner_cls=LeanEnvRunner, add_default_connectors_to_module_to_env_pipeline=False
+    )
+    if not isinstance(algorithm, DQNConfig):  # its learner insists on them
+        algorithm.learners(add_default_connectors_to_learner_pipeline=False)
+
+
+def schedule(
+    value: float | tuple[float, float], total_steps: int
+) -> float | list[list[int | float]]:
     """Return RLlib's form of a constant, or of a straight line over the run."""
     return [[0, value[0]], [total_steps, value[1]]] if isinstance(value, tuple) else value
 

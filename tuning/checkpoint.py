@@ -6,6 +6,9 @@ manifest, written last, holds the SHA-256 of every file and of the weights; noth
 the files agree with it, and the weights are compared once more after loading.
 """
 
+# RLlib types its configurations by their base class and most attributes as Optional until setup:
+# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
+
 from __future__ import annotations
 
 import hashlib

@@ -7,6 +7,10 @@ their targets are computed in one pass, because the target network stands still 
 Shapes: B transitions of a round or minibatch, I observation columns.
 """
 
+# RLlib types its configurations by their base class and most attributes as Optional until setup:
+# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportOptionalOperand=false
+# pyright: reportIncompatibleMethodOverride=false, reportArgumentType=false
+
 from __future__ import annotations
 
 from typing import Any, cast
@@ -14,6 +18,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.dqn import DQN
 from ray.rllib.algorithms.dqn.dqn_learner import QF_LOSS_KEY, DQNLearner
 from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
@@ -38,23 +43,24 @@ from tuning.rollout import Rollout
 class LeanDQN(DQN):
     """DQN whose replay buffer holds single transitions and is part of every checkpoint."""
 
-    def setup(self, config: Any) -> None:
+    def setup(self, config: AlgorithmConfig) -> None:
         """Build what RLlib builds, and the buffer."""
         super().setup(config)
         self.replay = Replay(self.config.replay_buffer_config["capacity"])
 
     def training_step(self) -> None:
         """Sample a round, replay it, hand the new weights to the runners."""
-        rollouts, results = synchronous_parallel_sample(
+        sampled = synchronous_parallel_sample(
             worker_set=self.env_runner_group,
             _uses_new_env_runners=True,
             _return_metrics=True,
         )
+        rollouts, results = cast(tuple[list[Rollout], list[dict[str, Any]]], sampled)
         self.metrics.aggregate(results, key=ENV_RUNNER_RESULTS)
-        for rollout in cast(list[Rollout], rollouts):
+        for rollout in rollouts:
             self.replay.add(Transitions.of(rollout))
         if self.replay.added >= self.config.num_steps_sampled_before_learning_starts:
-            self._learn(sum(rollout.steps for rollout in cast(list[Rollout], rollouts)))
+            self._learn(sum(rollout.steps for rollout in rollouts))
 
     def _learn(self, steps: int) -> None:
         """Take the gradient steps that are due after that many new env steps."""
@@ -72,7 +78,7 @@ class LeanDQN(DQN):
             from_worker_or_learner_group=self.learner_group, inference_only=True
         )
 
-    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def get_state(self, *args: object, **kwargs: object) -> dict[str, Any]:
         """Return RLlib's state and the replay buffer."""
         return {**super().get_state(*args, **kwargs), "replay": self.replay.get_state()}
 
@@ -99,8 +105,8 @@ class LeanDQNLearner(FlatOptimizer, DQNTorchLearner):
         timesteps: dict[str, Any],
         minibatch_size: int,
         new_steps: int,
-        **_: Any,
-    ) -> Any:
+        **_: object,
+    ) -> dict[str, Any]:
         """Take a gradient step on each minibatch of the round's transitions."""
         self._weights_seq_no += 1
         (round_,) = cast(list[Transitions], training_data.episodes)

@@ -9,6 +9,10 @@ checkpoints and schedules stay RLlib's.
 Shapes: T steps, N envs, B rows to learn from, I observation columns, A actions.
 """
 
+# RLlib types its configurations by their base class and most attributes as Optional until setup:
+# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportArgumentType=false
+# pyright: reportIncompatibleMethodOverride=false
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -23,6 +27,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY, VF_LOSS_KEY
 from ray.rllib.core.learner.training_data import TrainingData
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from torch import Tensor
 
 from tuning.module import ActorCritic, linear_layers, mlp_output
@@ -66,6 +71,7 @@ class LeanPPOLearner(FlatOptimizer, PPOTorchLearner):
         self.net = cast(ActorCritic, self.module[DEFAULT_MODULE_ID])
         self._actor = linear_layers(self.net.actor)
         self._critic = linear_layers(self.net.critic)
+        self._entropy_coefficient = 0.0
 
     def update(
         self,
@@ -74,11 +80,13 @@ class LeanPPOLearner(FlatOptimizer, PPOTorchLearner):
         timesteps: dict[str, Any] | None = None,
         num_epochs: int = 1,
         minibatch_size: int | None = None,
-        **_: Any,
-    ) -> Any:
+        **_: object,
+    ) -> dict[str, Any]:
         """Run all epochs over the rollouts and return RLlib's reduced metrics."""
         self._weights_seq_no += 1
-        batch = self.make_batch(cast(list[Rollout], training_data.episodes))
+        rollouts = cast(list[Rollout], training_data.episodes)
+        self._set_schedules((timesteps or {}).get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0), rollouts)
+        batch = self.make_batch(rollouts)
         size = minibatch_size or len(batch.actions_B)
         generator = self._generator()
         losses: dict[str, Tensor] = {}
@@ -87,8 +95,18 @@ class LeanPPOLearner(FlatOptimizer, PPOTorchLearner):
                 losses = self.losses(minibatch)
                 self.descend(losses[self.TOTAL_LOSS_KEY])
         self.metrics.log_dict(losses, key=DEFAULT_MODULE_ID, window=1)
-        self.after_gradient_based_update(timesteps=timesteps or {})
         return self.metrics.reduce()
+
+    def _set_schedules(self, steps: int, rollouts: list[Rollout]) -> None:
+        """Set learning rate and entropy coefficient to where they stood before these rollouts.
+
+        RLlib does so after an update, in memory that no checkpoint holds: the first update after
+        a restore would use the run's first values.
+        """
+        begun = steps - sum(rollout.steps for rollout in rollouts)
+        self.after_gradient_based_update(timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: begun})
+        schedule = self.entropy_coeff_schedulers_per_module[DEFAULT_MODULE_ID]
+        self._entropy_coefficient = float(schedule.get_current_value())
 
     def _generator(self) -> torch.Generator:
         """Seed the shuffles by the run's seed and the number of updates: a restore repeats them."""
@@ -137,10 +155,9 @@ class LeanPPOLearner(FlatOptimizer, PPOTorchLearner):
         value_loss = F.mse_loss(values_B1.squeeze(1), batch.targets_B)
         total_loss = policy_loss + self.config.vf_loss_coeff * value_loss
         losses = {POLICY_LOSS_KEY: policy_loss, VF_LOSS_KEY: value_loss}
-        schedule = self.entropy_coeff_schedulers_per_module[DEFAULT_MODULE_ID]
-        if (coefficient := schedule.get_current_value()) > 0:
+        if self._entropy_coefficient > 0:
             losses[ENTROPY_KEY] = -(log_probs_BA.exp() * log_probs_BA).sum() / rows
-            total_loss = total_loss - coefficient * losses[ENTROPY_KEY]
+            total_loss = total_loss - self._entropy_coefficient * losses[ENTROPY_KEY]
         return {self.TOTAL_LOSS_KEY: total_loss, **losses}
 
     def policy_weights(self, log_probs_B: Tensor, batch: Batch) -> Tensor:

@@ -7,6 +7,9 @@ together. Everything else (weights, state, metrics, remote runners) stays RLlib'
 Shapes: T steps, N parallel envs, I observation columns, A actions.
 """
 
+# RLlib types its configurations by their base class and most attributes as Optional until setup:
+# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportIncompatibleMethodOverride=false
+
 from __future__ import annotations
 
 from typing import Any, cast
@@ -31,7 +34,7 @@ class LeanEnvRunner(SingleAgentEnvRunner):
     a run that is restored from a checkpoint then repeats the unbroken one exactly.
     """
 
-    def __init__(self, *, config: AlgorithmConfig, **kwargs: Any) -> None:
+    def __init__(self, *, config: AlgorithmConfig, **kwargs: object) -> None:
         super().__init__(config=config, **kwargs)
         self._must_reset = True
         # (returns, lengths) of the episodes that ended since metrics were last asked for.
@@ -75,7 +78,7 @@ class LeanEnvRunner(SingleAgentEnvRunner):
             fragment = self.config.get_rollout_fragment_length(self.worker_index)
             num_timesteps = fragment * self.num_envs
         self._must_reset |= force_reset
-        rollout = self._roll(num_timesteps, self.config.explore if explore is None else explore)
+        rollout = self._roll(num_timesteps, bool(self.config.explore if explore is None else explore))
         self.num_env_steps_sampled_lifetime += rollout.steps
         return [rollout]
 
@@ -121,9 +124,8 @@ class LeanEnvRunner(SingleAgentEnvRunner):
     def _step(self, actions_N: NDArray[np.int64], valid_N: Flags) -> tuple[Any, Flags, Flags]:
         """Step all envs; return rewards, terminated, ended, and note the episodes that ended."""
         obs_NI, rewards_N, terminated_N, truncated_N, _ = self._vector_env.step(actions_N)
-        self._obs_NI = np.array(
-            obs_NI, np.float32, order="C"
-        )  # a copy: the env may use its array again
+        # A copy, because the env may write into its array again.
+        self._obs_NI = np.array(obs_NI, np.float32, order="C")
         self._returns_N += rewards_N * valid_N
         self._lengths_N += valid_N
         ended_N = terminated_N | truncated_N
@@ -148,7 +150,7 @@ class LeanEnvRunner(SingleAgentEnvRunner):
         """The policy."""
         return cast(SplitModule, self.module)
 
-    def get_metrics(self) -> Any:
+    def get_metrics(self) -> dict[str, Any]:
         """Return RLlib's metrics: the mean over the episodes that ended since the last call."""
         if self._finished:
             returns, lengths = map(np.concatenate, zip(*self._finished, strict=True))

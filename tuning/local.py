@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,23 +18,27 @@ from raysplit.errors import UserError
 
 
 @contextmanager
-def local_ray(num_env_runners: int) -> Iterator[None]:
-    """Let RLlib build and train in this process without starting a Ray.
+def quiet_rllib(num_env_runners: int) -> Iterator[None]:
+    """Let RLlib build and train, where it can without starting a Ray and without its notices.
 
     With everything in one process RLlib 2.60 still puts its configuration and each update's weights
     into the object store, for remote runners that do not exist, and the first `ray.put` starts a
     cluster: six processes and about ten seconds. Where no Ray runs and no runner is remote, `put`
     hands back the object itself here. With remote runners, RLlib starts or joins a Ray as usual.
     """
-    if num_env_runners > 0 or ray.is_initialized():
-        yield
-        return
-    put = ray.put
-    ray.put = lambda value, **_: value
+    put, logger = ray.put, logging.getLogger("ray.rllib")
+    level = logger.level
+    if num_env_runners == 0 and not ray.is_initialized():
+        ray.put = lambda value, **_: value
+    logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            # Each runner registers its env under the same name.
+            warnings.filterwarnings("ignore", ".*Overriding environment rllib-single-agent-env")
+            yield
     finally:
         ray.put = put
+        logger.setLevel(level)
 
 
 class SharedSource:
@@ -74,7 +80,7 @@ class LostSource:
     """Stands where a source could not follow a configuration into another process."""
 
     def __init__(self, quantity: Quantity) -> None:
-        self.quantity = quantity
+        self.quantity: Quantity = quantity
 
     def __call__(
         self, split_points_N: NDArray[np.int64], link_states_NK: NDArray[np.float64]

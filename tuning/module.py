@@ -88,6 +88,9 @@ class SplitModule(TorchRLModule):
     `model_config` holds actor_inputs, critic_inputs, hidden_sizes, activation, scale_observations.
     """
 
+    centre: Tensor
+    half_range: Tensor
+
     def setup(self) -> None:
         """Register the scaling; it is part of the weights, so that an export needs no env."""
         space = cast(gymnasium.spaces.Box, self.observation_space)
@@ -123,11 +126,8 @@ class SplitModule(TorchRLModule):
             (linear.weight.detach().numpy().copy(), linear.bias.detach().numpy().copy())
             for linear in linear_layers(self.policy_network)
         ]
-        scaling = (
-            cast(Tensor, buffer)[: self.actor_inputs].numpy().copy()
-            for buffer in (self.centre, self.half_range)
-        )
-        return layers, *scaling
+        seen = slice(self.actor_inputs)
+        return layers, self.centre[seen].numpy().copy(), self.half_range[seen].numpy().copy()
 
     @property
     def activation(self) -> Callable[[Tensor], Tensor]:
@@ -174,10 +174,10 @@ class ActorCritic(SplitModule, ValueFunctionAPI, InferenceOnlyAPI):
         """Return the policy's logits."""
         return self.policy_outputs(obs_BI)
 
-    def _forward(self, batch: dict[str, Any], **_: Any) -> dict[str, Tensor]:
+    def _forward(self, batch: dict[str, Any], **_: object) -> dict[str, Tensor]:
         return {Columns.ACTION_DIST_INPUTS: self.policy_outputs(batch[Columns.OBS])}
 
-    def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:
+    def compute_values(self, batch: dict[str, Any], embeddings: object = None) -> Tensor:
         """Return the values of the observations, shape (B,)."""
         seen_BI = self.scaled(batch[Columns.OBS])[:, : self.critic_inputs]
         return self.critic(seen_BI).squeeze(-1)
@@ -228,16 +228,16 @@ class QNetwork(SplitModule, InferenceOnlyAPI, TargetNetworkAPI, QNetAPI):
         greedy_BA = F.one_hot(q_BA.argmax(1), self.actions)
         return (epsilon / self.actions + (1 - epsilon) * greedy_BA).log().clamp(min=-1e9)
 
-    def _forward(self, batch: dict[str, Any], **_: Any) -> dict[str, Tensor]:
+    def _forward(self, batch: dict[str, Any], **_: object) -> dict[str, Tensor]:
         return {Columns.ACTION_DIST_INPUTS: self.policy_outputs(batch[Columns.OBS])}
 
     def _forward_exploration(
-        self, batch: dict[str, Any], t: int = 0, **_: Any
+        self, batch: dict[str, Any], t: int = 0, **_: object
     ) -> dict[str, Tensor]:
         with torch.no_grad():
             return {Columns.ACTION_DIST_INPUTS: self.behaviour_logits(batch[Columns.OBS], t)}
 
-    def _forward_train(self, batch: dict[str, Any], **_: Any) -> dict[str, Tensor]:
+    def _forward_train(self, batch: dict[str, Any], **_: object) -> dict[str, Tensor]:
         next_batch = {Columns.OBS: batch[Columns.NEXT_OBS]}
         output = self.compute_q_values(batch)
         output[QF_TARGET_NEXT_PREDS] = self.forward_target(next_batch)[QF_PREDS]

@@ -3,11 +3,15 @@
 RLlib's learners build Adam with torch's own epsilon and know no other optimiser.
 """
 
+# RLlib types its configurations by their base class and most attributes as Optional until setup:
+# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportOptionalOperand=false
+
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
@@ -25,9 +29,11 @@ def make_optimizer(params: list[nn.Parameter], settings: dict[str, Any]) -> torc
 class OwnOptimizer(TorchLearner):
     """A learner whose optimiser is `make_optimizer`'s; its schedule and state stay RLlib's."""
 
-    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+    def configure_optimizers_for_module(
+        self, module_id: str, config: AlgorithmConfig | None = None
+    ) -> None:
         """Register the optimiser of one module."""
-        params = self.optimised(self.get_parameters(self.module[module_id]))
+        params = self.optimised(list(self.get_parameters(self.module[module_id])))
         self.register_optimizer(
             module_id=module_id,
             optimizer=make_optimizer(params, self.config.learner_config_dict),

@@ -64,7 +64,7 @@ def advantages(
     future_TN = discount * values_TN[1:] * ~rollout.terminated_TN
     delta_TN = rollout.rewards_TN + future_TN - values_TN[:-1]
     carried_TN = discount * gae_lambda * ~rollout.ended_TN
-    advantages_TN = np.empty_like(delta_TN)
+    advantages_TN = np.empty(delta_TN.shape, np.float32)
     following_N = np.zeros_like(delta_TN[0])
     for t in reversed(range(len(delta_TN))):
         following_N = delta_TN[t] + carried_TN[t] * following_N

@@ -138,7 +138,7 @@ HYPERPARAMETERS: dict[Algorithm, type[Hyperparameters]] = {
     "dqn": DQNHyperparameters,
 }
 
-# What `tuned` changes, and why, is told in docs/learning.md.
+# What `tuned` changes.
 TUNED: dict[Algorithm, dict[str, Any]] = {
     "ppo": {
         "learning_rate": (5e-3, 1e-4),
@@ -184,7 +184,7 @@ class TrainConfig(Config):
     total_steps: Count = 24_000
     num_env_runners: Annotated[int, Field(ge=0)] = 0
     checkpoint_every_steps: Count = 4_000
-    overrides: dict[str, Any] = {}
+    overrides: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("seeds")
     @classmethod

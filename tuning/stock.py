@@ -4,6 +4,9 @@
 with, and to fall back on. A2C's stock learner stands in `a2c`.
 """
 
+# RLlib types its configurations by their base class and most attributes as Optional until setup:
+# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
+
 from __future__ import annotations
 
 from typing import Any
@@ -24,7 +27,7 @@ class StandardiseValidAdvantages(ConnectorV2):
     5-step episodes the valid rows come out with mean -0.44 and standard deviation 0.11.
     """
 
-    def __call__(self, *, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
+    def __call__(self, *, batch: dict[str, Any], **_: object) -> dict[str, Any]:
         """Replace the advantages of each module's batch."""
         for columns in batch.values():
             valid = columns[Columns.LOSS_MASK].bool()

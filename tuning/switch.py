@@ -1,12 +1,16 @@
 """Algorithm 1: true rewards for the first steps, then a surrogate fitted on what was seen.
 
-One more source of perplexities, not a second trainer: the envs ask a `SwitchingSource`, and the
-algorithm decides when it hands over. What was measured and whether the hand-over has happened are
-part of the algorithm's own state, so every way of restoring it brings them back. (RLlib's callback
-`on_checkpoint_loaded` fires for one way only.)
+    source = Algorithm1Source(measured_source, fit_surrogate(params, SurrogateConfig(), 0), 4_000)
+    agent = train(params, source, TrainConfig(), seed=0, out=Path("agents/ppo-0"))
 
-The surrogate itself is not saved: fitting the same rows again gives the same one.
+One more source of perplexities, not a second trainer: the envs ask it, and the algorithm decides
+when it hands over. What was measured and whether the hand-over has happened are part of the
+algorithm's own state, so every way of restoring it brings them back. (RLlib's callback
+`on_checkpoint_loaded` fires for one of them only.)
 """
+
+# RLlib types its configurations by their base class and most attributes as Optional until setup:
+# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
 
 from __future__ import annotations
 
@@ -18,99 +22,144 @@ from numpy.typing import NDArray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.dqn import DQN
 from ray.rllib.algorithms.ppo import PPO
+from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
-from envs.ppl_source import PPLSource, SwitchingSource
+from envs.params import LayerSplitParams
+from envs.ppl_source import PPLSource, SurrogateSource, SwitchingSource
+from raysplit.measure.table import Measurements
+from raysplit.surrogate import SurrogateConfig, fit
 from tuning.a2c import A2C
 from tuning.dqn import LeanDQN
 from tuning.local import SharedSource
 
 Fit = Callable[[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]], PPLSource]
-"""(split_points_N, link_states_NK, ppl_N) -> a source that predicts; deterministic."""
+"""(split_points_N, link_states_NK, ppl_N) -> a source that predicts. The same for the same rows:
+a surrogate is not saved but fitted again."""
 
 
-class Algorithm1Source(SharedSource):
+class Algorithm1Source(SwitchingSource):
     """A true source that is followed by a surrogate fitted on its answers."""
 
     def __init__(self, true_source: PPLSource, fit: Fit, true_steps: int) -> None:
-        """Take the true source, the fit, and T of Algorithm 1, counted in env steps."""
-        self.switching = SwitchingSource(true_source)
-        super().__init__(self.switching)
+        """Take the true source, the fit, and T of Algorithm 1, counted in env steps.
+
+        Raises:
+            UserError: The true source does not give PPL.
+        """
+        super().__init__(SharedSource(true_source))
         self.fit = fit
         self.true_steps = true_steps
+        self.surrogate: PPLSource | None = None
 
-    def hand_over(self) -> PPLSource:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Algorithm1Source:
+        return self
+
+    def hand_over(self, surrogate: PPLSource) -> None:
+        """Let a surrogate answer from now on."""
+        super().hand_over(surrogate)
+        self.surrogate = surrogate
+
+    def fit_and_hand_over(self) -> None:
         """Fit the surrogate on all true answers so far and let it answer from now on."""
-        surrogate = self.fit(*self.switching.seen())
-        self.switching.hand_over(surrogate)
-        return surrogate
+        self.hand_over(self.fit(*self.seen()))
 
-    def get_state(self) -> dict[str, Any]:
-        """Return the flag and the true answers."""
-        return self.switching.get_state()
+    def add(self, buffer: list[Any]) -> None:
+        """Remember true answers that another process was given."""
+        state = self.get_state()
+        self.set_state({**state, "buffer": state["buffer"] + buffer})
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from a state of `get_state`; past the hand-over, fit again."""
-        self.switching.set_state(state)
-        if self.switching.use_surrogate:
-            self.hand_over()
+    def drain(self) -> list[Any]:
+        """Return the true answers remembered so far and forget them."""
+        state = self.get_state()
+        self.set_state({**state, "buffer": []})
+        return state["buffer"]
+
+
+def fit_surrogate(params: LayerSplitParams, config: SurrogateConfig, seed: int) -> Fit:
+    """Return what fits this project's surrogate to the true answers, each setting once."""
+
+    def fit_rows(
+        split_points_N: NDArray[np.int64],
+        link_states_NK: NDArray[np.float64],
+        ppl_N: NDArray[np.float64],
+    ) -> PPLSource:
+        settings = np.column_stack([split_points_N, link_states_NK])
+        first_n = np.sort(np.unique(settings, axis=0, return_index=True)[1])
+        table = Measurements(
+            split_points_N=split_points_N[first_n],
+            link_names=params.link_names,
+            link_states_NK=link_states_NK[first_n],
+            log_ppl_N=np.log(ppl_N[first_n]),
+            stderr_N=np.zeros(len(first_n)),
+            clean_log_ppl=float(np.log(params.ppl_scale)),
+        )
+        return SurrogateSource(fit(table, config, seed)[0])
+
+    return fit_rows
 
 
 class Switching(Algorithm):
-    """Hands the source over once `true_steps` env steps were taken; mixed into an algorithm."""
+    """Hands over once `true_steps` env steps were taken; mixed into an algorithm.
+
+    With remote env runners this process's source collects what theirs were answered.
+    """
 
     @property
     def source(self) -> Algorithm1Source:
-        """This process's source: the envs' own, or with remote runners the one that collects."""
+        """This process's source; without remote runners, the one the envs ask."""
         return cast(Algorithm1Source, self.config.env_config["source"])
 
     def training_step(self) -> None:
         """Take the algorithm's own step, then hand over if it is time (lines 31-34)."""
         super().training_step()
+        if self.source.use_surrogate:
+            return
         self._collect()
         steps = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
-        if not self.source.switching.use_surrogate and steps >= self.source.true_steps:
-            self.source.hand_over()
+        if steps >= self.source.true_steps:
+            self.source.fit_and_hand_over()
             self._tell_runners()
 
     def _collect(self) -> None:
-        """Take over what remote runners were answered since the last time."""
-        if self.config.num_env_runners and not self.source.switching.use_surrogate:
-            answers = self.env_runner_group.foreach_env_runner(
-                lambda runner: source_of(runner).switching.drain(), local_env_runner=False
+        if self.config.num_env_runners:
+            buffers = self.env_runner_group.foreach_env_runner(
+                lambda runner: source_of(runner).drain(), local_env_runner=False
             )
-            for buffer in answers:
-                self.source.switching.add(buffer)
+            for buffer in buffers:
+                self.source.add(buffer)
 
     def _tell_runners(self) -> None:
-        """Give the surrogate to the sources of remote runners."""
-        if self.config.num_env_runners and self.source.switching.use_surrogate:
-            surrogate = self.source.switching.surrogate
+        """Give the surrogate to remote runners."""
+        if self.config.num_env_runners and self.source.use_surrogate:
+            surrogate = cast(PPLSource, self.source.surrogate)
             self.env_runner_group.foreach_env_runner(
-                lambda runner: source_of(runner).switching.hand_over(surrogate),
-                local_env_runner=False,
+                lambda runner: source_of(runner).hand_over(surrogate), local_env_runner=False
             )
 
-    def restore_env_runners(self, env_runner_group: Any) -> list[int]:
-        """Restart lost runners as RLlib does; the new ones start with the true source."""
+    def restore_env_runners(self, env_runner_group: EnvRunnerGroup) -> list[int]:
+        """Restart lost runners as RLlib does; new ones begin with the true source."""
         restored = super().restore_env_runners(env_runner_group)
         if restored:
             self._tell_runners()
         return restored
 
-    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def get_state(self, *args: object, **kwargs: object) -> dict[str, Any]:
         """Return the algorithm's state and the source's."""
         return {**super().get_state(*args, **kwargs), "algorithm1": self.source.get_state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from a state of `get_state`."""
+        """Go on from a state of `get_state`; past the hand-over, fit again."""
         super().set_state(state)
         if "algorithm1" in state:
             self.source.set_state(state["algorithm1"])
-            self._tell_runners()
+            if self.source.use_surrogate:
+                self.source.fit_and_hand_over()
+                self._tell_runners()
 
 
-def source_of(runner: Any) -> Algorithm1Source:
+def source_of(runner: EnvRunner) -> Algorithm1Source:
     """Return the source that an env runner's envs ask."""
     return runner.env.unwrapped.source
 

@@ -35,10 +35,11 @@ from envs.ppl_source import PPLSource
 from raysplit.errors import UserError
 from tuning.algorithms import algorithm_config
 from tuning.checkpoint import restore_checkpoint, save_checkpoint
-from tuning.local import SharedSource, local_ray
+from tuning.local import SharedSource, quiet_rllib
 from tuning.module import SplitModule
 from tuning.policy import Policy, PolicyDescription
 from tuning.settings import TrainConfig
+from tuning.switch import SWITCHING, Algorithm1Source
 
 KEPT_CHECKPOINTS = 2
 
@@ -120,7 +121,7 @@ def train(
     if (out / "agent.json").exists():
         return load_agent(out, inputs)
     torch.set_num_threads(1)  # networks this small only lose by sharing their work
-    with local_ray(config.num_env_runners):
+    with quiet_rllib(config.num_env_runners):
         run = _Run(_build(params, source, config, seed), config, out, inputs)
         try:
             run.resume()
@@ -173,17 +174,20 @@ def _check_inputs(out: Path, found: str, expected: str | None) -> None:
 def _build(
     params: LayerSplitParams, source: PPLSource, config: TrainConfig, seed: int
 ) -> Algorithm:
+    switched = isinstance(source, Algorithm1Source)
     seen_by = config.hyperparameters().step_seen_by
     columns = len(params.link_names) + 1
     env_params = replace(params, observe_step=params.observe_step or seen_by != "nobody")
     rllib_config = algorithm_config(
         config,
         env=register_with_ray(),
-        env_config={"params": env_params, "source": SharedSource(source)},
+        env_config={"params": env_params, "source": source if switched else SharedSource(source)},
         actor_inputs=columns + (params.observe_step or seen_by == "all"),
         critic_inputs=columns + env_params.observe_step,
         seed=seed,
     )
+    if switched:
+        rllib_config.algo_class = SWITCHING[cast(type[Algorithm], rllib_config.algo_class)]
     return rllib_config.build_algo()
 
 
@@ -231,7 +235,7 @@ class _Run:
             result = self.algorithm.train()
             elapsed = time.perf_counter() - begin
             self.curve.append(_curve_point(result, before + elapsed))
-            rate = (self.steps - begin_steps) / elapsed
+            rate = (self.steps - begun_at) / elapsed
             on_progress(Progress(self.curve[-1], self.config.total_steps, rate))
             if self.steps - saved_at >= self.config.checkpoint_every_steps:
                 self.save()

@@ -53,6 +53,11 @@ class Host:
         """Where the host keeps its home, keys and logs."""
         return STATE / self.name
 
+    @property
+    def cable(self) -> str:
+        """The name of the end of its cable that sits in the bridge."""
+        return f"{self.name}-br"
+
 
 HEAD = Host("rs-head", "10.77.0.2")
 WORKER = Host("rs-worker", "10.77.0.3")
@@ -136,6 +141,8 @@ def down() -> None:
         pid_file = host.folder / "pid"
         if pid_file.exists():
             _kill(int(pid_file.read_text()))
+        # By hand: a namespace with a dying connection keeps its end of the cable for minutes.
+        _call("ip", "link", "delete", host.cable, check=False)
         _call("ip", "netns", "delete", host.name, check=False)
     _call("ip", "link", "delete", BRIDGE, check=False)
     shutil.rmtree(_ssh_sockets(), ignore_errors=True)
@@ -185,7 +192,7 @@ def _make_keys() -> None:
 
 def _connect(host: Host) -> None:
     """Give the host a namespace and a cable into the bridge."""
-    outer, inner = f"{host.name}-br", f"{host.name}-0"
+    outer, inner = host.cable, f"{host.name}-0"
     _call("ip", "netns", "add", host.name)
     _call("ip", "link", "add", outer, "type", "veth", "peer", "name", inner, "netns", host.name)
     _call("ip", "link", "set", outer, "master", BRIDGE, "up")

@@ -60,7 +60,9 @@ def mount_findings(config: Section) -> Iterator[Finding]:
         if path.exists():
             continue
         if str(local) == TOKEN:
-            yield warning(f"{TOKEN} does not exist here", "run `ray get-auth-token --generate`")
+            yield warning(
+                f"{TOKEN} does not exist here", "run `ray get-auth-token --generate > /dev/null`"
+            )
         elif path.is_absolute():
             yield error(f"{local}, wanted at {remote}, does not exist here", "correct the path")
         else:

@@ -138,7 +138,7 @@ def check_token(path: Path | None = None) -> Check:
             "Ray's token",
             "warning",
             f"{token} is missing or empty: a cluster cannot be joined",
-            "`ray get-auth-token --generate`, or copy the cluster's token",
+            "`ray get-auth-token --generate > /dev/null`, or copy the cluster's token",
         )
     mode = stat.S_IMODE(token.stat().st_mode)
     if mode & 0o077:

@@ -126,7 +126,7 @@ def hyperparameter_panels(panels: Sequence[SweepPanel]) -> Figure:
         if index % 2 == 0:
             drawn.set_ylabel("return of an episode")
         drawn.set_title(panel.title)
-        drawn.legend(loc="lower right", ncols=2, fontsize=8)
+        drawn.legend(loc="lower right", ncols=2, fontsize=9)
     for unused in axes[len(panels) :]:
         unused.remove()
     return figure

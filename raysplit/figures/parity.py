@@ -56,4 +56,4 @@ def _statistics(axes: Axes, statistics: ErrorStatistics) -> None:
         f"{statistics.count:,} rows\nMSE {statistics.mse:.2g}\nMAE {statistics.mae:.2g}\n"
         f"R² {statistics.r2:.3f}\nrank corr. {statistics.rank_correlation:.3f}"
     )
-    axes.text(0.04, 0.96, text, transform=axes.transAxes, va="top", fontsize=8.5, color=INK)
+    axes.text(0.04, 0.96, text, transform=axes.transAxes, va="top", fontsize=9, color=INK)

@@ -75,7 +75,7 @@ def ppl_against_split_point(panels: Sequence[PPLPanel]) -> Figure:
         label_below(figure, axes[:1], columns=3)
     else:
         for drawn in axes[: len(panels)]:
-            drawn.legend(fontsize=8)
+            drawn.legend(fontsize=9)
     return figure
 
 

@@ -65,7 +65,7 @@ def cost_weight_sweep(sweep: CostWeightSweep) -> Figure:
 def _shares(axes: Axes, sweep: CostWeightSweep) -> None:
     positions = range(len(sweep.weights_W))
     bars = axes.bar(positions, sweep.best_fixed_share_W, width=0.62, color=colour_of("fixed"))
-    axes.bar_label(bars, [f"{share:.0%}" for share in sweep.best_fixed_share_W], fontsize=8.5)
+    axes.bar_label(bars, [f"{share:.0%}" for share in sweep.best_fixed_share_W], fontsize=9)
     axes.set_ylim(min(0.0, float(sweep.best_fixed_share_W.min()) * 1.2), 1.15)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(visible=False, axis="x")
@@ -85,7 +85,7 @@ def _table(axes: Axes, sweep: CostWeightSweep) -> None:
             str(split_point),
             ha="center",
             va="center",
-            fontsize=8.5,
+            fontsize=9,
             color="black" if light else "white",
         )
     axes.add_patch(

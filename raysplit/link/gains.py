@@ -34,5 +34,6 @@ def draw_gains(
         case "nakagami":
             m = config.nakagami_m
             # torch.distributions.Gamma takes no generator; this is the operator that it calls.
-            power = torch._standard_gamma(empty.fill_(m), generator=generator)  # pyright: ignore
+            standard_gamma = torch._standard_gamma  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+            power = standard_gamma(empty.fill_(m), generator=generator)
             return power.div_(m).sqrt_().mul_(root_mean_square)

@@ -36,7 +36,7 @@ def protocol_card(
             "layers": checkpoint.layers,
             "weights_sha256": checkpoint.weights_sha256(),
             "dtype": model.dtype,
-            "attention": model.attention,
+            "attention": checkpoint.family.attention(model.attention),
         },
         "tokenizer": {"sha256": tokenizer_sha256, "bos": bos},
         "corpus": {

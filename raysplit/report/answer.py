@@ -56,7 +56,7 @@ def _over_a_plane(answer: AnswerPlane) -> str:
     return (
         f"Between {split_points[0]} and {split_points[-1]} layers belong on the phone, depending "
         f"on the link: {len(split_points)} different split points are best somewhere, "
-        f"and p = {split_points[usual]} in {counts[usual] / counts.sum():.0%} of the states."
+        f"and p = {split_points[usual]} in {100 * counts[usual] / counts.sum():.0f} % of the states."
     )
 
 

@@ -15,13 +15,13 @@ class ModelConfig(Config):
     Attributes:
         name: A name of `raysplit.zoo` ("embedded", "llama2-7b", ...), a Hugging Face id or a
         folder. revision: Commit of a Hugging Face id; None takes the zoo's. dtype: Number format of
-        weights and hidden states. attention: transformers' attention backend.
+        weights and hidden states. attention: transformers' attention; `auto` is sdpa where the architecture has it.
     """
 
     name: str = "embedded"
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    attention: Literal["sdpa", "eager"] = "sdpa"
+    attention: Literal["auto", "sdpa", "eager"] = "auto"
 
 
 class BackendConfig(Config):

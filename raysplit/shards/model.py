@@ -30,7 +30,7 @@ class ModelPart:
     start: int
     stop: int
     dtype: str = "float32"
-    attention: str = "sdpa"
+    attention: str = "auto"
     devices: tuple[str, ...] = ("cpu",)
     threads: int | None = None
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from huggingface_hub.errors import StrictDataclassError
+
 from raysplit.errors import UserError
 from raysplit.split.files import CONFIG_FILE, StoredTensor, index_of, read_json
 from raysplit.split.structure import FAMILIES, Family, family_of
@@ -15,6 +17,9 @@ from raysplit.split.structure import FAMILIES, Family, family_of
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+"""Bytes of an element, for the types in which a span can be loaded."""
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _HASH_BLOCK_BYTES = 1 << 20
 
 
@@ -80,15 +85,17 @@ class Checkpoint:
         return self._hash[0]
 
     def stored_name(self, parameter: str) -> str:
-        """Return the name under which a parameter is stored (a tied head is the embedding).
+        """Return the name under which a parameter is stored.
+
+        A tied head and embedding are usually stored once, under either name. Where both are
+        stored, each has its own, as in transformers.
 
         Raises:
             UserError: The checkpoint has no such tensor.
         """
-        tied_head = parameter == "lm_head.weight" and self.tied
-        candidates = ("model.embed_tokens.weight", parameter) if tied_head else (parameter,)
-        for name in candidates:
-            if name in self.tensors:
+        twin = {HEAD: EMBEDDING, EMBEDDING: HEAD}.get(parameter) if self.tied else None
+        for name in (parameter, twin):
+            if name is not None and name in self.tensors:
                 return name
         raise UserError(
             f"{self.folder}: tensor {parameter!r} is missing from the safetensors files; "
@@ -108,17 +115,16 @@ class Checkpoint:
             if (layer := _layer_of(name)) is not None and start <= layer < stop
         }
         if start == 0:
-            wanted.add(self.stored_name("model.embed_tokens.weight"))
+            wanted.add(self.stored_name(EMBEDDING))
         if stop == self.layers:
             wanted |= {name for name in self.tensors if name.startswith("model.norm.")}
-            wanted.add(self.stored_name("lm_head.weight"))
+            wanted.add(self.stored_name(HEAD))
         return frozenset(wanted)
 
     def tensor_bytes(self, start: int, stop: int, dtype: str = "float32") -> int:
         """Return the bytes of a span's tensors once loaded in `dtype`."""
-        item_bytes = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8}[dtype]
         names = self.span_tensors(start, stop)
-        return item_bytes * sum(self.tensors[name].elements for name in names)
+        return DTYPE_BYTES[dtype] * sum(self.tensors[name].elements for name in names)
 
 
 def open_checkpoint(
@@ -141,7 +147,11 @@ def open_checkpoint(
     from transformers import AutoConfig
 
     auto_config = cast("Any", AutoConfig)  # typed in part only
-    config = auto_config.from_pretrained(folder, trust_remote_code=False)
+    try:
+        config = auto_config.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, TypeError, StrictDataclassError) as error:
+        first_line = str(error).strip().replace("\n", " ")
+        raise UserError(f"{folder / CONFIG_FILE}: transformers refuses it: {first_line}") from None
     return Checkpoint(folder=folder, config=config, tensors=index_of(folder))
 
 
@@ -170,4 +180,5 @@ def _layer_of(name: str) -> int | None:
     """The layer index in a tensor's name, such as 3 in `model.layers.3.mlp.up_proj.weight`."""
     parts = name.split(".")
     is_layer = len(parts) > 3 and parts[:2] == ["model", "layers"] and parts[2].isdigit()
-    return int(parts[2]) if is_layer else None
+    is_computed = parts[-1] == "inv_freq"  # old checkpoints carry them along
+    return int(parts[2]) if is_layer and not is_computed else None

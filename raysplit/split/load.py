@@ -10,20 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from raysplit.errors import UserError, suggest
-from raysplit.split.checkpoint import Checkpoint, check_range
+from raysplit.split.checkpoint import DTYPE_BYTES, Checkpoint, check_range
 from raysplit.split.files import StoredTensor
 from raysplit.split.span import Span, cut
-from raysplit.split.structure import Family
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-DTYPES = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float64": torch.float64,
-}
 _STORED_DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -50,7 +43,7 @@ def load_span(
         checkpoint: What `open_checkpoint` returned.
         start: First layer; 0 brings the embedding along.
         stop: One past the last layer; L brings the final norm and the head along.
-        dtype: "float32", "bfloat16", "float16" or "float64".
+        dtype: "float32", "bfloat16" or "float16".
         device: Where the tensors go.
         attention: "sdpa", "eager", or "auto" (sdpa where the architecture has it).
 
@@ -59,30 +52,16 @@ def load_span(
             missing or of another shape, or a file that ends early.
     """
     check_range(start, stop, checkpoint.layers)
-    if dtype not in DTYPES:
-        raise UserError(
-            f"dtype {dtype!r} is not one of {', '.join(DTYPES)}{suggest(dtype, DTYPES)}"
-        )
+    if dtype not in DTYPE_BYTES:
+        near = suggest(dtype, DTYPE_BYTES)
+        raise UserError(f"dtype {dtype!r} is not one of {', '.join(DTYPE_BYTES)}{near}")
     config = copy.deepcopy(checkpoint.config)
-    model = _empty_model(config, _attention(attention, checkpoint.family))
+    model = _empty_model(config, checkpoint.family.attention(attention))
     module = cut(model, start, stop)
     _restore_computed_buffers(module, config)
-    _fill(module, checkpoint, DTYPES[dtype], torch.device(device))
+    _fill(module, checkpoint, getattr(torch, dtype), torch.device(device))
     module.eval().requires_grad_(False)
     return Span(module, model.config, start, stop)
-
-
-def _attention(asked: str, family: Family) -> str:
-    """The attention implementation to run."""
-    if asked == "auto":
-        return "sdpa" if family.sdpa else "eager"
-    if asked not in ("sdpa", "eager"):
-        raise UserError(f"attention {asked!r} is not one of auto, sdpa, eager")
-    if asked == "sdpa" and not family.sdpa:
-        raise UserError(
-            f"{family.architecture} has no sdpa attention (softcapped scores); use auto or eager"
-        )
-    return asked
 
 
 def _empty_model(config: PreTrainedConfig, attention: str) -> PreTrainedModel:

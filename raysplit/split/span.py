@@ -34,13 +34,7 @@ class Span:
         module: The tensors under the whole model's own names (`model.layers.3.mlp...`).
     """
 
-    def __init__(
-        self,
-        module: nn.Module,
-        config: PreTrainedConfig,
-        start: int,
-        stop: int,
-    ) -> None:
+    def __init__(self, module: nn.Module, config: PreTrainedConfig, start: int, stop: int) -> None:
         self.module = module
         self.config = config
         self.start = start
@@ -128,13 +122,11 @@ class Span:
         """Return logits (..., V) of normed hidden states (..., D); needs stop = L."""
         assert self.stop == self.layers, "only a span up to the last layer holds the head"
         logits_NV = cast("Any", self.module).lm_head(normed_ND)
-        scale = getattr(self.config, "logit_scale", None)
-        if scale is not None:
-            logits_NV = logits_NV * scale
-        cap = getattr(self.config, "final_logit_softcapping", None)
-        if cap is not None:
-            logits_NV = torch.tanh(logits_NV / cap) * cap
-        return logits_NV
+        settings = cast("Any", self.config)
+        if self.family.head == "scaled":
+            return logits_NV * settings.logit_scale
+        cap = settings.final_logit_softcapping if self.family.head == "softcapped" else None
+        return logits_NV if cap is None else torch.tanh(logits_NV / cap) * cap
 
     def _windowed(self, index: int) -> bool:
         """Whether layer `index` attends within a sliding window only."""
@@ -169,7 +161,8 @@ def span_of(model: PreTrainedModel, start: int, stop: int) -> Span:
             (dropout would make every number random).
     """
     config = model.config
-    family_of(config.to_dict(), type(model).__name__)
+    architecture = type(model).__name__
+    family_of({**config.to_dict(), "architectures": [architecture]}, architecture)
     check_range(start, stop, int(config.num_hidden_layers))
     if model.training:
         raise UserError("the model is in training mode; call model.eval() before splitting it")

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 from raysplit.errors import UserError
 
 Windows = Literal["never", "always", "by_layer"]
+Head = Literal["plain", "scaled", "softcapped"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +20,8 @@ class Family:
         architecture: The class name of transformers' causal language model.
         windows: Where `config.sliding_window` applies: in no layer, in every layer, or in those
             that `config.layer_types` names.
+        head: What is done to the logits: nothing, `config.logit_scale` times, or squashed by
+            `config.final_logit_softcapping`.
         sdpa: Whether transformers runs its attention through torch's fused kernels (Gemma-2's
             softcapped scores have none).
         own_code_upstream: Its published checkpoints still name remote code that has since become
@@ -28,17 +31,40 @@ class Family:
 
     architecture: str
     windows: Windows = "never"
+    head: Head = "plain"
     sdpa: bool = True
     own_code_upstream: bool = False
+
+    def attention(self, asked: str) -> str:
+        """Return the attention implementation that runs: "sdpa" or "eager".
+
+        Args:
+            asked: "sdpa", "eager", or "auto" (sdpa where the architecture has it).
+
+        Raises:
+            UserError: Another name, or sdpa where there is none.
+        """
+        if asked == "auto":
+            return "sdpa" if self.sdpa else "eager"
+        if asked not in ("sdpa", "eager"):
+            raise UserError(f"attention {asked!r} is not one of auto, sdpa, eager")
+        if asked == "sdpa" and not self.sdpa:
+            raise UserError(
+                f"{self.architecture} has no sdpa attention (its scores are softcapped); "
+                "use auto or eager"
+            )
+        return asked
 
 
 FAMILIES: Mapping[str, Family] = {
     "llama": Family(architecture="LlamaForCausalLM"),
     "mistral": Family(architecture="MistralForCausalLM", windows="always"),
-    "cohere": Family(architecture="CohereForCausalLM"),
+    "cohere": Family(architecture="CohereForCausalLM", head="scaled"),
     "qwen3": Family(architecture="Qwen3ForCausalLM", windows="by_layer"),
     "phi3": Family(architecture="Phi3ForCausalLM", windows="always", own_code_upstream=True),
-    "gemma2": Family(architecture="Gemma2ForCausalLM", windows="by_layer", sdpa=False),
+    "gemma2": Family(
+        architecture="Gemma2ForCausalLM", windows="by_layer", head="softcapped", sdpa=False
+    ),
 }
 """Known structures by the config's `model_type`."""
 

@@ -1,0 +1,164 @@
+"""Stage 4: score agents and baselines exactly, on the surrogate and on measured perplexity."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from envs.chain import grid_states
+from envs.oracle import Oracle
+from envs.policies import Policy
+from raysplit.errors import UserError
+from raysplit.link.state import LinkState
+from raysplit.measure.service import as_table
+from raysplit.measure.setting import Setting
+from raysplit.measure.table import Measurements
+from raysplit.progress import console
+from raysplit.run_folder import RunFolder, write_atomically
+from raysplit.stages.measuring import measured_problem, measuring_service
+from raysplit.stages.oracles import EVALUATION_TABLE, Oracles, load_oracles, measured_oracle
+from raysplit.statistics import interquartile_mean
+from tuning.evaluate import fidelity, score, summarise
+
+_DRAWS = 200
+
+
+def run(folder: RunFolder) -> list[Path]:
+    """Measure the evaluation grid and write evaluation.parquet and evaluation.json."""
+    _measure_grid(folder)
+    oracles = load_oracles(folder)
+    result = {
+        "problem": _problem(folder, oracles),
+        "agents": {name: _agent(folder, oracles, name) for name in oracles.agents},
+        "baselines": _baselines(oracles),
+        "fidelity": asdict(fidelity(oracles.surrogate, oracles.measured)),
+    }
+    path = folder.path / "evaluation.json"
+    write_atomically(path, json.dumps(result, indent=2) + "\n")
+    for name, agent in result["agents"].items():
+        share = agent["measured"]["share_of_gap"]
+        console.print(f"{name:<10} closes {share:.1%} of the gap random - optimum on measured PPL")
+    return [path, folder.path / EVALUATION_TABLE]
+
+
+def _measure_grid(folder: RunFolder) -> None:
+    """Measure every split point at every link state of the evaluation grid.
+
+    The link's randomness differs from the plan's, so that the surrogate's and the agents' luck with
+    the one does not count in the other; it is shared by all split points (`paired`).
+    """
+    experiment = folder.experiment
+    params, card = measured_problem(folder)
+    problem = experiment.problem
+    states = grid_states(params, params.grid_points)
+    settings = [
+        Setting(
+            int(p), LinkState.from_coordinates(problem.link_names, state), experiment.plan.seed + 1
+        )
+        for p, state in itertools.product(params.split_points_P, states)
+    ]
+    with measuring_service(folder) as service:
+        rows = service.measure(settings, title="evaluate")
+    failed = [row for row in rows.values() if row.status != "done"]
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(rows)} evaluation settings could not be measured, the first "
+            f"because of: {failed[0].reason}"
+        )
+    table = as_table(rows, problem.link_names, card["clean_log_ppl"])
+    table.to_parquet(folder.path / EVALUATION_TABLE)
+
+
+def _problem(folder: RunFolder, oracles: Oracles) -> dict[str, Any]:
+    measured = oracles.measured
+    best_fixed, best_return = measured.best_fixed()
+    by_state = measured.optimal_static_split_points().tolist()
+    return {
+        "case": folder.experiment.problem.case,
+        "lambda": folder.experiment.problem.cost_weight,
+        "link_coordinates": list(oracles.params.link_names),
+        "link_states": measured.link_states_GK.tolist(),
+        "optimal_split_points": sorted(set(by_state)),
+        "optimal_split_point_by_state": by_state,
+        "best_fixed_split_point": best_fixed,
+        "best_fixed_share_of_gap": measured.share_of_gap(best_return),
+        "surrogate": _ends(oracles.surrogate),
+        "measured": _ends(measured),
+    }
+
+
+def _ends(oracle: Oracle) -> dict[str, float]:
+    return {"random_return": oracle.random_return, "optimal_return": oracle.optimal_return}
+
+
+def _agent(folder: RunFolder, oracles: Oracles, name: str) -> dict[str, Any]:
+    config = folder.experiment.agents[name]
+    policies = oracles.agents[name]
+    sources = {"surrogate": oracles.surrogate, "measured": oracles.measured}
+    scores = {
+        source: _scores(oracle, list(policies.values())) for source, oracle in sources.items()
+    }
+    scores["measured"]["return_ci95"] = _measured_interval(oracles, list(policies.values()))
+    return {
+        "algorithm": config.algorithm,
+        "preset": config.preset,
+        "seeds": list(policies),
+        **scores,
+    }
+
+
+def _scores(oracle: Oracle, policies: Sequence[Policy]) -> dict[str, Any]:
+    scores = [score(oracle, policy) for policy in policies]
+    summary = summarise(scores)
+    return {
+        "return": summary.episode_return.value,
+        "regret": summary.regret.value,
+        "share_of_gap": summary.share_of_gap.value,
+        "share_of_gap_ci95": [summary.share_of_gap.low, summary.share_of_gap.high],
+        "share_of_gap_by_seed": [one.share_of_gap for one in scores],
+    }
+
+
+def _measured_interval(oracles: Oracles, policies: Sequence[Policy]) -> list[float]:
+    """Return the 95 % interval of the return: redraws the seeds and the measurements' errors."""
+    rng = np.random.default_rng(0)
+    returns = []
+    for _ in range(_DRAWS):
+        oracle = measured_oracle(oracles.params, oracles.table, rng)
+        by_seed = np.array([oracle.policy_return(policy) for policy in policies])
+        returns.append(interquartile_mean(rng.choice(by_seed, len(by_seed))))
+    return np.quantile(returns, [0.025, 0.975]).tolist()
+
+
+def _baselines(oracles: Oracles) -> dict[str, Any]:
+    """Score the baselines; each source's optimum and greedy policy are its own."""
+    return {
+        name: {
+            source: _single(oracle, policies[name])
+            for source, (oracle, policies) in _with_optimum(oracles).items()
+        }
+        for name in _with_optimum(oracles)["measured"][1]
+    }
+
+
+def _with_optimum(oracles: Oracles) -> dict[str, tuple[Oracle, Mapping[str, Policy]]]:
+    both = {"surrogate": oracles.surrogate, "measured": oracles.measured}
+    return {
+        source: (oracle, {"optimum": oracle.optimal_policy(), **oracle.baselines()})
+        for source, oracle in both.items()
+    }
+
+
+def _single(oracle: Oracle, policy: Policy) -> dict[str, float]:
+    result = score(oracle, policy)
+    return {
+        "return": result.episode_return,
+        "regret": result.regret,
+        "share_of_gap": result.share_of_gap,
+    }

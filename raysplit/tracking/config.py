@@ -1,0 +1,29 @@
+"""The experiment's `tracking` section."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from raysplit.config import Config
+
+
+class TrackingConfig(Config):
+    """Where a run is logged to, besides its run folder.
+
+    Attributes:
+        backend: Nowhere, TensorBoard files, or Weights & Biases.
+        project: The W&B project.
+        entity: The W&B user or team; W&B's default where None.
+        mode: Whether W&B uploads while the run goes on. "auto" follows WANDB_MODE where it is set,
+            and is otherwise online only where an API key is at hand.
+        timeout_s: Seconds to wait for W&B at the start and at the end of a run before going on
+            without it; what was not uploaded stays on disk for `wandb sync`.
+    """
+
+    backend: Literal["none", "tensorboard", "wandb"] = "none"
+    project: str = Field(default="raysplit", min_length=1)
+    entity: str | None = None
+    mode: Literal["auto", "online", "offline"] = "auto"
+    timeout_s: float = Field(default=30.0, gt=0)

@@ -1,0 +1,309 @@
+"""Figures: what they show, in which colours, and that nothing hides anything else."""
+
+# Greek letters are meant:
+# ruff: noqa: RUF001
+
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+
+from raysplit import figures
+from raysplit.figures import (
+    AnswerLine,
+    AnswerPlane,
+    Band,
+    CostWeightSweep,
+    LearningPanel,
+    PPLCurve,
+    PPLPanel,
+    Score,
+    SweepPanel,
+)
+from raysplit.figures.style import colour_of, line_styles, ordered_colours
+from raysplit.surrogate import ErrorStatistics, FitReport
+
+X = np.linspace(0, 1.2, 7)
+OPTIMUM = np.array([1, 1, 2, 5, 7, 10, 10])
+
+
+def band(x, centre, width=0.1):
+    x, centre = np.asarray(x, dtype=float), np.asarray(centre, dtype=float)
+    return Band(x=x, centre=centre, low=centre - width, high=centre + width)
+
+
+def line():
+    return AnswerLine(
+        coordinate="noise_std",
+        values_X=X,
+        split_points=(1, 10),
+        optimum_X=OPTIMUM,
+        optimal_objective_X=1 + X,
+        choices={"PPO": band(X, OPTIMUM + 0.5), "A2C": band(X, OPTIMUM - 0.5)},
+        objectives={"PPO": 1.1 + X, "best fixed p = 7": 1.3 + X},
+    )
+
+
+def plane():
+    grid = np.arange(12).reshape(3, 4) % 10 + 1
+    return AnswerPlane(
+        coordinates=("noise_std", "fading_scale"),
+        values_X=np.linspace(0, 1, 4),
+        values_Y=np.linspace(0.5, 1.5, 3),
+        split_points=(1, 10),
+        optimum_YX=grid,
+        choices={"PPO": grid[::-1].astype(float)},
+    )
+
+
+def ppl_panel(title="model", scale=1.0, labels=("σ = 0.2", "σ = 1.0"), ordered=True):
+    p = np.arange(1, 11)
+    curves = [
+        PPLCurve(label=label, band=band(p, 16 + scale * (k + 1) * 10 / p))
+        for k, label in enumerate(labels)
+    ]
+    return PPLPanel(title=title, curves=curves, ordered=ordered, clean_ppl=16.0)
+
+
+def learning_panel(title="Case A"):
+    steps = np.arange(400, 24_001, 400)
+    curve = band(steps, 2.99 - 0.3 * np.exp(-steps / 4000), 0.02)
+    names = ("PPO", "PPO (true rewards)", "A2C", "DQN")
+    curves = dict.fromkeys(names, curve)
+    return LearningPanel(title=title, curves=curves, random_return=2.69, optimal_return=2.99)
+
+
+def fit_report(rows=600):
+    rng = np.random.default_rng(0)
+    measured = rng.normal(3, 0.3, rows)
+    predicted = measured + rng.normal(0, 0.02, rows)
+    statistics = ErrorStatistics.of(measured, predicted)
+    return FitReport(
+        rows=rows,
+        folds=5,
+        seconds=1.0,
+        log_ppl=statistics,
+        noise_mse=1e-4,
+        gain=statistics,
+        measured_log_ppl_N=measured,
+        predicted_log_ppl_N=predicted,
+        measured_gain_G=measured / 10,
+        predicted_gain_G=predicted / 10,
+    )
+
+
+def sweep():
+    return CostWeightSweep(
+        weights_W=np.array([0.05, 0.1, 0.2]),
+        chosen=1,
+        states=["σ = 0.0", "σ = 0.6", "σ = 1.2"],
+        optimum_SW=np.array([[1, 1, 1], [10, 7, 1], [10, 10, 7]]),
+        split_points=(1, 10),
+        best_fixed_share_W=np.array([0.9, 0.72, 0.4]),
+    )
+
+
+def scores():
+    measured = {
+        name: Score(mean=mean, low=mean - 0.01, high=mean + 0.01)
+        for name, mean in [("optimum", 2.99), ("PPO", 2.98), ("greedy", 2.9), ("random", 2.69)]
+    }
+    return {"PPO": Score(mean=2.985, low=2.98, high=2.99)}, measured
+
+
+def decisions():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0, 1.2, 200)
+    return x, np.clip(np.round(1 + 8 * x), 1, 10)
+
+
+FIGURES = {
+    "line": lambda: figures.answer_line(line()),
+    "plane": lambda: figures.answer_plane(plane()),
+    "perplexity": lambda: figures.ppl_against_split_point([ppl_panel()]),
+    "four models": lambda: figures.ppl_against_split_point(
+        [
+            ppl_panel(t, s, ("LLaMA2-7B", "Prem-1B"), False)
+            for t, s in zip("abcd", (1, 9, 1, 9), strict=True)
+        ]
+    ),
+    "parity": lambda: figures.surrogate_parity(fit_report()),
+    "one case": lambda: figures.learning_curves([learning_panel()]),
+    "three cases": lambda: figures.learning_curves([learning_panel(f"Case {c}") for c in "LHA"]),
+    "weight": lambda: figures.cost_weight_sweep(sweep()),
+    "violins": lambda: figures.violins(
+        {
+            name: np.random.default_rng(k).normal(2.9, 0.1, 100)
+            for k, name in enumerate(("PPO (true rewards)", "PPO (surrogate)", "random"))
+        },
+        optimal_return=2.99,
+    ),
+    "trend": lambda: figures.split_point_trend(
+        "noise_std", *decisions(), agent="PPO", optimum=(X, OPTIMUM.astype(float))
+    ),
+    "hyperparameters": lambda: figures.hyperparameter_panels(
+        [SweepPanel(title=t, curves=learning_panel().curves) for t in "abcd"]
+    ),
+    "returns": lambda: figures.returns_and_intervals(*scores()),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_panel_or_legend_hides_another(name):
+    figure = FIGURES[name]()
+    figure.draw_without_rendering()
+    boxes = [axes.get_tightbbox() for axes in figure.axes] + [
+        legend.get_tightbbox() for legend in figure.legends
+    ]
+    canvas = figure.bbox.padded(1)
+    for index, box in enumerate(boxes):
+        assert canvas.x0 <= box.x0 <= box.x1 <= canvas.x1
+        assert canvas.y0 <= box.y0 <= box.y1 <= canvas.y1
+        for other in boxes[:index]:
+            overlap = min(box.x1, other.x1) - max(box.x0, other.x0)
+            assert overlap <= 1 or min(box.y1, other.y1) - max(box.y0, other.y0) <= 1
+
+
+def test_saving_writes_three_formats_and_the_same_bytes_again(tmp_path):
+    first = figures.save(FIGURES["line"](), tmp_path / "a", "answer")
+    second = figures.save(FIGURES["line"](), tmp_path / "b", "answer")
+    assert set(first) == {"png", "pdf", "svg"}
+    for kind in first:
+        assert first[kind].read_bytes() == second[kind].read_bytes()
+    assert first["png"].read_bytes().startswith(b"\x89PNG")
+    assert first["pdf"].read_bytes().startswith(b"%PDF")
+    assert ElementTree.parse(first["svg"]).getroot().tag.endswith("svg")
+
+
+def test_drawing_never_touches_pyplot():
+    code = (
+        "import sys, numpy as np\n"
+        "from raysplit import figures\n"
+        "figures.learning_curves([figures.LearningPanel(title='', curves={}, random_return=0,"
+        " optimal_return=1)])\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class TestStyle:
+    def test_an_algorithm_has_one_colour_everywhere(self):
+        assert colour_of("PPO") == colour_of("ppo (tuned)") == colour_of("PPO (true rewards)")
+        assert colour_of("best fixed p = 7") == colour_of("fixed")
+        assert colour_of("exact optimum") == colour_of("optimum")
+        assert colour_of("untrained PPO") != colour_of("PPO")
+        assert len({colour_of(n) for n in ("ppo", "a2c", "dqn", "random", "optimum")}) == 5
+
+    def test_unknown_names_keep_their_colour(self):
+        assert colour_of("sac") == colour_of("SAC")
+
+    def test_series_of_one_algorithm_differ_in_line_style(self):
+        assert line_styles(["PPO", "A2C", "PPO (true rewards)"]) == {
+            "PPO": "-",
+            "A2C": "-",
+            "PPO (true rewards)": "--",
+        }
+
+    def test_ordered_colours_get_darker(self):
+        def lightness(colour):
+            return sum(int(colour[i : i + 2], 16) for i in (1, 3, 5))
+
+        values = [lightness(colour) for colour in ordered_colours(6)]
+        assert values == sorted(values, reverse=True)
+
+
+class TestContent:
+    def test_the_staircase_shows_the_optimum_and_each_agent(self):
+        above, below = figures.answer_line(line()).axes
+        drawn = {artist.get_label(): artist for artist in above.get_lines()}
+        np.testing.assert_array_equal(drawn["exact optimum"].get_ydata(), OPTIMUM)
+        np.testing.assert_array_equal(drawn["PPO"].get_ydata(), OPTIMUM + 0.5)
+        assert to_hex(drawn["PPO"].get_color()) == colour_of("PPO")
+        assert below.get_xlabel() == "noise σ"
+        objectives = {artist.get_label(): artist for artist in below.get_lines()}
+        np.testing.assert_array_equal(objectives["best fixed p = 7"].get_ydata(), 1.3 + X)
+
+    def test_the_plane_shows_both_maps_on_one_scale(self):
+        optimum, agent, bar = figures.answer_plane(plane()).axes
+        np.testing.assert_array_equal(
+            np.asarray(optimum.collections[0].get_array()), plane().optimum_YX
+        )
+        np.testing.assert_array_equal(
+            np.asarray(agent.collections[0].get_array()), plane().optimum_YX[::-1]
+        )
+        assert optimum.collections[0].norm is agent.collections[0].norm
+        assert bar.get_ylabel() == "split point p (layers on UE)"
+
+    def test_ppl_turns_logarithmic_only_where_it_must(self):
+        assert FIGURES["perplexity"]().axes[0].get_yscale() == "linear"
+        assert [axes.get_yscale() for axes in FIGURES["four models"]().axes] == [
+            "linear",
+            "log",
+            "linear",
+            "log",
+        ]
+
+    def test_learning_curves_have_random_and_optimum_as_lines(self):
+        (axes,) = figures.learning_curves([learning_panel()]).axes
+        drawn = {artist.get_label(): artist for artist in axes.get_lines()}
+        assert set(drawn["optimum"].get_ydata()) == {2.99}
+        assert set(drawn["random policy"].get_ydata()) == {2.69}
+        assert drawn["PPO"].get_linestyle() == "-"
+        assert drawn["PPO (true rewards)"].get_linestyle() == "--"
+
+    def test_the_share_scale_is_0_at_random_and_100_at_the_optimum(self):
+        figure = figures.learning_curves([learning_panel()])
+        figure.draw_without_rendering()
+        (axes,) = figure.axes
+        (share,) = axes.child_axes
+        low, high = axes.get_ylim()
+        expected = [(y - 2.69) / 0.3 * 100 for y in (low, high)]
+        assert share.get_ylim() == pytest.approx(expected)
+
+    def test_the_weight_table_shows_every_split_point(self):
+        above, below = figures.cost_weight_sweep(sweep()).axes
+        texts = [text.get_text() for text in below.texts]
+        assert texts == ["1", "1", "1", "10", "7", "1", "10", "10", "7"]
+        assert [text.get_text() for text in above.texts] == ["90%", "72%", "40%"]
+        assert below.patches[0].get_x() == 0.5  # the chosen column is outlined
+
+    def test_hollow_dots_are_the_surrogate(self):
+        (axes,) = figures.returns_and_intervals(*scores()).axes
+        dots = [artist for artist in axes.get_lines() if artist.get_marker() == "o"]
+        hollow = [
+            dot for dot in dots if dot.get_markerfacecolor() == "white" and len(dot.get_xdata())
+        ]
+        assert [float(dot.get_xdata()[0]) for dot in hollow] == [2.985]
+        assert [tick.get_text() for tick in axes.get_yticklabels()] == [
+            "optimum",
+            "PPO",
+            "greedy",
+            "random",
+        ]
+
+    def test_many_parity_points_are_pixels_in_vector_formats(self):
+        many = figures.surrogate_parity(fit_report(600)).axes[0].collections[0]
+        few = figures.surrogate_parity(fit_report(100)).axes[0].collections[0]
+        assert (many.get_rasterized(), few.get_rasterized()) == (True, False)
+
+
+class TestTrend:
+    def test_a_straight_line_is_found(self):
+        x = np.linspace(0, 2, 50)
+        found = figures.trend(x[::-1], (1 + 3 * x)[::-1])
+        assert found.slope == pytest.approx(3)
+        assert found.r2 == pytest.approx(1)
+        np.testing.assert_allclose(found.y, 1 + 3 * found.x, atol=1e-6)
+
+    def test_noise_is_not_explained(self):
+        rng = np.random.default_rng(0)
+        found = figures.trend(rng.uniform(0, 1, 400), rng.normal(size=400))
+        assert abs(found.r2) < 0.1
+
+    def test_a_constant_choice_has_no_slope(self):
+        found = figures.trend(np.linspace(0, 1, 30), np.full(30, 4.0))
+        assert found.slope == pytest.approx(0, abs=1e-9)
+        assert found.r2 == 0.0

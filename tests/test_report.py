@@ -1,0 +1,249 @@
+"""The report: the answer in words, the page's parts, and that it asks nothing from anybody."""
+
+# Greek letters, dashes and the minus sign are meant:
+# ruff: noqa: RUF001
+
+import base64
+import dataclasses
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from raysplit.figures import AnswerLine, AnswerPlane, Band, LearningPanel, Score
+from raysplit.report import Fidelity, Performance, PolicyResult, ReportData, write_report
+from raysplit.report.answer import sentence
+
+X = np.linspace(0, 1.2, 5)
+
+
+def line(optimum, coordinate="noise_std"):
+    return AnswerLine(
+        coordinate=coordinate,
+        values_X=X,
+        split_points=(1, 10),
+        optimum_X=np.array(optimum),
+        optimal_objective_X=1 + X,
+    )
+
+
+def performance(mean, share, width=0.01):
+    score = Score(mean=mean, low=mean - width, high=mean + width)
+    return Performance(score=score, regret=2.99 - mean, share_of_gap=share)
+
+
+MINIMAL = ReportData(
+    title="demo",
+    model="a model of 16 layers",
+    corpus="a corpus",
+    link="AWGN",
+    created="2026-01-02",
+    clean_ppl=16.3,
+    cost_weight=0.1,
+    cost_weight_reason="A reason.",
+    answer=line([1, 1, 2, 7, 10]),
+)
+
+FULL = dataclasses.replace(
+    MINIMAL,
+    policies=[
+        PolicyResult(name="optimum", measured=performance(2.99, 1.0, 0.0)),
+        PolicyResult(
+            name="PPO",
+            detail="tuned, 3 seeds",
+            is_agent=True,
+            surrogate=performance(2.985, 0.995),
+            measured=performance(2.96, 0.8761),
+        ),
+        PolicyResult(name="DQN", is_agent=True, measured=performance(2.9, 0.7)),
+        PolicyResult(name="best fixed p = 7", measured=performance(2.91, 0.7333)),
+        PolicyResult(name="best fixed p = 2", measured=performance(2.7, 0.1)),
+        PolicyResult(name="random", measured=performance(2.69, 0.0)),
+    ],
+    learning=[
+        LearningPanel(
+            title="Case A",
+            curves={"PPO": Band(x=X, centre=X, low=X, high=X)},
+            random_return=0.0,
+            optimal_return=1.0,
+        )
+    ],
+    fidelity=Fidelity(rank_correlation=0.8, greedy_share_of_gap=0.5, warning="Beware of p = 3."),
+    settings=(1234, 2),
+    protocol={"dtype": "float32"},
+    versions={"torch": "2.13.0"},
+    seconds={"measure": 75.0},
+    reproduce=["raysplit run demo", "raysplit report runs/demo"],
+)
+
+
+class Page(HTMLParser):
+    """Collects a page's text, tags and attributes, and checks that tags are closed in order."""
+
+    VOID = ("meta", "img", "br", "link", "hr")
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.tags, self.images, self.words = [], [], [], []
+        self.feed(html)
+        assert self.open == []
+
+    @property
+    def text(self):
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag == "img":
+            self.images.append(dict(attrs))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    write_report(FULL, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+class TestSentence:
+    @pytest.mark.parametrize(
+        ("optimum", "expected"),
+        [
+            ([3] * 5, "Keep 3 layers on the phone, whatever the link."),
+            (
+                [1, 1, 1, 1, 10],
+                "Keep 1 layer on the phone up to noise σ = 0.9, then move the split up to "
+                "10 layers from noise σ = 1.2 on.",
+            ),
+            (
+                [1, 1, 2, 7, 10],
+                "Keep 1 layer on the phone up to noise σ = 0.3, then move the split up through "
+                "2 and 7 to 10 layers from noise σ = 1.2 on.",
+            ),
+            (
+                [10, 7, 5, 2, 1],
+                "Keep 10 layers on the phone up to noise σ = 0, then move the split down through "
+                "7, 5 and 2 to 1 layer from noise σ = 1.2 on.",
+            ),
+            (
+                [1, 5, 2, 7, 10],
+                "Between 1 and 10 layers belong on the phone, but not in step with noise σ: "
+                "see the map.",
+            ),
+            (
+                [1, 5, 1, 5, 5],
+                "Between 1 and 5 layers belong on the phone, but not in step with noise σ: "
+                "see the map.",
+            ),
+        ],
+    )
+    def test_along_a_line(self, optimum, expected):
+        assert sentence(line(optimum)) == expected
+
+    def test_over_a_plane(self):
+        answer = AnswerPlane(
+            coordinates=("noise_std", "fading_scale"),
+            values_X=np.arange(4.0),
+            values_Y=np.arange(2.0),
+            split_points=(1, 10),
+            optimum_YX=np.array([[1, 2, 7, 7], [2, 7, 7, 7]]),
+        )
+        assert sentence(answer) == (
+            "Between 1 and 7 layers belong on the phone, depending on the link: 3 different split "
+            "points are best somewhere, and p = 7 in 62 % of the states."
+        )
+
+
+class TestPage:
+    def test_the_answer_comes_first(self, page):
+        assert page.text.index("Keep 1 layer on the phone") < page.text.index("Agents and")
+        headings = [tag for tag, _ in page.tags if tag in ("h1", "h2")]
+        assert headings[0] == "h1"
+        assert headings.count("h1") == 1
+
+    def test_it_asks_nothing_from_any_server(self, folder, page):
+        html = (folder / "report.html").read_text(encoding="utf-8")
+        assert not re.search(r"https?://|url\(|@import|<script|<link|<iframe", html)
+        assert all(image["src"].startswith("data:image/svg+xml;base64,") for image in page.images)
+        policy = next(a["content"] for _, a in page.tags if a.get("http-equiv"))
+        assert policy.startswith("default-src 'none'")
+
+    def test_each_figure_is_inlined_and_saved(self, folder, page):
+        names = {"answer", "returns", "learning"}
+        assert {path.stem for path in (folder / "figures").iterdir()} == names
+        for image in page.images:
+            assert image["alt"]
+            assert b"<svg" in base64.b64decode(image["src"].split(",")[1])
+        assert len(page.images) == len(names)
+
+    def test_the_key_figures_are_those_of_measured_perplexity(self, page):
+        assert "closed by PPO, on measured perplexity 87.6 %" in page.text
+        assert "closed by never moving (best fixed p = 7) 73.3 %" in page.text
+        assert "settings measured; 2 more were invalid 1,234" in page.text
+
+    def test_the_table_shows_both_scores_and_their_difference(self, page):
+        row = page.text[page.text.index("PPO tuned, 3 seeds") :]
+        assert row.startswith(
+            "PPO tuned, 3 seeds 2.985 2.975 to 2.995 0.005 99.5 % "
+            "2.960 2.950 to 2.970 0.030 87.6 % −0.025"
+        )
+
+    def test_scores_that_were_not_taken_are_dashes(self, page):
+        assert "DQN – – – 2.900" in page.text
+
+    def test_an_interval_of_no_width_is_left_out(self, page):
+        assert "optimum – – – 2.990 0.000 100.0 %" in page.text
+
+    def test_a_misleading_surrogate_is_announced(self, page):
+        assert "The surrogate misleads here. Beware of p = 3." in page.text
+
+    def test_provenance_is_on_the_page(self, page):
+        for words in ("dtype float32", "torch 2.13.0", "measure 1 min 15 s", "raysplit run demo"):
+            assert words in page.text
+
+
+def test_parts_that_are_missing_are_left_out(tmp_path):
+    html = write_report(MINIMAL, tmp_path).read_text(encoding="utf-8")
+    page = Page(html)
+    for words in ("Agents and", "Learning", "surrogate", "Protocol", "Versions", "moves with"):
+        assert words not in page.text
+    assert [path.name for path in (tmp_path / "figures").glob("*.svg")] == ["answer.svg"]
+
+
+def test_a_faithful_surrogate_raises_no_alarm(tmp_path):
+    fidelity = Fidelity(rank_correlation=0.99, greedy_share_of_gap=0.99)
+    data = dataclasses.replace(MINIMAL, fidelity=fidelity)
+    assert "misleads" not in write_report(data, tmp_path).read_text(encoding="utf-8")
+
+
+def test_text_from_outside_is_escaped(tmp_path):
+    data = dataclasses.replace(
+        MINIMAL, title="<script>alert(1)</script>", protocol={"a<b": '"><img src=x>'}
+    )
+    html = write_report(data, tmp_path).read_text(encoding="utf-8")
+    assert "<script" not in html
+    assert "<img src=x" not in html
+    assert "&lt;script&gt;" in html
+
+
+def test_the_page_appears_only_when_it_is_complete(tmp_path, monkeypatch):
+    write_report(MINIMAL, tmp_path)
+    before = (tmp_path / "report.html").read_bytes()
+    monkeypatch.setattr("raysplit.report.render.sentence", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_report(MINIMAL, tmp_path)
+    assert (tmp_path / "report.html").read_bytes() == before

@@ -1,0 +1,195 @@
+"""Training one agent: learns, resumes, is recognised when finished, and needs no Ray."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from envs.example import example_params, example_source
+from envs.oracle import Oracle
+from envs.ppl_source import as_source
+from raysplit.errors import UserError
+from tuning.checkpoint import weights_sha256
+from tuning.evaluate import fidelity, score, summarise
+from tuning.settings import TrainConfig
+from tuning.train import load_agent, train
+
+QUICK = TrainConfig(
+    preset="paper",
+    total_steps=800,
+    checkpoint_every_steps=400,
+    overrides={"num_envs": 40, "steps_per_update": 200, "epochs": 2},
+)
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory):
+    out = tmp_path_factory.mktemp("agents") / "ppo-0"
+    return train(example_params(), example_source, QUICK, 0, out)
+
+
+def test_an_agent_leaves_a_curve_a_policy_and_a_checkpoint(agent):
+    assert [point.step for point in agent.curve] == [400, 800]
+    assert all(-12 < point.episode_return < -5 for point in agent.curve)
+    assert 0 < agent.curve[0].seconds < agent.curve[1].seconds
+    assert agent.checkpoint.name == "step-000000800"
+    assert (agent.algorithm, agent.preset, agent.seed) == ("ppo", "paper", 0)
+    policy = agent.policy()
+    assert policy.description.link_names == ("loss_probability",)
+    assert not policy.description.sees_step
+    assert policy((0.1,), 3) in {0, 1, 2}
+
+
+def test_training_without_remote_runners_starts_no_ray(agent):
+    import ray
+
+    assert agent.curve
+    assert not ray.is_initialized()
+
+
+def test_a_finished_agent_is_not_trained_again(agent):
+    def fail(*_):
+        raise AssertionError("the source was asked")
+
+    again = train(example_params(), as_source(fail, quantity="ppl"), QUICK, 0, agent.folder)
+    assert again == agent
+
+
+def test_another_configuration_in_the_same_folder_is_refused(agent):
+    config = QUICK.model_copy(update={"total_steps": 1_000})
+    with pytest.raises(UserError, match="new folder"):
+        train(example_params(), example_source, config, 0, agent.folder)
+    params = replace(example_params(), cost_weight=2.0)
+    with pytest.raises(UserError, match="new folder"):
+        train(params, example_source, QUICK, 0, agent.folder)
+
+
+def test_a_folder_without_an_agent_says_so(tmp_path):
+    with pytest.raises(UserError, match="no finished agent"):
+        load_agent(tmp_path)
+
+
+def test_an_interrupted_run_goes_on_and_ends_as_the_unbroken_one(agent, tmp_path):
+    def interrupt(progress):
+        assert progress.total_steps == 800
+        assert progress.steps_per_second > 0
+        if progress.point.step >= 800:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(example_params(), example_source, QUICK, 0, tmp_path, interrupt)
+    seen = []
+    resumed = train(
+        example_params(), example_source, QUICK, 0, tmp_path, lambda p: seen.append(p.point.step)
+    )
+    assert seen == [800]  # the first 400 steps were not repeated
+    assert [point.episode_return for point in resumed.curve] == [
+        point.episode_return for point in agent.curve
+    ]
+    for one, other in zip(resumed.policy().layers, agent.policy().layers, strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
+
+
+def test_a_damaged_checkpoint_stops_a_resumed_run(agent, tmp_path):
+    def interrupt(progress):
+        if progress.point.step >= 800:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(example_params(), example_source, QUICK, 0, tmp_path, interrupt)
+    (file,) = tmp_path.glob("checkpoints/*/rllib/**/default_policy/module_state.pkl")
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"module_state\.pkl"):
+        train(example_params(), example_source, QUICK, 0, tmp_path)
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from envs.example import example_params, example_source
+from tuning.settings import TrainConfig
+from tuning.train import train
+config = TrainConfig(preset="paper", total_steps=100_000, checkpoint_every_steps=400,
+                     overrides={"num_envs": 40, "steps_per_update": 200, "epochs": 2})
+train(example_params(), example_source, config, 0, Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_process_loses_at_most_a_checkpoint_interval(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(tmp_path)])
+    while len(list(tmp_path.glob("checkpoints/step-*[0-9]"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    newest = max(int(path.name[5:]) for path in tmp_path.glob("checkpoints/step-*[0-9]"))
+    seen = []
+
+    class Enough(Exception):
+        pass
+
+    def stop(progress):
+        seen.append(progress.point.step)
+        raise Enough
+
+    config = QUICK.model_copy(update={"total_steps": 100_000})
+    with pytest.raises(Enough):
+        train(example_params(), example_source, config, 0, tmp_path, stop)
+    assert seen == [newest + 400]
+
+
+def test_ppo_tuned_comes_close_to_the_exact_optimum(tmp_path):
+    config = TrainConfig(total_steps=6_000, checkpoint_every_steps=6_000)
+    trained = train(example_params(), example_source, config, 0, tmp_path)
+    oracle = Oracle(example_params(), example_source)
+    assert score(oracle, trained.policy().actions).share_of_gap > 0.95
+
+
+def test_a_policy_may_see_the_step(tmp_path):
+    small = {"num_envs": 40, "steps_per_update": 40}
+    config = TrainConfig(algorithm="dqn", total_steps=400, overrides=small)
+    trained = train(example_params(), example_source, config, 0, tmp_path)
+    assert trained.policy().description.sees_step
+    assert json.loads((tmp_path / "policy/policy.json").read_text())["sees_step"]
+
+
+def test_scores_are_exact_and_summed_up_over_seeds():
+    oracle = Oracle(example_params(), example_source)
+    best = score(oracle, oracle.optimal_policy())
+    assert best.share_of_gap == pytest.approx(1)
+    assert best.regret == pytest.approx(0, abs=1e-12)
+    worse = score(oracle, oracle.baselines()["stay"])
+    assert worse.regret == pytest.approx(oracle.optimal_return - worse.episode_return)
+    summary = summarise([best, worse, best])
+    assert summary.worst_share_of_gap == worse.share_of_gap
+    assert worse.share_of_gap <= summary.share_of_gap.low <= summary.share_of_gap.value
+    single = summarise([best]).episode_return
+    assert single.low == single.value == single.high == best.episode_return
+
+
+def test_a_faithful_surrogate_passes_the_gate_and_a_misleading_one_is_named():
+    params = example_params()
+    measured = Oracle(params, example_source)
+    close = as_source(lambda p, link: 1.001 * example_source(p, link), quantity="ppl")
+    good = fidelity(Oracle(params, close), measured)
+    assert good.warning is None
+    assert good.rank_correlation > 0.99
+    assert good.share_lost == pytest.approx(0, abs=1e-3)
+    flat = as_source(lambda p, link: 16.0 + 0.0 * link[:, 0], quantity="ppl")
+    bad = fidelity(Oracle(params, flat), measured)
+    assert bad.share_lost > 0.1
+    assert bad.regret > 0
+    assert "misleads" in bad.warning
+
+
+def test_weights_of_a_finished_agent_are_those_of_its_checkpoint(agent):
+    manifest = json.loads((agent.checkpoint / "manifest.json").read_text())
+    assert len(manifest["weights_sha256"]) == 64
+    assert callable(weights_sha256)

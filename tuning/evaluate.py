@@ -1,0 +1,119 @@
+"""How good are trained policies? Exact returns, over seeds, on any source of perplexity.
+
+Nothing is sampled: an `Oracle` holds the reward of every setting of the evaluation grid, so a
+policy's return is an expectation over the case's starts. Agents learn on the surrogate and are
+judged on measured perplexities too, and `fidelity` says whether the surrogate could mislead them.
+
+Shapes: P split points, M nodes of the link.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from envs.oracle import Oracle
+from envs.policies import Policy
+from raysplit.statistics import Interval, bootstrap_interval
+
+# The surrogate misleads if it orders the split points of a link state otherwise than measuring does
+# or if planning on it gives up more than this of the gap between random and the optimum.
+LOWEST_RANK_CORRELATION = 0.9
+LARGEST_SHARE_LOST = 0.03
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One policy on one source.
+
+    Attributes:
+        episode_return: Expected return of an episode.
+        regret: How far that is below the exact optimum.
+        share_of_gap: 0 for the random policy, 1 for the optimum.
+    """
+
+    episode_return: float
+    regret: float
+    share_of_gap: float
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Several seeds of one agent: interquartile means with 95 % bootstrap intervals."""
+
+    episode_return: Interval
+    regret: Interval
+    share_of_gap: Interval
+    worst_share_of_gap: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fidelity:
+    """How well a surrogate stands in for measuring.
+
+    Attributes:
+        rank_correlation: Spearman's, of the rewards of a link state's split points, averaged over
+            the link states.
+        regret: What the optimal policy of the surrogate gives up on measured perplexities.
+        share_lost: The same as a share of the gap between random and the optimum.
+        warning: What the report says where the surrogate misleads, else None.
+    """
+
+    rank_correlation: float
+    regret: float
+    share_lost: float
+    warning: str | None
+
+
+def score(oracle: Oracle, policy: Policy) -> Score:
+    """Return the exact score of a policy."""
+    episode_return = oracle.policy_return(policy)
+    return Score(episode_return, oracle.regret(episode_return), oracle.share_of_gap(episode_return))
+
+
+def summarise(scores: Sequence[Score], seed: int = 0) -> Summary:
+    """Sum up the scores of an agent's seeds; of a single seed the interval is the value itself."""
+    return Summary(
+        episode_return=_interval([one.episode_return for one in scores], seed),
+        regret=_interval([one.regret for one in scores], seed),
+        share_of_gap=_interval([one.share_of_gap for one in scores], seed),
+        worst_share_of_gap=min(one.share_of_gap for one in scores),
+    )
+
+
+def fidelity(surrogate: Oracle, measured: Oracle) -> Fidelity:
+    """Compare two oracles of the same problem and grid, one on the surrogate, one on measured PPL."""
+    rank_correlation = _rank_correlation(surrogate.rewards_PM, measured.rewards_PM)
+    trace = surrogate.params.link_dynamics == "trace"
+    planned = surrogate.greedy_policy() if trace else surrogate.optimal_policy()
+    planned_score = score(measured, planned)
+    share_lost = 1 - planned_score.share_of_gap
+    misleads = rank_correlation < LOWEST_RANK_CORRELATION or share_lost > LARGEST_SHARE_LOST
+    warning = (
+        f"the surrogate misleads: planning on it loses {share_lost:.1%} of the gap on measured "
+        f"perplexities, and its rank correlation over split points is {rank_correlation:.2f}; "
+        "measure more settings"
+    )
+    return Fidelity(
+        rank_correlation, planned_score.regret, share_lost, warning if misleads else None
+    )
+
+
+def _interval(values: Sequence[float], seed: int) -> Interval:
+    if len(values) == 1:
+        return Interval(values[0], values[0], values[0])
+    # One generator seed for all three statistics: they resample the same seeds.
+    return bootstrap_interval(np.array(values), seed)
+
+
+def _rank_correlation(a_PM: np.ndarray, b_PM: np.ndarray) -> float:
+    """Return Spearman's correlation over split points, averaged over the nodes of the link."""
+    correlations = [
+        float(np.corrcoef(stats.rankdata(a_P), stats.rankdata(b_P))[0, 1])
+        for a_P, b_P in zip(a_PM.T, b_PM.T, strict=True)
+        if np.ptp(a_P) > 0 and np.ptp(b_P) > 0  # no order where all are equal
+    ]
+    return float(np.mean(correlations)) if correlations else 1.0
