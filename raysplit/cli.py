@@ -75,6 +75,20 @@ _stage_command("report", "Write report.html and the figures (after evaluate).")
 
 
 @app.command()
+def doctor(
+    cluster: Annotated[
+        list[Path] | None,
+        typer.Option(help="Cluster file to check.  [default: cluster*.yaml here]"),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where runs will be written.")] = Path("runs"),
+) -> None:
+    """Check this machine and the cluster files; exit code 1 if anything is an error."""
+    from raysplit import doctor as checks
+
+    raise typer.Exit(checks.doctor(cluster, out))
+
+
+@app.command()
 def show(experiment: ExperimentArgument, set_: SetOption = None) -> None:
     """Print an experiment with every default filled in: a template for your own."""
     typer.echo(_load(experiment, set_, None).to_yaml(), nl=False)

@@ -6,7 +6,7 @@ import types
 import typing
 from importlib import resources
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -60,9 +60,10 @@ class Experiment(Config):
     backend: BackendConfig = BackendConfig()
 
     @model_validator(mode="after")
-    def _has_agents(self) -> Self:
+    def _consistent(self) -> Self:
         if not self.agents:
             raise ValueError("agents is empty: name at least one, e.g. agents: {ppo: {}}")
+        self.link.check_coordinates(self.problem.link_names)
         return self
 
     def to_yaml(self) -> str:
@@ -110,7 +111,7 @@ def _read(name_or_path: str) -> dict[str, Any]:
         raise UserError(
             f"{name_or_path} must be a mapping of sections such as 'name' and 'problem'"
         )
-    return values
+    return cast("dict[str, Any]", values)
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -119,10 +120,10 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise UserError(f"--set {override!r} must have the form section.key=value")
     *sections, key = path.split(".")
     for section in sections:
-        inner = values.setdefault(section, {})
+        inner: Any = values.setdefault(section, {})
         if not isinstance(inner, dict):
             raise UserError(f"--set {path}: '{section}' is a value, not a section")
-        values = inner
+        values = cast("dict[str, Any]", inner)
     try:
         values[key] = yaml.safe_load(text)
     except yaml.YAMLError:

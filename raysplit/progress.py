@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -31,7 +31,7 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def progress_bar(title: str, total: int, done: int = 0) -> Iterator[Advance]:
+def progress_bar(title: str, total: int, done: int = 0) -> Generator[Advance]:
     """Show a bar on a terminal; elsewhere print one line at the end.
 
     Args:

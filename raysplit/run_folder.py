@@ -12,7 +12,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -119,8 +119,9 @@ def _matches(path: Path, sha256: str) -> bool:
 
 def _first_difference(before: Any, now: Any, where: str = "") -> str:  # noqa: ANN401 - JSON values
     if isinstance(before, dict) and isinstance(now, dict):
-        for key in dict.fromkeys([*before, *now]):
-            inner = _first_difference(before.get(key), now.get(key), f"{where}.{key}".lstrip("."))
+        old, new = cast("dict[str, Any]", before), cast("dict[str, Any]", now)
+        for key in dict.fromkeys([*old, *new]):
+            inner = _first_difference(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))
             if inner:
                 return inner
         return ""

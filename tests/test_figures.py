@@ -99,7 +99,7 @@ def sweep():
     return CostWeightSweep(
         weights_W=np.array([0.05, 0.1, 0.2]),
         chosen=1,
-        states=["σ = 0.0", "σ = 0.6", "σ = 1.2"],
+        states=["noise σ = 0.0, fading scale σₕ = 0.4", "noise σ = 0.6", "noise σ = 1.2"],
         optimum_SW=np.array([[1, 1, 1], [10, 7, 1], [10, 10, 7]]),
         split_points=(1, 10),
         best_fixed_share_W=np.array([0.9, 0.72, 0.4]),
@@ -124,6 +124,9 @@ FIGURES = {
     "line": lambda: figures.answer_line(line()),
     "plane": lambda: figures.answer_plane(plane()),
     "perplexity": lambda: figures.ppl_against_split_point([ppl_panel()]),
+    "long labels": lambda: figures.ppl_against_split_point(
+        [ppl_panel(labels=[f"noise σ = {s}, fading scale σₕ = 1.25" for s in (0.25, 0.5, 0.75)])]
+    ),
     "four models": lambda: figures.ppl_against_split_point(
         [
             ppl_panel(t, s, ("LLaMA2-7B", "Prem-1B"), False)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.tiny_models import VOCABULARY, save_tiny
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
@@ -27,6 +26,7 @@ from raysplit.measure.service import MeasuringService, as_table
 from raysplit.measure.setting import Setting
 from raysplit.perplexity.protocol import ProtocolConfig
 from raysplit.shards.config import BackendConfig, MeasuringConfig, ModelConfig
+from tests.tiny_models import VOCABULARY, save_tiny
 
 CONTEXT = 24
 NOISY = LinkState(noise_std=0.5)

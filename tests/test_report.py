@@ -14,6 +14,7 @@ import pytest
 from raysplit.figures import AnswerLine, AnswerPlane, Band, LearningPanel, Score
 from raysplit.report import Fidelity, Performance, PolicyResult, ReportData, write_report
 from raysplit.report.answer import sentence
+from raysplit.surrogate import ErrorStatistics, FitReport
 
 X = np.linspace(0, 1.2, 5)
 
@@ -59,7 +60,7 @@ FULL = dataclasses.replace(
         PolicyResult(name="DQN", is_agent=True, measured=performance(2.9, 0.7)),
         PolicyResult(name="best fixed p = 7", measured=performance(2.91, 0.7333)),
         PolicyResult(name="best fixed p = 2", measured=performance(2.7, 0.1)),
-        PolicyResult(name="random", measured=performance(2.69, 0.0)),
+        PolicyResult(name="random", measured=performance(2.69, -1e-9)),
     ],
     learning=[
         LearningPanel(
@@ -208,12 +209,38 @@ class TestPage:
     def test_an_interval_of_no_width_is_left_out(self, page):
         assert "optimum – – – 2.990 0.000 100.0 %" in page.text
 
+    def test_there_is_no_negative_zero(self, page):
+        assert "random – – – 2.690 2.680 to 2.700 0.300 0.0 %" in page.text
+
     def test_a_misleading_surrogate_is_announced(self, page):
         assert "The surrogate misleads here. Beware of p = 3." in page.text
 
     def test_provenance_is_on_the_page(self, page):
         for words in ("dtype float32", "torch 2.13.0", "measure 1 min 15 s", "raysplit run demo"):
             assert words in page.text
+
+
+def test_the_surrogate_is_judged_where_it_was_fitted(tmp_path):
+    measured = np.linspace(3, 4, 20)
+    statistics = ErrorStatistics.of(measured, measured + 0.01)
+    fit = FitReport(
+        rows=20,
+        folds=5,
+        seconds=2.0,
+        log_ppl=statistics,
+        noise_mse=5e-5,
+        gain=None,
+        measured_log_ppl_N=measured,
+        predicted_log_ppl_N=measured + 0.01,
+        measured_gain_G=np.empty(0),
+        predicted_gain_G=np.empty(0),
+    )
+    html = write_report(dataclasses.replace(FULL, fit=fit), tmp_path).read_text(encoding="utf-8")
+    text = Page(html).text
+    assert "20 measured rows, 5 folds, fitted in 2.0 s." in text
+    assert "The mean squared error is 0.0001 in log PPL" in text
+    assert "error bars of the measurements average 5e-05" in text
+    assert "closes 50.0 % of the gap" in text
 
 
 def test_parts_that_are_missing_are_left_out(tmp_path):

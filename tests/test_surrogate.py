@@ -328,6 +328,14 @@ class TestQuality:
         assert statistics.r2 == pytest.approx(0.0)
         assert statistics.rank_correlation == pytest.approx(0.5)
 
+    def test_the_rank_correlation_is_scipys_also_with_ties(self):
+        from scipy.stats import spearmanr
+
+        rng = np.random.default_rng(0)
+        a, b = rng.integers(0, 8, 50).astype(float), rng.integers(0, 8, 50).astype(float)
+        expected = spearmanr(a, b).statistic
+        assert ErrorStatistics.of(a, b).rank_correlation == pytest.approx(expected)
+
     def test_pairs_share_the_link_state(self):
         p = np.array([2, 1, 3, 2, 1, 2])
         states = np.array([[0.1], [0.1], [0.1], [0.2], [0.3], [0.3]])

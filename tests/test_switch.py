@@ -163,7 +163,7 @@ def test_remote_runners_report_and_are_told(ray_session):
     assert len(source.seen()[0]) == 400
     algo.train()
     assert source.use_surrogate
-    assert len(source.seen()[0]) == 800
+    assert len(source.seen()[0]) == 600
 
     def remote_switch(runner):
         return runner.env.unwrapped.source.use_surrogate
@@ -172,6 +172,6 @@ def test_remote_runners_report_and_are_told(ray_session):
     assert told == [True]
     split_points, links, ppl = source.seen()
     algo.train()
-    assert len(source.seen()[0]) == 800
+    assert len(source.seen()[0]) == 600
     np.testing.assert_allclose(ppl, example_ppl(split_points, links))
     algo.stop()

@@ -5,6 +5,7 @@ A2C is PPO with a single epoch over the whole batch and nothing clipped (Huang e
 
 # RLlib types its configurations by their base class and most attributes as Optional until setup:
 # pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
+# pyright: reportIncompatibleMethodOverride=false
 
 from __future__ import annotations
 

@@ -105,9 +105,7 @@ def _make_lean(algorithm: AlgorithmConfig) -> None:
         algorithm.learners(add_default_connectors_to_learner_pipeline=False)
 
 
-def schedule(
-    value: float | tuple[float, float], total_steps: int
-) -> float | list[list[int | float]]:
+def schedule(value: float | tuple[float, float], total_steps: int) -> Any:  # noqa: ANN401
     """Return RLlib's form of a constant, or of a straight line over the run."""
     return [[0, value[0]], [total_steps, value[1]]] if isinstance(value, tuple) else value
 
@@ -154,9 +152,10 @@ def _a2c(settings: A2CHyperparameters, config: TrainConfig) -> AlgorithmConfig:
 
 def _dqn(settings: DQNHyperparameters, config: TrainConfig) -> AlgorithmConfig:
     lean = config.engine == "lean"
+    envs = settings.num_envs * max(1, config.num_env_runners)
     return (
         DQNConfig(algo_class=LeanDQN if lean else DQN)
-        .env_runners(rollout_fragment_length=settings.steps_per_update // settings.num_envs)
+        .env_runners(rollout_fragment_length=settings.steps_per_update // envs)
         .learners(
             learner_class=LeanDQNLearner if lean else StockDQNLearner,
             learner_config_dict={"adam_epsilon": 1e-8},

@@ -78,7 +78,7 @@ class LeanDQN(DQN):
             from_worker_or_learner_group=self.learner_group, inference_only=True
         )
 
-    def get_state(self, *args: object, **kwargs: object) -> dict[str, Any]:
+    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - RLlib's
         """Return RLlib's state and the replay buffer."""
         return {**super().get_state(*args, **kwargs), "replay": self.replay.get_state()}
 

@@ -85,7 +85,7 @@ def summarise(scores: Sequence[Score], seed: int = 0) -> Summary:
 
 
 def fidelity(surrogate: Oracle, measured: Oracle) -> Fidelity:
-    """Compare two oracles of the same problem and grid, one on the surrogate, one on measured PPL."""
+    """Compare oracles of one problem and grid, on the surrogate and on measured perplexities."""
     rank_correlation = _rank_correlation(surrogate.rewards_PM, measured.rewards_PM)
     trace = surrogate.params.link_dynamics == "trace"
     planned = surrogate.greedy_policy() if trace else surrogate.optimal_policy()

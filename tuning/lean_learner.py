@@ -125,7 +125,7 @@ class LeanPPOLearner(FlatOptimizer, PPOTorchLearner):
 
     def _valid_rows(self, rollout: Rollout) -> tuple[Any, ...]:
         steps, envs, columns = rollout.obs_TNI.shape
-        obs = torch.from_numpy(rollout.obs_TNI).view(-1, columns)
+        obs = torch.tensor(rollout.obs_TNI).view(-1, columns)  # a remote rollout is read-only
         with torch.no_grad():
             values_TN = self.net.compute_values({Columns.OBS: obs}).numpy().reshape(steps, envs)
         advantages_TN, targets_TN = advantages(

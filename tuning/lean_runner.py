@@ -78,7 +78,9 @@ class LeanEnvRunner(SingleAgentEnvRunner):
             fragment = self.config.get_rollout_fragment_length(self.worker_index)
             num_timesteps = fragment * self.num_envs
         self._must_reset |= force_reset
-        rollout = self._roll(num_timesteps, bool(self.config.explore if explore is None else explore))
+        rollout = self._roll(
+            num_timesteps, bool(self.config.explore if explore is None else explore)
+        )
         self.num_env_steps_sampled_lifetime += rollout.steps
         return [rollout]
 

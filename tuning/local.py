@@ -11,6 +11,7 @@ from typing import Any
 import cloudpickle
 import numpy as np
 import ray
+import torch
 from numpy.typing import NDArray
 
 from envs.ppl_source import PPLSource, Quantity
@@ -26,11 +27,13 @@ def quiet_rllib(num_env_runners: int) -> Iterator[None]:
     cluster: six processes and about ten seconds. Where no Ray runs and no runner is remote, `put`
     hands back the object itself here. With remote runners, RLlib starts or joins a Ray as usual.
     """
-    put, logger = ray.put, logging.getLogger("ray.rllib")
-    level = logger.level
+    put = ray.put
+    loggers = [logging.getLogger(name) for name in ("ray", "ray.rllib")]
+    levels = [logger.level for logger in loggers]
     if num_env_runners == 0 and not ray.is_initialized():
         ray.put = lambda value, **_: value
-    logger.setLevel(logging.ERROR)
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             # Each runner registers its env under the same name.
@@ -38,7 +41,19 @@ def quiet_rllib(num_env_runners: int) -> Iterator[None]:
             yield
     finally:
         ray.put = put
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute in one thread: networks this small only lose by sharing their work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class SharedSource:

@@ -8,7 +8,7 @@ RLlib's learners build Adam with torch's own epsilon and know no other optimiser
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -33,7 +33,7 @@ class OwnOptimizer(TorchLearner):
         self, module_id: str, config: AlgorithmConfig | None = None
     ) -> None:
         """Register the optimiser of one module."""
-        params = self.optimised(list(self.get_parameters(self.module[module_id])))
+        params = self.optimised(list(cast(nn.Module, self.module[module_id]).parameters()))
         self.register_optimizer(
             module_id=module_id,
             optimizer=make_optimizer(params, self.config.learner_config_dict),

@@ -28,6 +28,8 @@ Coefficient = NonNegative | tuple[NonNegative, NonNegative]
 class Hyperparameters(Config):
     """What the three algorithms share.
 
+    An update learns from `steps_per_update` env steps, spread evenly over `num_envs` parallel envs
+    (in each env runner).
     `scale_observations` maps each bounded observation to [-1, 1]. `step_seen_by` says who sees the
     index of the step within the episode, besides what the problem itself shows: nobody, the critic
     alone (a value that does not know how many steps remain is an average over all of them), or the
@@ -35,6 +37,7 @@ class Hyperparameters(Config):
     """
 
     learning_rate: Rate
+    steps_per_update: Count
     discount: Fraction = 0.99
     max_gradient_norm: Positive = 0.5
     hidden_sizes: tuple[Count, ...] = (64, 64)
@@ -64,7 +67,6 @@ class PPOHyperparameters(Hyperparameters):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
-        check_steps_fit(self.steps_per_update, self.num_envs)
         if self.minibatch_size > self.steps_per_update:
             raise ValueError(
                 f"minibatch_size is {self.minibatch_size} but an update has only "
@@ -86,11 +88,6 @@ class A2CHyperparameters(Hyperparameters):
     entropy_coefficient: Coefficient = 0.0
     rmsprop_epsilon: Positive = 1e-5
     rmsprop_smoothing: Fraction = 0.99
-
-    @model_validator(mode="after")
-    def _sizes_fit(self) -> Self:
-        check_steps_fit(self.steps_per_update, self.num_envs)
-        return self
 
 
 class DQNHyperparameters(Hyperparameters):
@@ -114,22 +111,12 @@ class DQNHyperparameters(Hyperparameters):
     final_epsilon: Fraction = 0.05
 
     @model_validator(mode="after")
-    def _sizes_fit(self) -> Self:
-        check_steps_fit(self.steps_per_update, self.num_envs)
+    def _has_no_critic(self) -> Self:
         if self.step_seen_by == "critic":
             raise ValueError(
                 "step_seen_by is 'critic' but DQN has one network; use 'all' or 'nobody'"
             )
         return self
-
-
-def check_steps_fit(steps_per_update: int, num_envs: int) -> None:
-    """Raise ValueError unless an update's steps spread evenly over the parallel envs."""
-    if steps_per_update % num_envs:
-        raise ValueError(
-            f"steps_per_update is {steps_per_update} but must be a multiple of num_envs "
-            f"({num_envs}); change one of them"
-        )
 
 
 HYPERPARAMETERS: dict[Algorithm, type[Hyperparameters]] = {
@@ -150,13 +137,19 @@ TUNED: dict[Algorithm, dict[str, Any]] = {
         "step_seen_by": "critic",
     },
     "a2c": {
-        "learning_rate": (7e-4, 7e-5),
+        "learning_rate": (3e-3, 1e-4),
+        "entropy_coefficient": (0.01, 0.0),
+        "hidden_sizes": (128, 128),
+        "activation": "relu",
         "scale_observations": True,
         "step_seen_by": "critic",
     },
     "dqn": {
-        "learning_rate": 1e-3,
-        "target_update_steps": 500,
+        "learning_rate": (2e-3, 1e-4),
+        "hidden_sizes": (128, 128),
+        "minibatch_size": 128,
+        "target_update_steps": 200,
+        "exploration_fraction": 0.5,
         "scale_observations": True,
         "step_seen_by": "all",
     },
@@ -194,8 +187,14 @@ class TrainConfig(Config):
         return seeds
 
     @model_validator(mode="after")
-    def _overrides_fit(self) -> Self:
-        self.hyperparameters()
+    def _hyperparameters_fit(self) -> Self:
+        settings = self.hyperparameters()
+        envs = settings.num_envs * max(1, self.num_env_runners)
+        if settings.steps_per_update % envs:
+            raise ValueError(
+                f"steps_per_update is {settings.steps_per_update} but must be a multiple of all "
+                f"parallel envs ({envs}); change it, num_envs or num_env_runners"
+            )
         return self
 
     def hyperparameters(self) -> Hyperparameters:

@@ -145,7 +145,7 @@ class Switching(Algorithm):
             self._tell_runners()
         return restored
 
-    def get_state(self, *args: object, **kwargs: object) -> dict[str, Any]:
+    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - RLlib's
         """Return the algorithm's state and the source's."""
         return {**super().get_state(*args, **kwargs), "algorithm1": self.source.get_state()}
 

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.utils.metrics import (
@@ -35,7 +34,7 @@ from envs.ppl_source import PPLSource
 from raysplit.errors import UserError
 from tuning.algorithms import algorithm_config
 from tuning.checkpoint import restore_checkpoint, save_checkpoint
-from tuning.local import SharedSource, quiet_rllib
+from tuning.local import SharedSource, one_thread, quiet_rllib
 from tuning.module import SplitModule
 from tuning.policy import Policy, PolicyDescription
 from tuning.settings import TrainConfig
@@ -120,8 +119,7 @@ def train(
     inputs = inputs_sha256(params, config, seed)
     if (out / "agent.json").exists():
         return load_agent(out, inputs)
-    torch.set_num_threads(1)  # networks this small only lose by sharing their work
-    with quiet_rllib(config.num_env_runners):
+    with quiet_rllib(config.num_env_runners), one_thread():
         run = _Run(_build(params, source, config, seed), config, out, inputs)
         try:
             run.resume()
@@ -225,12 +223,8 @@ class _Run:
 
     def finish_training(self, on_progress: Callable[[Progress], None]) -> None:
         """Train up to the configured number of steps, with a checkpoint every now and then."""
-        saved_at, begin, before, begin_steps = (
-            self.steps,
-            time.perf_counter(),
-            self.seconds,
-            self.steps,
-        )
+        saved_at = begun_at = self.steps
+        before, begin = self.seconds, time.perf_counter()
         while self.steps < self.config.total_steps:
             result = self.algorithm.train()
             elapsed = time.perf_counter() - begin

@@ -29,9 +29,9 @@ class CorpusConfig(Config):
     path: Path | None = None
     split: Literal["train", "validation", "test"] = "test"
     revision: str = "b08601e04326c79dfdd32d625aee71d232d685c3"
-    min_words: int = Field(5, ge=1)
-    max_words: int = Field(60, ge=1)
-    max_sentences: int | None = Field(None, ge=2)
+    min_words: int = Field(default=5, ge=1)
+    max_words: int = Field(default=60, ge=1)
+    max_sentences: int | None = Field(default=None, ge=2)
     seed: int = 0
 
     @model_validator(mode="after")

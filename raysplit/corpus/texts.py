@@ -1,5 +1,9 @@
 """Read a corpus: paragraphs from its source, cut into sentences."""
 
+# datasets is typed in part only:
+# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import random

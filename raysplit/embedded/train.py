@@ -8,6 +8,10 @@ given in minutes, so the same script serves a laptop and a GPU. Writes a checkpo
 character.
 """
 
+# transformers types its models and tokenizers in part only:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false
+
 from __future__ import annotations
 
 import argparse

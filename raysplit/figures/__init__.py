@@ -14,7 +14,7 @@ from raysplit.figures.learning import (
 from raysplit.figures.parity import surrogate_parity
 from raysplit.figures.perplexity import PPLCurve, PPLPanel, ppl_against_split_point
 from raysplit.figures.saving import save
-from raysplit.figures.style import Band
+from raysplit.figures.style import Band, coordinate_label
 from raysplit.figures.trend import Trend, split_point_trend, trend
 from raysplit.figures.weight import CostWeightSweep, cost_weight_sweep
 
@@ -31,6 +31,7 @@ __all__ = [
     "Trend",
     "answer_line",
     "answer_plane",
+    "coordinate_label",
     "cost_weight_sweep",
     "hyperparameter_panels",
     "learning_curves",

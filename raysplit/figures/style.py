@@ -32,6 +32,7 @@ _Result = TypeVar("_Result")
 FloatArray = NDArray[np.float64]
 
 WIDTH = 6.4  # inches; with 11-point type still legible at half of it
+_LINE_WIDTH, _LETTER_WIDTH = 0.65, 0.085  # inches, of an entry of a legend
 INK, MUTED, GRID = "#1f2933", "#6b7785", "#e3e7ec"
 
 _COLOURS = {
@@ -213,9 +214,15 @@ def draw_band(axes: Axes, band: Band, colour: str, line_style: str, label: str) 
 
 
 def label_below(figure: Figure, axes: Sequence[Axes], columns: int) -> None:
-    """Put one legend for all panels below the figure, where it hides nothing."""
+    """Put one legend for all panels below the figure, in as many columns as fit its width."""
     entries: dict[str, Artist] = {}
     for panel in axes:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
-    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)
+    widest = _LINE_WIDTH + _LETTER_WIDTH * max(map(len, entries), default=0)
+    figure.legend(
+        list(entries.values()),
+        list(entries),
+        loc="outside lower center",
+        ncols=max(1, min(columns, int(WIDTH / widest))),
+    )

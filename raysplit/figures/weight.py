@@ -36,7 +36,7 @@ class CostWeightSweep:
     Attributes:
         weights_W: The values of lambda, ascending.
         chosen: Index of the experiment's own lambda.
-        states: One label a link state, mild to harsh.
+        states: One label a link state, mild to harsh; parts after ", " go on a new line.
         optimum_SW: The best split point.
         split_points: Smallest and largest split point of the problem.
         best_fixed_share_W: Share of the gap random -> optimum that the best fixed split point
@@ -54,11 +54,13 @@ class CostWeightSweep:
 @styled
 def cost_weight_sweep(sweep: CostWeightSweep) -> Figure:
     """Draw the best fixed policy's share of the gap above a table of the best split points."""
-    table_height = 0.4 + 0.26 * len(sweep.states)
+    labels = [state.replace(", ", "\n") for state in sweep.states]
+    lines = 1 + max(label.count("\n") for label in labels)
+    table_height = 0.4 + (0.08 + 0.18 * lines) * len(labels)
     figure = new_figure(2.2 + table_height)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1.3, table_height])
     _shares(above, sweep)
-    _table(below, sweep)
+    _table(below, sweep, labels)
     return figure
 
 
@@ -69,10 +71,10 @@ def _shares(axes: Axes, sweep: CostWeightSweep) -> None:
     axes.set_ylim(min(0.0, float(sweep.best_fixed_share_W.min()) * 1.2), 1.15)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(visible=False, axis="x")
-    axes.set_title("Share of the gap that the best fixed split point closes")
+    axes.set_title("Gap closed by the best fixed split point")
 
 
-def _table(axes: Axes, sweep: CostWeightSweep) -> None:
+def _table(axes: Axes, sweep: CostWeightSweep, labels: list[str]) -> None:
     colour_map, norm = split_point_colours(*sweep.split_points)
     axes.imshow(sweep.optimum_SW, cmap=colour_map, norm=norm, aspect="auto")
     first, last = sweep.split_points
@@ -107,6 +109,6 @@ def _table(axes: Axes, sweep: CostWeightSweep) -> None:
         axes.axhline(row - 0.5, color="white", linewidth=1)
     axes.tick_params(length=0)
     axes.set_xticks(range(len(sweep.weights_W)), [f"{w:g}" for w in sweep.weights_W])
-    axes.set_yticks(range(len(sweep.states)), list(sweep.states))
-    axes.set_xlabel("λ, weight of the UE's share of the computation (outlined: this experiment)")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_xlabel("λ, weight of the UE's cost (outlined: this experiment)")
     axes.set_title("Best split point p (layers on UE)")

@@ -1,5 +1,9 @@
 """Which settings are measured: a scrambled Sobol sequence, a grid, or a list from a file."""
 
+# pandas and scipy ship no complete types:
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import itertools
@@ -34,11 +38,11 @@ class PlanConfig(Config):
     """
 
     kind: Literal["sobol", "grid", "list"] = "sobol"
-    settings: int = Field(9718, ge=1)
-    grid_points: int = Field(11, ge=2)
+    settings: int = Field(default=9718, ge=1)
+    grid_points: int = Field(default=11, ge=2)
     path: Path | None = None
     paired: bool = True
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -1,5 +1,8 @@
 """From configuration to a job: open the checkpoint, tokenise the corpus, fill in the card."""
 
+# transformers types its tokenizers in part only:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 import hashlib
@@ -44,6 +47,11 @@ def prepare_job(
             f"1-{checkpoint.layers}"
         )
     tokenizer = _load_tokenizer(checkpoint)
+    if link.exempt_bos and tokenizer.bos_token_id is None:
+        raise UserError(
+            f"{model.name}'s tokenizer has no BOS token, so the edge cannot compute the first "
+            "position itself: set link.exempt_bos to false"
+        )
     tokens = tokenise(tokenizer, corpus, protocol)
     card = protocol_card(
         checkpoint=checkpoint,

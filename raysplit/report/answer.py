@@ -6,8 +6,7 @@ import itertools
 
 import numpy as np
 
-from raysplit.figures import AnswerLine, AnswerPlane
-from raysplit.figures.style import coordinate_label
+from raysplit.figures import AnswerLine, AnswerPlane, coordinate_label
 
 
 def sentence(answer: AnswerLine | AnswerPlane) -> str:
@@ -53,10 +52,11 @@ def _over_a_plane(answer: AnswerPlane) -> str:
     if len(split_points) == 1:
         return f"Keep {_layers(int(split_points[0]))} on the phone, whatever the link."
     usual = int(counts.argmax())
+    percent = 100 * counts[usual] / counts.sum()
     return (
         f"Between {split_points[0]} and {split_points[-1]} layers belong on the phone, depending "
         f"on the link: {len(split_points)} different split points are best somewhere, "
-        f"and p = {split_points[usual]} in {100 * counts[usual] / counts.sum():.0f} % of the states."
+        f"and p = {split_points[usual]} in {percent:.0f} % of the states."
     )
 
 

@@ -84,7 +84,8 @@ def _best(policies: list[PolicyResult]) -> PolicyResult | None:
 def _number(value: float, digits: int = 3, *, signed: bool = False) -> str:
     if not math.isfinite(value):
         return "–"  # noqa: RUF001 (a dash on purpose)
-    text = f"{value:{'+' if signed else ''}.{digits}f}"
+    rounded = round(value, digits) + 0.0  # no negative zero
+    text = f"{rounded:{'+' if signed else ''}.{digits}f}"
     return text.replace("-", "−")  # noqa: RUF001 (the minus sign of typography)
 
 

@@ -1,12 +1,17 @@
 """Ray actors: thin shells round `UEShard` and `EdgeShard`."""
 
+# Ray's actors and references have no complete types:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+# pyright: reportUnknownLambdaType=false, reportMissingTypeArgument=false
+
 from __future__ import annotations
 
 import os
 import socket
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import ray
@@ -28,11 +33,28 @@ Payload = list[NDArray[np.generic]]
 """A block's hidden states as NumPy arrays: Ray shares those between processes without a copy."""
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all actors of a job read from the object store.
+
+    References inside a record, because an actor that restarts must find its arguments: Ray keeps
+    what its owner still refers to, but not what it put aside for a constructor's arguments.
+    """
+
+    job: ray.ObjectRef
+    directory: ray.ObjectRef | None = None
+
+    def load(self) -> tuple[Job, dict[Key, ray.ObjectRef]]:
+        """Fetch the job and where each (block, split point) lies."""
+        return ray.get(self.job), ray.get(self.directory) if self.directory else {}
+
+
 @ray.remote
 class UEActor:
     """A `UEShard` in its own process."""
 
-    def __init__(self, job: Job, gpus: float, threads: int) -> None:
+    def __init__(self, shared: Shared, gpus: float, threads: int) -> None:
+        job = shared.load()[0]
         self._shard = UEShard(job.ue_part(shard_devices(gpus)[:1], threads), job.corpus, job.link)
 
     def prefix(self, block: int, split_points: Sequence[int]) -> list[Payload | list[SignalSums]]:
@@ -47,17 +69,16 @@ class EdgeActor:
 
     def __init__(
         self,
-        job: Job,
-        directory: dict[Key, ray.ObjectRef],
+        shared: Shared,
         gpus: float,
         threads: int,
         device_cache_bytes: float,
     ) -> None:
+        job, self._directory = shared.load()
         devices = shard_devices(gpus)
         self._shard = EdgeShard(
             job.edge_part(devices, threads), job.corpus, job.link, job.target_stderr
         )
-        self._directory = directory
         self._dtype = getattr(torch, job.model.dtype)
         self._cache = DeviceCache(torch.device(devices[0]), device_cache_bytes, self._fetch)
         self._name = f"{socket.gethostname()}:{os.getpid()}"

@@ -1,7 +1,14 @@
 """Backend `ray`: any number of UE and edge actors, on this machine or on a cluster."""
 
+# Ray's actors and references have no complete types:
+# pyright: reportFunctionMemberAccess=false, reportArgumentType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+# pyright: reportUnknownLambdaType=false, reportMissingTypeArgument=false
+
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -12,7 +19,7 @@ import ray
 from raysplit.errors import UserError
 from raysplit.ledger import Row
 from raysplit.measure.setting import Setting
-from raysplit.shards.actors import EdgeActor, UEActor
+from raysplit.shards.actors import EdgeActor, Shared, UEActor
 from raysplit.shards.config import BackendConfig
 from raysplit.shards.hidden import Key
 from raysplit.shards.job import Job
@@ -35,7 +42,7 @@ class RayBackend:
         self._job = job
         self._config = config
         edges = self._edge_count()
-        job_ref = ray.put(job)
+        self._shared = Shared(ray.put(job))
         self._ues = [
             UEActor.options(
                 # UE shards work at the start only, so they ask for no core of their own.
@@ -43,11 +50,13 @@ class RayBackend:
                 num_gpus=config.gpus_per_ue,
                 max_restarts=-1,
                 max_task_retries=-1,
-            ).remote(job_ref, config.gpus_per_ue, config.cpus_per_shard)
+            ).remote(self._shared, config.gpus_per_ue, config.cpus_per_shard)
             for _ in range(config.ue_shards)
         ]
         directory, self._sums = self._start_prefix()
-        self._edges = [self._edge_actor(job_ref, directory) for _ in range(edges)]
+        self._refs = list(directory.values())  # this process owns them; without it they are gone
+        self._shared = Shared(self._shared.job, ray.put(directory))
+        self._edges = [self._edge_actor() for _ in range(edges)]
         self._settings = Scheduler(self._edges, self._start_setting, config.attempts)
         self._reference: ray.ObjectRef | None = None
 
@@ -85,13 +94,12 @@ class RayBackend:
     def _start_setting(self, actor: Any, setting: Setting) -> ray.ObjectRef:  # noqa: ANN401
         return actor.measure.remote(setting, self._reference)
 
-    def _edge_actor(self, job_ref: ray.ObjectRef, directory: dict[Key, ray.ObjectRef]) -> Any:  # noqa: ANN401 - Ray's handles are untyped
+    def _edge_actor(self) -> Any:  # noqa: ANN401 - Ray's handles are untyped
         config = self._config
         return EdgeActor.options(
             num_cpus=config.cpus_per_shard, num_gpus=config.gpus_per_edge, max_restarts=-1
         ).remote(
-            job_ref,
-            directory,
+            self._shared,
             config.gpus_per_edge,
             config.cpus_per_shard,
             config.device_cache_gb * _GB,
@@ -136,13 +144,15 @@ def start_ray(config: BackendConfig) -> bool:
     if ray.is_initialized():
         return False
     object_store = config.host_cache_gb if config.address is None else None
+    # Ray says on every start that it made itself a token; that is as it should be.
+    logging.getLogger("ray").setLevel(logging.ERROR)
     ray.init(
         address=config.address or "local",
         include_dashboard=False if config.address is None else None,
         object_store_memory=int(object_store * _GB) if object_store else None,
         num_cpus=os.cpu_count() if config.address is None else None,
         log_to_driver=False,
-        logging_level="warning",
+        logging_level=logging.ERROR,
     )
     return True
 

@@ -13,9 +13,10 @@ class ModelConfig(Config):
     """The language model.
 
     Attributes:
-        name: A name of `raysplit.zoo` ("embedded", "llama2-7b", ...), a Hugging Face id or a
-        folder. revision: Commit of a Hugging Face id; None takes the zoo's. dtype: Number format of
-        weights and hidden states. attention: transformers' attention; `auto` is sdpa where the architecture has it.
+        name: A name of `raysplit.zoo` ("embedded", "llama2-7b", ...), a Hugging Face id, a folder.
+        revision: Commit of a Hugging Face id; None takes the zoo's.
+        dtype: Number format of weights and hidden states.
+        attention: transformers' attention; `auto` is sdpa where the architecture has it.
     """
 
     name: str = "embedded"
@@ -43,14 +44,14 @@ class BackendConfig(Config):
 
     kind: Literal["ray", "inprocess"] = "ray"
     address: str | None = None
-    ue_shards: int = Field(1, ge=1)
-    edge_shards: int | None = Field(None, ge=1)
-    gpus_per_ue: float = Field(0.0, ge=0.0)
-    gpus_per_edge: float = Field(0.0, ge=0.0)
-    cpus_per_shard: int = Field(1, ge=1)
-    device_cache_gb: float = Field(8.0, ge=0.0)
-    host_cache_gb: float | None = Field(None, gt=0.0)
-    attempts: int = Field(3, ge=1)
+    ue_shards: int = Field(default=1, ge=1)
+    edge_shards: int | None = Field(default=None, ge=1)
+    gpus_per_ue: float = Field(default=0.0, ge=0.0)
+    gpus_per_edge: float = Field(default=0.0, ge=0.0)
+    cpus_per_shard: int = Field(default=1, ge=1)
+    device_cache_gb: float = Field(default=8.0, ge=0.0)
+    host_cache_gb: float | None = Field(default=None, gt=0.0)
+    attempts: int = Field(default=3, ge=1)
 
 
 class MeasuringConfig(Config):
@@ -62,5 +63,5 @@ class MeasuringConfig(Config):
         ledger: A ledger shared with other experiments; None keeps one in the run folder.
     """
 
-    target_stderr: float = Field(0.01, ge=0.0)
+    target_stderr: float = Field(default=0.01, ge=0.0)
     ledger: str | None = None

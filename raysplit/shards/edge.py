@@ -3,6 +3,9 @@
 Shape suffixes: B sequences of a pass, T positions, D hidden size.
 """
 
+# torch and safetensors type their NumPy bridges in part only:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 import time
@@ -19,22 +22,71 @@ from raysplit.ledger import Row
 from raysplit.link.channel import batch_generator, transmit
 from raysplit.link.config import LinkConfig
 from raysplit.measure.setting import Setting
-from raysplit.perplexity.estimate import InvalidNLLError, estimate, should_stop
+from raysplit.perplexity.estimate import (
+    CleanCorpus,
+    Estimate,
+    InvalidNLLError,
+    estimate,
+    should_stop,
+)
 from raysplit.perplexity.nll import nll_sums
 from raysplit.shards.model import ModelPart, load_part
+from raysplit.shards.passes import tuned_tokens_per_pass
 from raysplit.shards.reference import CleanReference
+
+_FIRST_BLOCKS = 3
 
 HiddenOf = Callable[[int], Sequence[Tensor]]
 """Block number -> its batches' clean hidden states at one split point, each (B, T, D)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Piece:
     """Rows of one batch, on their way through the suffix."""
 
     batch: Batch
     rows: NDArray[np.int64]  # which rows of the batch
     hidden_BTD: Tensor
+
+    @property
+    def tokens(self) -> int:
+        return self.hidden_BTD.shape[0] * self.hidden_BTD.shape[1]
+
+    def halves(self) -> tuple[_Piece, _Piece]:
+        middle = len(self.rows) // 2
+        return (
+            _Piece(self.batch, self.rows[:middle], self.hidden_BTD[:middle]),
+            _Piece(self.batch, self.rows[middle:], self.hidden_BTD[middle:]),
+        )
+
+
+class _Sample:
+    """The sequences drawn so far, and the pieces of this round that still have to be run."""
+
+    def __init__(self) -> None:
+        self.recomputed = 0
+        self._nll: list[NDArray[np.float64]] = []
+        self._indices: list[NDArray[np.int64]] = []
+        self._waiting: list[tuple[_Piece, NDArray[np.float64]]] = []
+
+    def add(self, clean_nll_B: NDArray[np.float64], piece: _Piece) -> None:
+        """Take a batch with its clean NLL and those of its rows that the link touched."""
+        self._nll.append(clean_nll_B)
+        self._indices.append(piece.batch.sequence_indices_B)
+        if len(piece.rows):
+            self._waiting.append((piece, clean_nll_B))
+            self.recomputed += len(piece.rows)
+
+    def finish(self, run: Callable[[list[_Piece]], list[NDArray[np.float64]]]) -> None:
+        """Replace the touched rows' NLL by what the suffix gives."""
+        results = run([piece for piece, _ in self._waiting])
+        for (piece, nll_B), nll in zip(self._waiting, results, strict=True):
+            nll_B[piece.rows] = nll
+        self._waiting.clear()
+
+    def estimate(self, corpus: CleanCorpus) -> Estimate:
+        """Estimate log PPL from what was drawn."""
+        return estimate(np.concatenate(self._nll), np.concatenate(self._indices), corpus)
 
 
 class EdgeShard:
@@ -48,8 +100,10 @@ class EdgeShard:
         self._link = link
         self._target_stderr = target_stderr
         self._chain = load_part(part)
-        self._depth = part.stop
-        self.tokens_per_pass = 0  # 0: every batch on its own
+        # On a CPU every batch runs on its own: larger ones only leave its caches.
+        on_cpu = self._chain.device.type == "cpu"
+        self.tokens_per_pass = 0 if on_cpu else tuned_tokens_per_pass(self._chain, part.start)
+        self._note: str | None = None
 
     @torch.inference_mode()
     def clean_nll(
@@ -68,27 +122,17 @@ class EdgeShard:
 
     @torch.inference_mode()
     def measure(self, setting: Setting, hidden_of: HiddenOf, reference: CleanReference) -> Row:
-        """Measure one setting to the target standard error, block by block.
+        """Measure one setting to the target standard error, a round of blocks at a time.
 
         A NaN or inf makes the row `invalid`, with its reason; it is never averaged.
         """
         start = time.perf_counter()
-        noisy: list[NDArray[np.float64]] = []
-        indices: list[NDArray[np.int64]] = []
-        recomputed = 0
-        for block in range(len(self._corpus.blocks)):
-            for batch, nll_B, touched in self._noisy_block(
-                setting, block, hidden_of(block), reference
-            ):
-                noisy.append(nll_B)
-                indices.append(batch.sequence_indices_B)
-                recomputed += touched
-            try:
-                result = estimate(np.concatenate(noisy), np.concatenate(indices), reference.corpus)
-            except InvalidNLLError as error:
-                return Row(setting=setting, status="invalid", reason=str(error))
-            if should_stop(result, self._target_stderr):
-                break
+        self._note = None
+        sample = _Sample()
+        try:
+            result = self._grow(sample, setting, hidden_of, reference)
+        except InvalidNLLError as error:
+            return Row(setting=setting, status="invalid", reason=str(error))
         return Row(
             setting=setting,
             status="done",
@@ -96,30 +140,48 @@ class EdgeShard:
             stderr=result.stderr,
             sequences=result.sequences,
             tokens=result.tokens,
-            recomputed=recomputed,
+            recomputed=sample.recomputed,
             seconds=time.perf_counter() - start,
+            reason=self._note,
         )
 
-    def _noisy_block(
-        self, setting: Setting, block: int, hidden: Sequence[Tensor], reference: CleanReference
-    ) -> Iterable[tuple[Batch, NDArray[np.float64], int]]:
-        """Yield each batch with its NLL under the link and the number of rows recomputed.
+    def _grow(
+        self, sample: _Sample, setting: Setting, hidden_of: HiddenOf, reference: CleanReference
+    ) -> Estimate:
+        blocks = len(self._corpus.blocks)
+        done = 0
+        while True:
+            # An estimate from fewer than `_FIRST_BLOCKS` never suffices, so it is not made.
+            size = max(self._blocks_per_round, 0 if done else _FIRST_BLOCKS)
+            for block in range(done, min(done + size, blocks)):
+                self._send_block(sample, setting, block, hidden_of(block), reference)
+            sample.finish(lambda pieces: self._suffix(pieces, setting.split_point))
+            done = min(done + size, blocks)
+            result = sample.estimate(reference.corpus)
+            if done == blocks or should_stop(result, self._target_stderr):
+                return result
+
+    @property
+    def _blocks_per_round(self) -> int:
+        """Blocks that together fill the device."""
+        block_tokens = sum(batch.inputs_BT.size for batch in self._corpus.blocks[0])
+        return max(1, self.tokens_per_pass // block_tokens)
+
+    def _send_block(
+        self,
+        sample: _Sample,
+        setting: Setting,
+        block: int,
+        hidden: Sequence[Tensor],
+        reference: CleanReference,
+    ) -> None:
+        """Send a block's batches across the link.
 
         A sequence that the link left untouched keeps its clean NLL without any work.
         """
-        batches = self._corpus.blocks[block]
-        pieces = [
-            self._send(setting, b, h, reference) for b, h in zip(batches, hidden, strict=True)
-        ]
-        work = [piece for piece in pieces if len(piece.rows)]
-        results = dict(
-            zip((p.batch.index for p in work), self._suffix(work, setting.split_point), strict=True)
-        )
-        for piece in pieces:
-            nll_B = reference.corpus.nll_N[piece.batch.sequence_indices_B]
-            if len(piece.rows):
-                nll_B[piece.rows] = results[piece.batch.index]
-            yield piece.batch, nll_B, len(piece.rows)
+        for batch, state in zip(self._corpus.blocks[block], hidden, strict=True):
+            clean_nll_B = reference.corpus.nll_N[batch.sequence_indices_B]
+            sample.add(clean_nll_B, self._send(setting, batch, state, reference))
 
     def _send(
         self, setting: Setting, batch: Batch, hidden_BTD: Tensor, reference: CleanReference
@@ -141,20 +203,36 @@ class EdgeShard:
 
     def _suffix(self, pieces: Sequence[_Piece], split_point: int) -> list[NDArray[np.float64]]:
         """Run the layers from the split point and return each piece's NLL sums."""
-        return [nll for group in self._passes(pieces) for nll in self._one_pass(group, split_point)]
+        return [nll for group in self._passes(pieces) for nll in self._pass(group, split_point)]
 
     def _passes(self, pieces: Sequence[_Piece]) -> Iterable[list[_Piece]]:
+        """Group pieces that run as one batch: up to `tokens_per_pass` tokens."""
         group: list[_Piece] = []
-        tokens = 0
         for piece in pieces:
-            size = piece.hidden_BTD.shape[0] * piece.hidden_BTD.shape[1]
-            if group and tokens + size > self.tokens_per_pass:
+            if group and sum(p.tokens for p in group) + piece.tokens > self.tokens_per_pass:
                 yield group
-                group, tokens = [], 0
+                group = []
             group.append(piece)
-            tokens += size
         if group:
             yield group
+
+    def _pass(self, group: list[_Piece], split_point: int) -> list[NDArray[np.float64]]:
+        """Run one group; where the memory does not suffice, in halves from then on."""
+        try:
+            return self._one_pass(group, split_point)
+        except torch.OutOfMemoryError:
+            rows = sum(len(piece.rows) for piece in group)
+            if rows == 1:
+                raise
+        self.tokens_per_pass //= 2
+        self._note = f"out of memory with {rows} sequences: run in halves"
+        if len(group) > 1:
+            middle = len(group) // 2
+            return self._pass(group[:middle], split_point) + self._pass(group[middle:], split_point)
+        first, second = group[0].halves()
+        return [
+            np.concatenate(self._pass([first], split_point) + self._pass([second], split_point))
+        ]
 
     def _one_pass(self, group: Sequence[_Piece], split_point: int) -> list[NDArray[np.float64]]:
         longest = max(piece.hidden_BTD.shape[1] for piece in group)

@@ -1,5 +1,8 @@
 """Clean hidden states, kept where they are nearest: device memory, then main memory, then disk."""
 
+# torch and safetensors type their NumPy bridges in part only:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 import shutil

@@ -78,6 +78,11 @@ class SpanChain:
         return self.spans[0].device
 
     @property
+    def hidden_size(self) -> int:
+        """Width D of the hidden states."""
+        return int(self.spans[0].config.hidden_size)
+
+    @property
     def dtype(self) -> torch.dtype:
         """Number format of the hidden states."""
         return self.spans[0].dtype

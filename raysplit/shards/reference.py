@@ -3,6 +3,9 @@
 Shape suffixes: N sequences, P split points (index 0 is the first), D hidden size.
 """
 
+# torch and safetensors type their NumPy bridges in part only:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

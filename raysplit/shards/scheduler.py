@@ -7,6 +7,11 @@ is charged with an attempt; the others go back without a charge. A unit that use
 given up with the reason.
 """
 
+# Ray's actors and references have no complete types:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+# pyright: reportUnknownLambdaType=false, reportMissingTypeArgument=false
+
 from __future__ import annotations
 
 from collections import deque

@@ -18,7 +18,6 @@ from raysplit.errors import UserError
 from raysplit.link.state import LinkState
 from raysplit.measure.service import as_table
 from raysplit.measure.setting import Setting
-from raysplit.measure.table import Measurements
 from raysplit.progress import console
 from raysplit.run_folder import RunFolder, write_atomically
 from raysplit.stages.measuring import measured_problem, measuring_service
@@ -128,7 +127,7 @@ def _scores(oracle: Oracle, policies: Sequence[Policy]) -> dict[str, Any]:
 def _measured_interval(oracles: Oracles, policies: Sequence[Policy]) -> list[float]:
     """Return the 95 % interval of the return: redraws the seeds and the measurements' errors."""
     rng = np.random.default_rng(0)
-    returns = []
+    returns: list[float] = []
     for _ in range(_DRAWS):
         oracle = measured_oracle(oracles.params, oracles.table, rng)
         by_seed = np.array([oracle.policy_return(policy) for policy in policies])

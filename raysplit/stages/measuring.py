@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from raysplit.run_folder import RunFolder
 
 
 @contextmanager
-def measuring_service(folder: RunFolder) -> Iterator[MeasuringService]:
+def measuring_service(folder: RunFolder) -> Generator[MeasuringService]:
     """Open the run's measuring service; Ray starts only if something has to be measured."""
     experiment = folder.experiment
     problem = experiment.problem

@@ -1,5 +1,9 @@
 """Stage 5: write the report and its figures."""
 
+# JSON values and NumPy's curve arithmetic have no precise types:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import dataclasses
@@ -90,7 +94,9 @@ def _answer(oracles: Oracles) -> AnswerLine | AnswerPlane:
     states_GK = measured.link_states_GK
     optimum_G = measured.optimal_static_split_points()
     settled = {
-        name: np.concatenate([settled_split_points(params, p, states_GK) for p in by_seed.values()], 1)
+        name: np.concatenate(
+            [settled_split_points(params, p, states_GK) for p in by_seed.values()], 1
+        )
         for name, by_seed in oracles.agents.items()
     }
     ends = (params.min_split_point, params.max_split_point)
@@ -140,9 +146,7 @@ def _fixed_objective(oracle: Oracle) -> np.ndarray:
 
 
 def _spread(x: np.ndarray, chosen_GC: np.ndarray) -> Band:
-    return Band(
-        x=x, centre=np.median(chosen_GC, 1), low=chosen_GC.min(1), high=chosen_GC.max(1)
-    )
+    return Band(x=x, centre=np.median(chosen_GC, 1), low=chosen_GC.min(1), high=chosen_GC.max(1))
 
 
 def _shown_states(states_GK: np.ndarray) -> np.ndarray:
@@ -156,9 +160,10 @@ def _label(names: tuple[str, ...], state_K: np.ndarray) -> str:
 
 def _perplexity(oracles: Oracles) -> PPLPanel:
     table = oracles.table
-    curves = []
+    curves: list[PPLCurve] = []
     for state_K in oracles.measured.link_states_GK[_shown_states(oracles.measured.link_states_GK)]:
-        part = table.select(np.isclose(table.link_states_NK, state_K).all(axis=1))
+        here_N = np.asarray(np.isclose(table.link_states_NK, state_K).all(axis=1))
+        part = table.select(here_N)
         order = np.argsort(part.split_points_N)
         log_ppl, half = part.log_ppl_N[order], _Z95 * part.stderr_N[order]
         band = Band(
@@ -169,7 +174,9 @@ def _perplexity(oracles: Oracles) -> PPLPanel:
         )
         curves.append(PPLCurve(label=_label(table.link_names, state_K), band=band))
     return PPLPanel(
-        title="PPL against the split point", curves=curves, clean_ppl=float(np.exp(table.clean_log_ppl))
+        title="PPL against the split point",
+        curves=curves,
+        clean_ppl=float(np.exp(table.clean_log_ppl)),
     )
 
 
@@ -221,7 +228,9 @@ def _learning(folder: RunFolder, oracles: Oracles) -> LearningPanel:
     for name, config in folder.experiment.agents.items():
         agents = [load_agent(agent_folder(folder, name, seed)) for seed in config.seeds]
         runs = [
-            np.array([(p.step, p.episode_return) for p in agent.curve if p.episode_return is not None])
+            np.array(
+                [(p.step, p.episode_return) for p in agent.curve if p.episode_return is not None]
+            )
             for agent in agents
         ]
         last = min(run[-1, 0] for run in runs)

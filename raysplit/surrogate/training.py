@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,7 +110,7 @@ def train_members(
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def _one_thread() -> Generator[None]:
     # Such small products gain nothing from a second thread, and on a busy machine waiting for it
     # costs thirty times the work.
     before = torch.get_num_threads()

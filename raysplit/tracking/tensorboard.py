@@ -24,7 +24,7 @@ class TensorBoardTracker(Tracker):
     """Writes event files into a folder; a resumed run adds a file to it."""
 
     def __init__(self, folder: Path) -> None:
-        # The suffix keeps two sessions within a second from writing the same file.
+        # The suffix keeps a resumed run from writing the file of the same second.
         self._writer = SummaryWriter(
             logdir=str(folder), flush_secs=_FLUSH_SECONDS, filename_suffix=f".{uuid.uuid4().hex}"
         )
