@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 import typing
 from importlib import resources
 from pathlib import Path
@@ -150,19 +149,19 @@ def _explain(error: ValidationError, source: str) -> str:
 
 
 def _known_keys(section: tuple[int | str, ...]) -> list[str]:
-    model: Any = Experiment
+    """The keys of a section, such as ("agents", "ppo"), whose second part names one of many."""
+    annotation: Any = Experiment
     for part in section:
-        model = _model_in(model.model_fields[str(part)].annotation) if _is_model(model) else model
-    if not _is_model(model):
+        if _is_model(annotation):
+            annotation = annotation.model_fields[str(part)].annotation
+        elif typing.get_origin(annotation) is dict:
+            annotation = typing.get_args(annotation)[1]
+    if not _is_model(annotation):
         return []
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _model_in(annotation: Any) -> Any:  # noqa: ANN401 - any type expression
-    if typing.get_origin(annotation) in (dict, typing.Union, types.UnionType):
-        inner = [_model_in(argument) for argument in typing.get_args(annotation)]
-        return next((model for model in inner if _is_model(model)), annotation)
-    return annotation
+    return [
+        str(field.validation_alias or field.alias or name)
+        for name, field in annotation.model_fields.items()
+    ]
 
 
 def _is_model(annotation: Any) -> bool:  # noqa: ANN401 - any type expression

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tuning.lean_learner import Batch, LeanPPOLearner
 from tuning.optimizers import OwnOptimizer
-from tuning.rollout import Floats
+from tuning.rollout import Floats, standardised
 
 
 class A2CConfig(PPOConfig):
@@ -46,7 +46,9 @@ class LeanA2CLearner(LeanPPOLearner):
     """The lean learner with A2C's loss."""
 
     def prepare_advantages(self, advantages_B: Floats) -> Floats:
-        """Return the advantages as they are."""
+        """Return the advantages, standardised or as they are."""
+        if self.config.learner_config_dict["standardise_advantages"]:
+            return standardised(advantages_B)
         return advantages_B
 
     def policy_weights(self, log_probs_B: Tensor, batch: Batch) -> Tensor:
@@ -70,7 +72,11 @@ class StockA2CLearner(OwnOptimizer, PPOTorchLearner):
         logits_BA = fwd_out[Columns.ACTION_DIST_INPUTS][mask]
         policy = module.get_train_action_dist_cls().from_logits(logits_BA)
         errors_B = (batch[Postprocessing.VALUE_TARGETS] - module.compute_values(batch))[mask]
-        policy_loss = -(policy.logp(batch[Columns.ACTIONS][mask]) * errors_B.detach()).mean()
+        advantages_B = errors_B.detach()
+        if config.learner_config_dict["standardise_advantages"]:
+            spread = advantages_B.std(correction=0).clamp(min=1e-8)
+            advantages_B = (advantages_B - advantages_B.mean()) / spread
+        policy_loss = -(policy.logp(batch[Columns.ACTIONS][mask]) * advantages_B).mean()
         value_loss = errors_B.square().mean()
         entropy = policy.entropy().mean()
         parts = {POLICY_LOSS_KEY: policy_loss, VF_LOSS_KEY: value_loss, ENTROPY_KEY: entropy}

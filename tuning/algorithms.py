@@ -134,13 +134,14 @@ def _ppo(settings: PPOHyperparameters, config: TrainConfig) -> AlgorithmConfig:
 
 def _a2c(settings: A2CHyperparameters, config: TrainConfig) -> AlgorithmConfig:
     learner = LeanA2CLearner if config.engine == "lean" else StockA2CLearner
-    optimizer = {
+    learner_settings = {
         "rmsprop_epsilon": settings.rmsprop_epsilon,
         "rmsprop_smoothing": settings.rmsprop_smoothing,
+        "standardise_advantages": settings.standardise_advantages,
     }
     return (
         A2CConfig()
-        .learners(learner_class=learner, learner_config_dict=optimizer)
+        .learners(learner_class=learner, learner_config_dict=learner_settings)
         .training(
             train_batch_size_per_learner=settings.steps_per_update,
             lambda_=settings.gae_lambda,

@@ -76,14 +76,16 @@ class PPOHyperparameters(Hyperparameters):
 
 
 class A2CHyperparameters(Hyperparameters):
-    """Advantage actor-critic: one full-batch step per update, RMSprop, advantages as they are.
+    """Advantage actor-critic: one full-batch step per update, with RMSprop.
 
-    The paper gives no numbers; the defaults are Stable-Baselines3's, on 20 parallel envs.
+    The paper gives no numbers; the defaults are Stable-Baselines3's (advantages as they are), on 20
+    parallel envs. Standardised advantages make the entropy bonus mean the same in every problem.
     """
 
     learning_rate: Rate = 7e-4
     gae_lambda: Fraction = 1.0
     steps_per_update: Count = 100
+    standardise_advantages: bool = False
     value_coefficient: NonNegative = 0.5
     entropy_coefficient: Coefficient = 0.0
     rmsprop_epsilon: Positive = 1e-5

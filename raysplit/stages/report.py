@@ -27,6 +27,7 @@ from raysplit.figures import (
     PPLCurve,
     PPLPanel,
     Score,
+    coordinate_label,
 )
 from raysplit.report import Fidelity, Performance, PolicyResult, ReportData, write_report
 from raysplit.run_folder import RunFolder, versions
@@ -155,7 +156,9 @@ def _shown_states(states_GK: np.ndarray) -> np.ndarray:
 
 
 def _label(names: tuple[str, ...], state_K: np.ndarray) -> str:
-    return ", ".join(f"{name} {value:g}" for name, value in zip(names, state_K, strict=True))
+    return ", ".join(
+        f"{coordinate_label(name)} = {value:g}" for name, value in zip(names, state_K, strict=True)
+    )
 
 
 def _perplexity(oracles: Oracles) -> PPLPanel:

@@ -1,0 +1,126 @@
+"""The command line as a user meets it: exit codes, messages, and what stays on disk."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+RUN = [sys.executable, "-m", "raysplit.cli"]
+# A whole run in seconds: few sentences, few settings, one short agent.
+SMALL = [
+    f"--set={value}"
+    for value in (
+        "corpus.max_sentences=130",
+        "plan.settings=40",
+        "problem.link.noise_std.grid_points=3",
+        "problem.max_split_point=4",
+        "measuring.target_stderr=0.05",
+        "surrogate.steps=150",
+        "agents.ppo.seeds=[0]",
+        "agents.ppo.total_steps=1200",
+        "backend.kind=inprocess",
+    )
+]
+
+
+def raysplit(*arguments, **options):
+    return subprocess.run(
+        [*RUN, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=300,
+        check=False,
+        **options,
+    )
+
+
+def test_help_names_the_commands_and_loads_nothing_heavy():
+    code = (
+        "import sys; from raysplit.cli import main\n"
+        "sys.argv = ['raysplit', '--help']\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'ray', 'transformers', 'matplotlib', 'pandas', 'numpy'} & set(sys.modules)\n"
+        "print('heavy:', sorted(heavy))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert "heavy: []" in done.stdout
+    for command in ("run", "measure", "fit", "train", "evaluate", "report", "doctor"):
+        assert command in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "dmo"], "did you mean 'demo'?"),
+        (["run", "demo", "--set", "problem.max_split_point=17"], "has 16 layers"),
+        (["run", "demo", "--set", "corpus.min_words=59", "--set", "corpus.max_words=59"], "holds"),
+        (["measure", "demo", "--set", "model.name=/no/such/folder"], "/no/such/folder"),
+        (["fit", "demo"], "run `raysplit measure` first"),
+        (["run", "demo", "--backend", "inproces"], "backend.kind"),
+    ],
+)
+def test_wrong_input_ends_with_one_message_and_code_2(tmp_path, arguments, message):
+    done = raysplit(*arguments, "--out", tmp_path / "run")
+    assert done.returncode == 2, done.stderr
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 3
+
+
+@pytest.mark.slow
+def test_a_small_run_gives_every_promised_file_and_is_recognised_as_done(tmp_path):
+    out = tmp_path / "run"
+    first = raysplit("run", "demo", "--out", out, *SMALL)
+    assert first.returncode == 0, first.stderr
+    for name in ("experiment.yaml", "measurements.sqlite", "measurements.parquet", "report.html"):
+        assert (out / name).is_file()
+    assert list((out / "figures").glob("*.pdf"))
+    assert (out / "surrogate").is_dir()
+
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert list(manifest) == ["measure", "fit", "train", "evaluate", "report"]
+    for stage, record in manifest.items():
+        assert record["stage"] == stage
+        assert {"inputs_sha256", "outputs", "versions", "started", "seconds"} <= record.keys()
+
+    evaluation = json.loads((out / "evaluation.json").read_text())
+    assert {"case", "link_states", "optimal_split_points", "best_fixed_share_of_gap"} <= evaluation[
+        "problem"
+    ].keys()
+    agent = evaluation["agents"]["ppo"]
+    low, high = agent["measured"]["return_ci95"]
+    assert low <= agent["measured"]["return"] <= high
+    assert agent["surrogate"]["regret"] >= -1e-9
+
+    before = (out / "report.html").stat().st_mtime_ns
+    again = raysplit("run", "demo", "--out", out, *SMALL)
+    assert again.returncode == 0
+    assert again.stderr.count("done before") == 5
+    assert (out / "report.html").stat().st_mtime_ns == before
+
+    # A lost output makes its stage, and only what follows it, run again.
+    (out / "evaluation.json").unlink()
+    repaired = raysplit("run", "demo", "--out", out, *SMALL)
+    assert repaired.stderr.count("done before") == 4
+    assert (out / "evaluation.json").is_file()
+
+    other = raysplit("run", "demo", "--out", out, *SMALL, "--set", "problem.lambda=0.3")
+    assert other.returncode == 2
+    message = " ".join(other.stderr.split())
+    assert "problem.lambda is 0.2 there and 0.3 here" in message
+
+
+def test_the_three_packages_share_a_folder():
+    import envs
+    import raysplit as package
+    import tuning
+
+    homes = {Path(module.__file__).parent.parent for module in (package, envs, tuning)}
+    assert homes == {ROOT}
