@@ -8,6 +8,7 @@ machine and for every Python version, and no held-out paragraph was ever trained
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import inspect
 import re
@@ -22,7 +23,8 @@ _SKIPPED_FOLDERS = frozenset({"site-packages", "dist-packages", "test", "tests",
 _MARKUP = re.compile(r":[a-z:]+:`~?([^`]*)`|[`*]{1,2}([^`*]+)[`*]{1,2}")
 
 
-def paragraphs() -> list[str]:
+@functools.cache  # reading the whole library takes seconds, and two stages ask for it
+def paragraphs() -> tuple[str, ...]:
     """Return every distinct prose paragraph, white space collapsed, in a stable order.
 
     Raises:
@@ -34,7 +36,7 @@ def paragraphs() -> list[str]:
             "This Python carries no library sources, so the embedded corpus is empty: "
             "install the full standard library, or set corpus.source to 'wikitext-2' or 'file'."
         )
-    return list(found)
+    return tuple(found)
 
 
 def is_held_out(paragraph: str) -> bool:

@@ -35,30 +35,33 @@ Payload = list[NDArray[np.generic]]
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What all actors of a job read from the object store.
+    """Where the actors of a job find it in the object store.
 
-    References inside a record, because an actor that restarts must find its arguments: Ray keeps
-    what its owner still refers to, but not what it put aside for a constructor's arguments.
+    It comes with every call and not with the constructor: an actor that was restarted anywhere then
+    has all that it needs, and Ray has no arguments to keep for a restart.
     """
 
     job: ray.ObjectRef
     directory: ray.ObjectRef | None = None
-
-    def load(self) -> tuple[Job, dict[Key, ray.ObjectRef]]:
-        """Fetch the job and where each (block, split point) lies."""
-        return ray.get(self.job), ray.get(self.directory) if self.directory else {}
 
 
 @ray.remote
 class UEActor:
     """A `UEShard` in its own process."""
 
-    def __init__(self, shared: Shared, gpus: float, threads: int) -> None:
-        job = shared.load()[0]
-        self._shard = UEShard(job.ue_part(shard_devices(gpus)[:1], threads), job.corpus, job.link)
+    def __init__(self, gpus: float, threads: int) -> None:
+        self._gpus = gpus
+        self._threads = threads
+        self._shard: UEShard | None = None
 
-    def prefix(self, block: int, split_points: Sequence[int]) -> list[Payload | list[SignalSums]]:
+    def prefix(
+        self, shared: Shared, block: int, split_points: Sequence[int]
+    ) -> list[Payload | list[SignalSums]]:
         """One payload a split point and the signal's sums; each becomes an object of its own."""
+        if self._shard is None:
+            job: Job = ray.get(shared.job)
+            part = job.ue_part(shard_devices(self._gpus)[:1], self._threads)
+            self._shard = UEShard(part, job.corpus, job.link)
         states_P, sums_P = self._shard.prefix(block, split_points)
         return [*([_pack(s) for s in states] for states in states_P), sums_P]
 
@@ -67,36 +70,44 @@ class UEActor:
 class EdgeActor:
     """An `EdgeShard` in its own process."""
 
-    def __init__(
-        self,
-        shared: Shared,
-        gpus: float,
-        threads: int,
-        device_cache_bytes: float,
-    ) -> None:
-        job, self._directory = shared.load()
-        devices = shard_devices(gpus)
-        self._shard = EdgeShard(
-            job.edge_part(devices, threads), job.corpus, job.link, job.target_stderr
-        )
-        self._dtype = getattr(torch, job.model.dtype)
-        self._cache = DeviceCache(torch.device(devices[0]), device_cache_bytes, self._fetch)
+    def __init__(self, gpus: float, threads: int, device_cache_bytes: float) -> None:
+        self._gpus = gpus
+        self._threads = threads
+        self._device_cache_bytes = device_cache_bytes
         self._name = f"{socket.gethostname()}:{os.getpid()}"
+        self._shard: EdgeShard | None = None
 
-    def ready(self) -> str:
-        """Answer once the layers are loaded."""
+    def ready(self, shared: Shared) -> str:
+        """Load the layers and answer."""
+        self._loaded(shared)
         return self._name
 
-    def clean_nll(self, block: int, split_point: int) -> NDArray[np.float64]:
+    def clean_nll(self, shared: Shared, block: int, split_point: int) -> NDArray[np.float64]:
         """Clean NLL of a block's sequences."""
-        return self._shard.clean_nll(block, split_point, self._cache.get((block, split_point)))
+        shard = self._loaded(shared)
+        return shard.clean_nll(block, split_point, self._cache.get((block, split_point)))
 
-    def measure(self, setting: Setting, reference: CleanReference) -> Row:
+    def measure(self, shared: Shared, setting: Setting, reference: CleanReference) -> Row:
         """Measure one setting."""
-        row = self._shard.measure(
+        shard = self._loaded(shared)
+        row = shard.measure(
             setting, lambda block: self._cache.get((block, setting.split_point)), reference
         )
         return replace(row, worker=self._name)
+
+    def _loaded(self, shared: Shared) -> EdgeShard:
+        if self._shard is None:
+            job: Job = ray.get(shared.job)
+            devices = shard_devices(self._gpus)
+            part = job.edge_part(devices, self._threads)
+            assert shared.directory is not None, "edge actors come after the prefix was started"
+            self._directory: dict[Key, ray.ObjectRef] = ray.get(shared.directory)
+            self._dtype = getattr(torch, job.model.dtype)
+            self._cache = DeviceCache(
+                torch.device(devices[0]), self._device_cache_bytes, self._fetch
+            )
+            self._shard = EdgeShard(part, job.corpus, job.link, job.target_stderr)
+        return self._shard
 
     def _fetch(self, key: Key) -> list[Tensor]:
         return [_unpack(array, self._dtype) for array in ray.get(self._directory[key])]

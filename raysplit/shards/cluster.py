@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from raysplit.shards.config import BackendConfig
 from raysplit.shards.hidden import Key
 from raysplit.shards.job import Job
 from raysplit.shards.reference import CleanBlock, CleanReference
-from raysplit.shards.scheduler import Outcome, Scheduler
+from raysplit.shards.scheduler import NoWorkersLeftError, Outcome, Scheduler
 
 _GB = 1e9
 
@@ -50,14 +50,14 @@ class RayBackend:
                 num_gpus=config.gpus_per_ue,
                 max_restarts=-1,
                 max_task_retries=-1,
-            ).remote(self._shared, config.gpus_per_ue, config.cpus_per_shard)
+            ).remote(config.gpus_per_ue, config.cpus_per_shard)
             for _ in range(config.ue_shards)
         ]
         directory, self._sums = self._start_prefix()
         self._refs = list(directory.values())  # this process owns them; without it they are gone
         self._shared = Shared(self._shared.job, ray.put(directory))
         self._edges = [self._edge_actor() for _ in range(edges)]
-        self._settings = Scheduler(self._edges, self._start_setting, config.attempts)
+        self._settings = self._scheduler(self._start_setting)
         self._reference: ray.ObjectRef | None = None
 
     @property
@@ -68,20 +68,21 @@ class RayBackend:
     def clean_blocks(self) -> Iterator[tuple[int, CleanBlock]]:
         """Yield every block's part of the clean pass as it is done."""
         split_point = self._job.split_points[1]
-        blocks = Scheduler(
-            self._edges,
-            lambda actor, block: actor.clean_nll.remote(block, split_point),
-            self._config.attempts,
+        blocks = self._scheduler(
+            lambda actor, block: actor.clean_nll.remote(self._shared, block, split_point)
         )
-        for outcome in blocks.run(range(len(self._job.corpus.blocks))):
+        for outcome in _or_user_error(blocks.run(range(len(self._job.corpus.blocks)))):
             if outcome.reason:
-                raise RuntimeError(f"clean pass of block {outcome.unit} failed: {outcome.reason}")
+                raise UserError(
+                    f"the clean pass failed at block {outcome.unit}: {outcome.reason}; start again "
+                    "to go on, or use --backend inprocess to see where"
+                )
             yield outcome.unit, CleanBlock(outcome.result, ray.get(self._sums[outcome.unit]))
 
     def run(self, settings: Iterable[Setting], reference: CleanReference) -> Iterator[Row]:
         """Yield one row a setting, in any order."""
         self._reference = ray.put(reference)
-        for outcome in self._settings.run(settings):
+        for outcome in _or_user_error(self._settings.run(settings)):
             yield _row(outcome)
 
     def close(self) -> None:
@@ -91,15 +92,22 @@ class RayBackend:
         if self._started_ray:
             ray.shutdown()
 
+    def _scheduler(self, submit: Callable[[Any, Any], ray.ObjectRef]) -> Scheduler[Any]:
+        return Scheduler(
+            self._edges,
+            submit,
+            self._config.attempts,
+            ready=lambda actor: actor.ready.remote(self._shared),
+        )
+
     def _start_setting(self, actor: Any, setting: Setting) -> ray.ObjectRef:  # noqa: ANN401
-        return actor.measure.remote(setting, self._reference)
+        return actor.measure.remote(self._shared, setting, self._reference)
 
     def _edge_actor(self) -> Any:  # noqa: ANN401 - Ray's handles are untyped
         config = self._config
         return EdgeActor.options(
             num_cpus=config.cpus_per_shard, num_gpus=config.gpus_per_edge, max_restarts=-1
         ).remote(
-            self._shared,
             config.gpus_per_edge,
             config.cpus_per_shard,
             config.device_cache_gb * _GB,
@@ -117,7 +125,7 @@ class RayBackend:
         for block in range(len(self._job.corpus.blocks)):
             ue = self._ues[block % len(self._ues)]
             prefix = ue.prefix.options(num_returns=len(split_points) + 1)
-            *refs, sums[block] = prefix.remote(block, split_points)
+            *refs, sums[block] = prefix.remote(self._shared, block, split_points)
             directory |= {(block, p): ref for p, ref in zip(split_points, refs, strict=True)}
         return directory, sums
 
@@ -155,6 +163,15 @@ def start_ray(config: BackendConfig) -> bool:
         logging_level=logging.ERROR,
     )
     return True
+
+
+def _or_user_error(outcomes: Iterator[Outcome[Any]]) -> Iterator[Outcome[Any]]:
+    try:
+        yield from outcomes
+    except NoWorkersLeftError as error:
+        raise UserError(
+            f"no edge actor is left ({error}); what was measured is kept: start again to go on"
+        ) from None
 
 
 def _row(outcome: Outcome[Setting]) -> Row:

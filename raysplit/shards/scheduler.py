@@ -59,8 +59,9 @@ class Scheduler(Generic[UnitT]):
     """Runs units on a fixed set of actors that may die and come back.
 
     Args:
-        actors: Actors with a method `ready()` that returns when they can work.
+        actors: Actors that may die and come back.
         submit: Starts one unit on one actor.
+        ready: Starts a call that returns when an actor can work; by default its `ready()`.
         attempts: Starts of a unit before it is given up.
     """
 
@@ -69,8 +70,10 @@ class Scheduler(Generic[UnitT]):
         actors: Sequence[ActorHandle],
         submit: Callable[[ActorHandle, UnitT], ray.ObjectRef],
         attempts: int = 3,
+        ready: Callable[[ActorHandle], ray.ObjectRef] = lambda actor: actor.ready.remote(),
     ) -> None:
         self._submit = submit
+        self._ready = ready
         self._attempts = attempts
         self._workers = [_Worker[UnitT](actor) for actor in actors]
         self._owner: dict[ray.ObjectRef, _Worker[UnitT]] = {}
@@ -156,7 +159,7 @@ class Scheduler(Generic[UnitT]):
             self._await_ready(worker)
 
     def _await_ready(self, worker: _Worker[UnitT]) -> None:
-        self._owner[worker.actor.ready.remote()] = worker
+        self._owner[self._ready(worker.actor)] = worker
 
     def _welcome(self, worker: _Worker[UnitT], ref: ray.ObjectRef) -> None:
         try:
@@ -164,6 +167,8 @@ class Scheduler(Generic[UnitT]):
             worker.ready = True
         except RayActorError as error:
             self._bury(worker, error)
+        except RayError as error:
+            self._last_death = _reason(error)  # it cannot load, and will not learn it
 
     def _retry(self, task: _Task[UnitT], reason: str) -> Iterator[Outcome[UnitT]]:
         if task.attempts < self._attempts:

@@ -22,6 +22,7 @@ from raysplit.progress import console
 from raysplit.run_folder import RunFolder, write_atomically
 from raysplit.stages.measuring import measured_problem, measuring_service
 from raysplit.stages.oracles import EVALUATION_TABLE, Oracles, load_oracles, measured_oracle
+from raysplit.stages.tracked import tracker_of
 from raysplit.statistics import interquartile_mean
 from tuning.evaluate import fidelity, score, summarise
 
@@ -40,6 +41,13 @@ def run(folder: RunFolder) -> list[Path]:
     }
     path = folder.path / "evaluation.json"
     write_atomically(path, json.dumps(result, indent=2) + "\n")
+    with tracker_of(folder, "evaluate") as tracker:
+        for name, agent in result["agents"].items():
+            for source in ("surrogate", "measured"):
+                found = {key: agent[source][key] for key in ("return", "regret", "share_of_gap")}
+                metrics = {f"{name}/{source}/{key}": value for key, value in found.items()}
+                tracker.log_metrics(metrics, step=0)
+        tracker.log_artifact(path, name="evaluation", kind="evaluation")
     for name, agent in result["agents"].items():
         share = agent["measured"]["share_of_gap"]
         console.print(f"{name:<10} closes {share:.1%} of the gap random - optimum on measured PPL")

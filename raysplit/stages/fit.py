@@ -7,6 +7,7 @@ from pathlib import Path
 from raysplit.measure.table import Measurements
 from raysplit.progress import console
 from raysplit.run_folder import RunFolder
+from raysplit.stages.tracked import tracker_of
 from raysplit.surrogate import fit
 
 
@@ -22,4 +23,8 @@ def run(folder: RunFolder) -> list[Path]:
         f"surrogate  held-out log PPL: MSE {errors.mse:.2g}, MAE {errors.mae:.2g}, "
         f"R2 {errors.r2:.4f}, rank correlation {errors.rank_correlation:.4f}"
     )
+    with tracker_of(folder, "fit") as tracker:
+        found = {"mse": errors.mse, "mae": errors.mae, "r2": errors.r2}
+        tracker.log_metrics({f"log_ppl_{name}": value for name, value in found.items()}, step=0)
+        tracker.log_artifact(target, name="surrogate", kind="model")
     return sorted(p for p in target.iterdir() if p.is_file())

@@ -14,6 +14,7 @@ from raysplit.progress import console
 from raysplit.run_folder import RunFolder, write_atomically
 from raysplit.shards.reference import CleanReference
 from raysplit.stages.measuring import measuring_service
+from raysplit.stages.tracked import tracker_of
 
 
 def run(folder: RunFolder) -> list[Path]:
@@ -39,6 +40,10 @@ def run(folder: RunFolder) -> list[Path]:
     as_table(rows, problem.link_names, reference.corpus.log_ppl).to_parquet(table_path)
     card_path = folder.path / "protocol_card.json"
     write_atomically(card_path, json.dumps(card, indent=2) + "\n")
+    with tracker_of(folder, "measure") as tracker:
+        counts = {name: float(status[name]) for name in ("done", "invalid", "quarantined")}
+        tracker.log_metrics(counts | {"clean_log_ppl": card["clean_log_ppl"]}, step=0)
+        tracker.log_artifact(table_path, name="measurements", kind="dataset")
     return [table_path, card_path]
 
 

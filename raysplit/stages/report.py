@@ -33,6 +33,7 @@ from raysplit.report import Fidelity, Performance, PolicyResult, ReportData, wri
 from raysplit.run_folder import RunFolder, versions
 from raysplit.stages.oracles import Oracles, load_oracles
 from raysplit.stages.settling import settled_split_points
+from raysplit.stages.tracked import tracker_of
 from raysplit.stages.train import agent_folder
 from raysplit.statistics import bootstrap_band
 from raysplit.surrogate import FitReport
@@ -48,6 +49,9 @@ def run(folder: RunFolder) -> list[Path]:
     """Write report.html and figures/."""
     data = report_data(folder)
     path = write_report(data, folder.path)
+    with tracker_of(folder, "report") as tracker:
+        for png in sorted((folder.path / "figures").glob("*.png")):
+            tracker.log_figure(png.stem, png)
     return [path, *sorted((folder.path / "figures").iterdir())]
 
 

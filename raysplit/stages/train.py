@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from envs.ppl_source import SurrogateSource
-from raysplit.progress import progress_bar
+from raysplit.progress import Advance, progress_bar
 from raysplit.run_folder import RunFolder, sha256_of_file
 from raysplit.stages.measuring import measured_problem
+from raysplit.stages.tracked import tracker_of
 from raysplit.surrogate import Surrogate
+from raysplit.tracking import Tracker
 from tuning.settings import TrainConfig
 from tuning.train import Progress, train
 
@@ -23,28 +26,38 @@ def run(folder: RunFolder) -> list[Path]:
     for name, config in folder.experiment.agents.items():
         with progress_bar(f"train {name}", config.total_steps * len(config.seeds)) as advance:
             for seed in config.seeds:
-                done = 0
-
-                def on_progress(progress: Progress, seed: int = seed) -> None:
-                    nonlocal done
-                    mean = progress.point.episode_return
-                    shown = "" if mean is None else f"seed {seed}, return {mean:.3f}"
-                    advance(progress.point.step - done, shown)
-                    done = progress.point.step
-
-                train(
-                    params,
-                    SurrogateSource(surrogate),
-                    config,
-                    seed,
-                    agent_folder(folder, name, seed),
-                    on_progress,
-                )
+                with tracker_of(folder, f"train-{name}-{seed}") as tracker:
+                    train(
+                        params,
+                        SurrogateSource(surrogate),
+                        config,
+                        seed,
+                        agent_folder(folder, name, seed),
+                        _reporter(advance, tracker, seed),
+                    )
     return [
         p
         for name, config in folder.experiment.agents.items()
         for p in _outputs(folder, name, config)
     ]
+
+
+def _reporter(advance: Advance, tracker: Tracker, seed: int) -> Callable[[Progress], None]:
+    """Move the bar and log each iteration."""
+    done = 0
+
+    def report(progress: Progress) -> None:
+        nonlocal done
+        point = progress.point
+        mean = point.episode_return
+        advance(
+            point.step - done, f"seed {seed}" + ("" if mean is None else f", return {mean:.3f}")
+        )
+        done = point.step
+        if mean is not None:
+            tracker.log_metrics({"episode_return": mean}, step=point.step)
+
+    return report
 
 
 def agent_folder(folder: RunFolder, name: str, seed: int) -> Path:

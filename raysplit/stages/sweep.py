@@ -1,0 +1,288 @@
+"""Hyper-parameter sweeps: from a run folder with a fitted surrogate to curves, Fig. 8 and the best.
+
+    sweep/trials/             one folder a training; what is in them is never trained again
+          plan.json           the trainings, as first planned
+          curves.parquet      every learning curve
+          best.json           the settings in order of merit
+          figures/            Fig. 8
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.table import Table
+
+from envs.oracle import Oracle
+from envs.ppl_source import SurrogateSource
+from raysplit.errors import UserError, suggest
+from raysplit.experiment import Experiment, load_experiment
+from raysplit.figures import Band, SweepPanel, hyperparameter_panels, save
+from raysplit.measure.setting import sha256_of
+from raysplit.progress import console, progress_bar
+from raysplit.run_folder import RunFolder, sha256_of_file, write_atomically
+from raysplit.stages import require_done
+from raysplit.stages.measuring import measured_problem
+from raysplit.statistics import bootstrap_band
+from raysplit.surrogate import Surrogate
+from raysplit.tracking import open_tracker
+from tuning.settings import TrainConfig
+from tuning.sweep import begun_trials, planned_trials, run_sweep, trials_left
+from tuning.sweep_plan import Base, check_space
+from tuning.sweep_records import TrialRecord
+from tuning.sweep_results import SettingResult, best_first, curves_table, sweep_results
+from tuning.sweep_search import check_optuna
+from tuning.sweep_settings import SweepConfig
+from tuning.sweep_trial import SweepJob
+
+_POINTS = 60
+_MOST_CURVES = 8  # in a panel; more values are drawn as groups
+_GROUPS = 4
+
+
+def sweep(experiment: Experiment, out: Path | None) -> None:
+    """Run an experiment's sweep, or go on with it, and write what it found.
+
+    Raises:
+        UserError: The surrogate is not fitted yet, or the sweep does not fit problem or machine.
+    """
+    folder = RunFolder(out or Path("runs") / experiment.name, experiment)
+    _run(folder, resumed=False)
+
+
+def resume(run: Path) -> None:
+    """Go on with the sweep of a run folder.
+
+    Raises:
+        UserError: There is none, or it is not the one that was begun.
+    """
+    if not (run / "sweep" / "trials").is_dir():
+        raise UserError(f"{run} holds no sweep to resume; start one: raysplit sweep EXPERIMENT")
+    experiment = load_experiment(str(run / "experiment.yaml"))
+    _run(RunFolder(run, experiment), resumed=True)
+
+
+def _run(folder: RunFolder, *, resumed: bool) -> None:
+    require_done(folder, ("measure", "fit"))
+    config = folder.experiment.sweep
+    job = _job(folder, config)
+    check_space(job.base, config)
+    if config.method == "optuna":
+        check_optuna()
+    _compare_with_plan(job, config, resumed=resumed)
+    _report_damaged_states(job.folder)
+    _train(folder, job, config)
+    results = sweep_results(job, config)
+    _write_results(folder, job, config, results)
+
+
+def _job(folder: RunFolder, config: SweepConfig) -> SweepJob:
+    params, _ = measured_problem(folder)
+    weights = folder.path / "surrogate" / "surrogate.safetensors"
+    source = SurrogateSource(Surrogate.load(weights.parent))
+    base = Base(params, sha256_of_file(weights), _agent(folder.experiment, config))
+    home = (folder.path / "sweep").resolve()
+    (home / "trials").mkdir(parents=True, exist_ok=True)
+    identity = config.model_dump(mode="json", exclude={"max_concurrent", "samples"})
+    search = sha256_of({"sweep": identity, "base": base.key({}, 0)})[:16]
+    return SweepJob(base, source, Oracle(params, source), home, search)
+
+
+def _agent(experiment: Experiment, config: SweepConfig) -> TrainConfig:
+    name = config.agent or next(iter(experiment.agents))
+    if name not in experiment.agents:
+        raise UserError(
+            f"sweep.agent is '{name}', but the experiment's agents are "
+            f"{', '.join(experiment.agents)}{suggest(name, experiment.agents)}"
+        )
+    return experiment.agents[name]
+
+
+def _compare_with_plan(job: SweepJob, config: SweepConfig, *, resumed: bool) -> None:
+    """Say how much is done; refuse to resume another sweep than the one that was begun."""
+    path = job.folder / "plan.json"
+    keys = sorted(job.base.key(t.overrides, t.seeds[0]) for t in planned_trials(job, config))
+    planned = len(keys) or config.samples
+    if resumed:
+        before = _read_plan(path)
+        if before is not None and before != {"search": job.search, "trainings": keys}:
+            raise UserError(
+                f"{path} lists {len(before['trainings'])} trainings of another problem, surrogate "
+                f"or sweep than this run's {planned}; start it anew: raysplit sweep "
+                f"{path.parents[1] / 'experiment.yaml'} --out {path.parents[1]}"
+            )
+    write_atomically(path, json.dumps({"search": job.search, "trainings": keys}) + "\n")
+    left, new = trials_left(job, config)
+    done, begun = planned - len(left) - new, len(begun_trials(job, config))
+    if resumed or done or begun:
+        console.print(f"going on: {done} of {planned} trials are over, {len(left) + new} to run")
+
+
+def _read_plan(path: Path) -> dict[str, Any] | None:
+    """Return the plan as first written; None where it is damaged (it is then made again)."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        console.print(f"[yellow]{path} is damaged or missing; planned again[/yellow]")
+        return None
+
+
+def _report_damaged_states(home: Path) -> None:
+    """Nothing is restored from Tune's state files, so a damaged one costs nothing; it is named."""
+    states = sorted(home.glob("tune/*/experiment_state-*.json"), key=lambda p: p.stat().st_mtime)
+    for path in states[-1:]:
+        try:
+            json.loads(path.read_text())
+        except ValueError:
+            console.print(
+                f"[yellow]Tune's newest state {path} is damaged[/yellow]; going on from the "
+                "records in sweep/trials, which are complete without it"
+            )
+
+
+def _train(folder: RunFolder, job: SweepJob, config: SweepConfig) -> None:
+    left, new = trials_left(job, config)
+    per_trial = len(config.seeds) if config.method == "optuna" else 1
+    experiment = folder.experiment
+    with progress_bar("sweep", (len(left) + new) * per_trial) as advance:
+
+        def on_trial(record: TrialRecord) -> None:
+            share = record.share_of_gap
+            shown = record.status if share is None else f"share of the gap {share:.1%}"
+            advance(1, shown)
+            _track(experiment, job, record)
+
+        run_sweep(job, config, experiment.backend, on_trial)
+
+
+def _track(experiment: Experiment, job: SweepJob, record: TrialRecord) -> None:
+    trial = record.trial
+    tracker = open_tracker(
+        experiment.tracking,
+        folder=job.folder.parent / "tracking",
+        group=experiment.name,
+        run=f"sweep-{trial.key}",
+    )
+    with tracker:
+        tracker.log_config({**trial.overrides, "seed": trial.seed, "status": record.status})
+        for step, value in record.progress.curve:
+            if value is not None:
+                tracker.log_metrics({"episode_return": value}, step)
+        if record.share_of_gap is not None:
+            tracker.log_metrics({"share_of_gap": record.share_of_gap}, record.progress.steps)
+
+
+def _write_results(
+    folder: RunFolder, job: SweepJob, config: SweepConfig, results: list[SettingResult]
+) -> None:
+    started = time.time()
+    curves = curves_table(results)
+    new = job.folder / "curves.parquet.new"
+    curves.to_parquet(new, index=False)
+    new.replace(job.folder / "curves.parquet")
+    order = best_first(results)
+    path = job.folder / "best.json"
+    write_atomically(path, json.dumps(_best(config, order), indent=2) + "\n")
+    figures = save(hyperparameter_panels(_panels(config, curves)), job.folder / "figures", "fig8")
+    outputs = [
+        folder.path / file.relative_to(folder.path.resolve())
+        for file in (job.folder / "curves.parquet", path, *figures.values())
+    ]
+    folder.declare_done("sweep", job.search, outputs, started)
+    _print(config, order)
+    console.print(f"sweep: {folder.path / 'sweep'}")
+
+
+def _best(config: SweepConfig, order: list[SettingResult]) -> dict[str, Any]:
+    rows = [_row(result) for result in order]
+    panels = {row["panel"]: row for row in reversed(rows)}
+    return {
+        "best": rows[0] if rows else None,
+        "best_by_panel": {name: panels[name] for name in _panel_names(config) if name in panels},
+        "settings": rows,
+        "interval": "interquartile mean over seeds, 95 % bootstrap",
+        "seeds": list(config.seeds),
+    }
+
+
+def _row(result: SettingResult) -> dict[str, Any]:
+    setting = result.setting
+    assert result.share_of_gap  # only finished settings are ranked
+    assert result.episode_return
+    return {
+        "panel": setting.panel,
+        "parameter": setting.parameter,
+        "value": setting.value,
+        "overrides": dict(setting.overrides),
+        "share_of_gap": dataclasses.asdict(result.share_of_gap),
+        "episode_return": dataclasses.asdict(result.episode_return),
+        "by_seed": {str(seed): r.share_of_gap for seed, r in sorted(result.records.items())},
+    }
+
+
+def _panel_names(config: SweepConfig) -> list[str]:
+    return list(config.space) if config.method == "panels" else [config.method]
+
+
+def _print(config: SweepConfig, order: list[SettingResult]) -> None:
+    table = Table(title="best settings (share of the gap random - optimum on the surrogate)")
+    for column in ("setting", "share of the gap", "95 % interval", "seeds"):
+        table.add_column(column)
+    seen: set[str] = set()
+    shown = 1 if config.method == "panels" else 5
+    for result in order:
+        panel, share = result.setting.panel, result.share_of_gap
+        if share is None or (shown == 1 and panel in seen) or table.row_count >= shown * 5:
+            continue
+        seen.add(panel)
+        interval = f"{share.low:.1%} to {share.high:.1%}"
+        table.add_row(result.label, f"{share.value:.1%}", interval, str(len(result.records)))
+    console.print(table)
+
+
+def _panels(config: SweepConfig, curves: pd.DataFrame) -> list[SweepPanel]:
+    """One panel a hyper-parameter; where several vary, over all settings that share a value."""
+    panels: list[SweepPanel] = []
+    for name in config.space:
+        part = curves[curves["panel"] == name] if config.method == "panels" else curves
+        if len(part):
+            panels.append(SweepPanel(title=name.replace("_", " "), curves=_bands(part, name)))
+    return panels
+
+
+def _bands(curves: pd.DataFrame, name: str) -> Mapping[str, Band]:
+    labels, groups = _groups(curves[name])
+    bands = {label: _band(curves[groups == label], name) for label in labels}
+    return {label: band for label, band in bands.items() if band is not None}
+
+
+def _groups(values: pd.Series[float]) -> tuple[list[str], pd.Series[str]]:
+    """Labels in ascending order, and each row's: the value, or a range of values where many."""
+    distinct = np.unique(values)
+    if len(distinct) <= _MOST_CURVES:
+        return [f"{value:g}" for value in distinct], values.map(lambda value: f"{value:g}")
+    chunks = np.array_split(distinct, _GROUPS)
+    label_of = {v: f"{chunk[0]:.2g} to {chunk[-1]:.2g}" for chunk in chunks for v in chunk}
+    return list(dict.fromkeys(label_of.values())), values.map(label_of)
+
+
+def _band(curves: pd.DataFrame, name: str) -> Band | None:
+    """Interquartile mean and interval over the trainings, on steps that all of them have."""
+    known = curves.dropna(subset=["episode_return"])
+    runs = [run for _, run in known.groupby(["seed", name, "overrides"])]
+    if not runs:
+        return None
+    last = min(run["step"].iloc[-1] for run in runs)
+    steps_X = np.linspace(max(run["step"].iloc[0] for run in runs), last, _POINTS)
+    curves_SX = np.stack([np.interp(steps_X, run["step"], run["episode_return"]) for run in runs])
+    if len(curves_SX) == 1:
+        return Band(x=steps_X, centre=curves_SX[0], low=curves_SX[0], high=curves_SX[0])
+    band = bootstrap_band(curves_SX, 0)
+    return Band(x=steps_X, centre=band.value_X, low=band.low_X, high=band.high_X)
