@@ -89,6 +89,31 @@ def doctor(
 
 
 @app.command()
+def sweep(
+    experiment: Annotated[
+        str | None, typer.Argument(help="A preset or a YAML file.", show_default=False)
+    ] = None,
+    out: OutOption = None,
+    set_: SetOption = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option("--resume", help="Go on with the sweep of this run folder.", metavar="RUN"),
+    ] = None,
+) -> None:
+    """Vary hyper-parameters with Ray Tune, the paper's Fig. 8 by default (after fit)."""
+    if (experiment is None) == (resume is None):
+        raise UserError("sweep takes an EXPERIMENT, or --resume RUN for one that was begun")
+    if resume is not None and (out is not None or set_):
+        raise UserError("--resume takes the experiment and its folder from RUN: no --out or --set")
+    from raysplit.stages import sweep as stage
+
+    if resume is not None:
+        stage.resume(resume)
+    else:
+        stage.sweep(_load(str(experiment), set_, None), out)
+
+
+@app.command()
 def show(experiment: ExperimentArgument, set_: SetOption = None) -> None:
     """Print an experiment with every default filled in: a template for your own."""
     typer.echo(_load(experiment, set_, None).to_yaml(), nl=False)

@@ -21,6 +21,7 @@ from raysplit.shards.config import BackendConfig, MeasuringConfig, ModelConfig
 from raysplit.surrogate.config import SurrogateConfig
 from raysplit.tracking.config import TrackingConfig
 from tuning.settings import TrainConfig
+from tuning.sweep_settings import SweepConfig
 
 PRESETS = ("demo", "paper", "authors")
 
@@ -40,6 +41,7 @@ class Experiment(Config):
         measuring: Precision of a measurement.
         surrogate: The learned model of the perplexity.
         agents: Agents to train, by name.
+        sweep: Hyper-parameters that `raysplit sweep` varies; no stage depends on it.
         tracking: Where metrics go besides the run folder.
         backend: Where the work runs; changes no result.
     """
@@ -55,6 +57,7 @@ class Experiment(Config):
     measuring: MeasuringConfig = MeasuringConfig()
     surrogate: SurrogateConfig = SurrogateConfig()
     agents: dict[str, TrainConfig] = Field(default_factory=lambda: {"ppo": TrainConfig()})
+    sweep: SweepConfig = SweepConfig()
     tracking: TrackingConfig = TrackingConfig()
     backend: BackendConfig = BackendConfig()
 
@@ -70,8 +73,8 @@ class Experiment(Config):
         return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False)
 
     def results_part(self) -> dict[str, Any]:
-        """Return what decides the results: everything but where the work runs and is tracked."""
-        return self.model_dump(mode="json", by_alias=True, exclude={"backend", "tracking"})
+        """Return what decides the stages' results: not where they run, nor what a sweep varies."""
+        return self.model_dump(mode="json", by_alias=True, exclude={"backend", "tracking", "sweep"})
 
 
 def load_experiment(name_or_path: str, overrides: list[str] | None = None) -> Experiment:

@@ -253,15 +253,15 @@ def test_schedules_fall_linearly_over_the_run():
 
 
 def test_replay_keeps_the_newest_transitions_and_survives_its_state():
-    replay = Replay(capacity=20)
+    replay = Replay(capacity=60)
     rollouts = [random_rollout(seed=seed) for seed in range(3)]
     for rollout in rollouts:
         replay.add(Transitions.of(rollout))
     rewards = np.concatenate([rollout.rewards_TN[rollout.valid_TN] for rollout in rollouts])
-    assert len(rewards) > 40
+    assert 60 < len(rewards) < 180
     drawn = replay.draw(2000, np.random.default_rng(0)).rewards_B
-    assert set(drawn.tolist()) == set(rewards[-20:].tolist())
-    restored = Replay(capacity=20)
+    assert set(drawn.tolist()) == set(rewards[-60:].tolist())
+    restored = Replay(capacity=60)
     restored.set_state(replay.get_state())
     again = restored.draw(2000, np.random.default_rng(0)).rewards_B
     np.testing.assert_array_equal(again, drawn)

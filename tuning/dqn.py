@@ -116,7 +116,7 @@ class LeanDQNLearner(FlatOptimizer, DQNTorchLearner):
         for minibatch in zip(*(column.split(minibatch_size) for column in columns), strict=True):
             loss = self.loss(*minibatch)
             self.descend(loss)
-        self.metrics.log_value((DEFAULT_MODULE_ID, QF_LOSS_KEY), loss, window=1)
+        self.metrics.log_value((DEFAULT_MODULE_ID, QF_LOSS_KEY), loss.item(), window=1)
         self._update_target(int(timesteps[NUM_ENV_STEPS_SAMPLED_LIFETIME]), new_steps)
         # Past DQNLearner's own, whose memory of the last target update is in no checkpoint.
         super(DQNLearner, self).after_gradient_based_update(timesteps=timesteps)

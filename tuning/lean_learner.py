@@ -94,7 +94,8 @@ class LeanPPOLearner(FlatOptimizer, PPOTorchLearner):
             for minibatch in batch.shuffled(size, generator):
                 losses = self.losses(minibatch)
                 self.descend(losses[self.TOTAL_LOSS_KEY])
-        self.metrics.log_dict(losses, key=DEFAULT_MODULE_ID, window=1)
+        last = {name: loss.item() for name, loss in losses.items()}
+        self.metrics.log_dict(last, key=DEFAULT_MODULE_ID, window=1)
         return self.metrics.reduce()
 
     def _set_schedules(self, steps: int, rollouts: list[Rollout]) -> None:

@@ -86,9 +86,7 @@ class SweepConfig(Config):
 
     agent: str | None = None
     method: Method = "panels"
-    space: Annotated[dict[str, Values | Range], Field(min_length=1)] = Field(
-        default_factory=_fig_8
-    )
+    space: Annotated[dict[str, Values | Range], Field(min_length=1)] = Field(default_factory=_fig_8)
     samples: Count = 32
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2, 3, 4)
     search_seed: Annotated[int, Field(ge=0)] = 0

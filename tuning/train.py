@@ -157,7 +157,8 @@ def load_agent(out: Path, inputs: str | None = None) -> TrainedAgent:
 def inputs_sha256(params: LayerSplitParams, config: TrainConfig, seed: int) -> str:
     """Return the hash of everything but the source that decides what is trained."""
     described = {entry.name: getattr(params, entry.name) for entry in fields(params)}
-    asked = config.model_dump(exclude={"seeds", "checkpoint_every_steps"})
+    run = config.model_dump(include={"algorithm", "engine", "total_steps", "num_env_runners"})
+    asked = run | config.hyperparameters().model_dump()
     content = json.dumps([described, asked, seed], sort_keys=True, default=np.ndarray.tolist)
     return hashlib.sha256(content.encode()).hexdigest()
 

@@ -1,10 +1,8 @@
 """Hyper-parameter sweeps: from a run folder with a fitted surrogate to curves, Fig. 8 and the best.
 
-    sweep/trials/             one folder a training; what is in them is never trained again
-          plan.json           the trainings, as first planned
-          curves.parquet      every learning curve
-          best.json           the settings in order of merit
-          figures/            Fig. 8
+In the run folder's `sweep/`: trials/ (one folder a training; what is in them is never trained
+again), plan.json (the trainings as first planned), curves.parquet (every learning curve), best.json
+(the settings in order of merit) and figures/ (Fig. 8).
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ from raysplit.figures import Band, SweepPanel, hyperparameter_panels, save
 from raysplit.measure.setting import sha256_of
 from raysplit.progress import console, progress_bar
 from raysplit.run_folder import RunFolder, sha256_of_file, write_atomically
-from raysplit.stages import require_done
+from raysplit.stages.inputs import inputs_sha256
 from raysplit.stages.measuring import measured_problem
 from raysplit.statistics import bootstrap_band
 from raysplit.surrogate import Surrogate
@@ -70,7 +68,7 @@ def resume(run: Path) -> None:
 
 
 def _run(folder: RunFolder, *, resumed: bool) -> None:
-    require_done(folder, ("measure", "fit"))
+    _check_fitted(folder)
     config = folder.experiment.sweep
     job = _job(folder, config)
     check_space(job.base, config)
@@ -81,6 +79,16 @@ def _run(folder: RunFolder, *, resumed: bool) -> None:
     _train(folder, job, config)
     results = sweep_results(job, config)
     _write_results(folder, job, config, results)
+
+
+def _check_fitted(folder: RunFolder) -> None:
+    for stage, before in (("measure", ()), ("fit", ("measure",))):
+        if not folder.is_done(stage, inputs_sha256(folder, stage, before)):
+            raise UserError(
+                f"a sweep learns on the surrogate, and stage '{stage}' is not done in "
+                f"{folder.path}: run `raysplit {stage} {folder.path / 'experiment.yaml'} --out "
+                f"{folder.path}` first"
+            )
 
 
 def _job(folder: RunFolder, config: SweepConfig) -> SweepJob:
@@ -253,13 +261,18 @@ def _panels(config: SweepConfig, curves: pd.DataFrame) -> list[SweepPanel]:
     for name in config.space:
         part = curves[curves["panel"] == name] if config.method == "panels" else curves
         if len(part):
-            panels.append(SweepPanel(title=name.replace("_", " "), curves=_bands(part, name)))
+            panels.append(
+                SweepPanel(
+                    title=name.replace("_", " "), curves=_bands(part, name, list(config.space))
+                )
+            )
     return panels
 
 
-def _bands(curves: pd.DataFrame, name: str) -> Mapping[str, Band]:
+def _bands(curves: pd.DataFrame, name: str, space: list[str]) -> Mapping[str, Band]:
     labels, groups = _groups(curves[name])
-    bands = {label: _band(curves[groups == label], name) for label in labels}
+    run = ["seed", *space]
+    bands = {label: _band(curves[groups == label], run) for label in labels}
     return {label: band for label, band in bands.items() if band is not None}
 
 
@@ -273,15 +286,15 @@ def _groups(values: pd.Series[float]) -> tuple[list[str], pd.Series[str]]:
     return list(dict.fromkeys(label_of.values())), values.map(label_of)
 
 
-def _band(curves: pd.DataFrame, name: str) -> Band | None:
+def _band(curves: pd.DataFrame, run: list[str]) -> Band | None:
     """Interquartile mean and interval over the trainings, on steps that all of them have."""
     known = curves.dropna(subset=["episode_return"])
-    runs = [run for _, run in known.groupby(["seed", name, "overrides"])]
+    runs = [one for _, one in known.groupby(run)]
     if not runs:
         return None
-    last = min(run["step"].iloc[-1] for run in runs)
-    steps_X = np.linspace(max(run["step"].iloc[0] for run in runs), last, _POINTS)
-    curves_SX = np.stack([np.interp(steps_X, run["step"], run["episode_return"]) for run in runs])
+    last = min(one["step"].iloc[-1] for one in runs)
+    steps_X = np.linspace(max(one["step"].iloc[0] for one in runs), last, _POINTS)
+    curves_SX = np.stack([np.interp(steps_X, one["step"], one["episode_return"]) for one in runs])
     if len(curves_SX) == 1:
         return Band(x=steps_X, centre=curves_SX[0], low=curves_SX[0], high=curves_SX[0])
     band = bootstrap_band(curves_SX, 0)

@@ -1,0 +1,48 @@
+"""Run benchmarks and write their reports: `python -m bench [NAME ...] [--quick]`.
+
+Speed is measured as ratios within one run; leave the machine alone meanwhile. Takes about 20
+minutes on two cores, `--quick` about two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+from pathlib import Path
+
+from bench.report import REPORTS, Options
+
+BENCHMARKS = {
+    "measuring": "bench.measuring",
+    "fullsize-loading": "bench.fullsize_loading",
+}
+"""Report -> the module whose `run(options)` returns it."""
+
+
+def main() -> None:
+    """Run what is asked for; exit code 1 where a target is missed."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
+    parser.add_argument("--quick", action="store_true", help="small sizes: does it run at all?")
+    parser.add_argument(
+        "--wikitext2",
+        type=Path,
+        default=os.environ.get("RAYSPLIT_WIKITEXT2"),
+        help="WikiText-2's raw test text (default: the environment's RAYSPLIT_WIKITEXT2)",
+    )
+    parser.add_argument("--reports", type=Path, default=REPORTS, help="folder for the reports")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(BENCHMARKS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(BENCHMARKS)}")
+    options = Options(arguments.quick, arguments.wikitext2, arguments.reports)
+    met = True
+    for name in arguments.names or BENCHMARKS:
+        report = importlib.import_module(BENCHMARKS[name]).run(options)
+        print(f"-> {report.write(options.reports)}", flush=True)
+        met &= report.met()
+    raise SystemExit(0 if met else 1)
+
+
+if __name__ == "__main__":
+    main()

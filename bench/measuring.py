@@ -1,0 +1,291 @@
+"""How fast measuring is: ratios, each taken side by side in one run on single-threaded work."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import ray
+import torch
+
+from bench.memory import resident_bytes
+from bench.plain import MatrixProducts, PlainWay
+from bench.random_checkpoint import write_random_checkpoint
+from bench.report import Options, Report
+from bench.scheduling import service_times, simulated_efficiency, units_per_second
+from raysplit.corpus.batches import TokenCorpus
+from raysplit.corpus.config import CorpusConfig
+from raysplit.link.config import LinkConfig
+from raysplit.link.state import LinkState
+from raysplit.measure.plan import PlanConfig, make_plan
+from raysplit.measure.prepare import prepare_job
+from raysplit.measure.setting import Setting
+from raysplit.perplexity.protocol import ProtocolConfig, Sequence
+from raysplit.shards.cluster import RayBackend
+from raysplit.shards.config import BackendConfig, MeasuringConfig, ModelConfig
+from raysplit.shards.edge import EdgeShard
+from raysplit.shards.job import Backend, Job
+from raysplit.shards.local import LocalBackend
+from raysplit.shards.reference import CleanBlock, CleanReference
+from raysplit.shards.ue import UEShard
+from raysplit.split import open_checkpoint
+from raysplit.zoo import PAPER_MODELS
+
+_TARGETS = {
+    "speedup_vs_plain": (">=", 25.0),
+    "suffix_vs_matmul": ("<=", 1.5),
+    "ray_overhead": ("<=", 0.10),
+    "two_actor_speedup": (">=", 1.8),
+    "edge_memory_ratio": ("<=", 1.3),
+    "scheduler_units_per_s": (">=", 500.0),
+    "simulated_efficiency_64": (">=", 0.95),
+}
+_SPLIT_POINTS = (1, 10)
+_NOISE_STD = (0.0, 6.0)  # the demo's link
+_MATMUL_SPLIT_POINT = 5
+_INPROCESS = BackendConfig(kind="inprocess")
+
+
+def run(options: Options) -> Report:
+    """Measure every figure."""
+    torch.set_num_threads(1)
+    plan = {"split_points": _SPLIT_POINTS, "noise_std": _NOISE_STD, "target_stderr": 0.01}
+    report = Report("measuring", _TARGETS, {"quick": options.quick, **plan})
+    _compare_in_process(report, options)
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
+    try:
+        _compare_with_ray(report, options)
+        _weigh_edge_actor(report, options)
+        _schedule(report, options)
+    finally:
+        ray.shutdown()
+    return report
+
+
+def _compare_in_process(report: Report, options: Options) -> None:
+    """Against the plain way and against bare matrix products, on WikiText-2."""
+    if options.wikitext2 is None:
+        for name in ("speedup_vs_plain", "suffix_vs_matmul"):
+            report.skip(name, "needs WikiText-2's test text: RAYSPLIT_WIKITEXT2 or --wikitext2")
+        return
+    corpus = CorpusConfig(
+        source="file", path=options.wikitext2, max_sentences=640 if options.quick else None
+    )
+    job = _job(corpus, target_stderr=0.01)
+    backend = LocalBackend(job, _INPROCESS)
+    try:
+        reference = _compare_with_plain(report, job, backend, settings=8 if options.quick else 40)
+        _compare_with_matmul(report, job, reference)
+    finally:
+        backend.close()
+
+
+def _compare_with_plain(
+    report: Report, job: Job, backend: LocalBackend, settings: int
+) -> CleanReference:
+    """Time the clean pass and the settings, and some plain sentences after each part of them."""
+    plain, sentences = PlainWay(job.checkpoint), _endless(job.corpus)
+    plan = _plan(settings)
+    plain_s: list[float] = []
+
+    def time_plain(setting: Setting, count: int) -> None:
+        some = [next(sentences) for _ in range(count)]
+        start = time.perf_counter()
+        plain.nll(setting, some)
+        plain_s.append((time.perf_counter() - start) / count)
+
+    blocks: dict[int, CleanBlock] = {}
+    clean_s, start = 0.0, time.perf_counter()
+    for block, part in backend.clean_blocks():
+        clean_s += time.perf_counter() - start
+        blocks[block] = part
+        time_plain(plan[block % len(plan)], 8)
+        start = time.perf_counter()
+    reference = CleanReference.gather(blocks, job.corpus.tokens_N, _SPLIT_POINTS[0])
+    ours_s: list[float] = []
+    for setting in plan:
+        (row,) = backend.run([setting], reference)
+        assert row.status == "done"
+        ours_s.append(row.seconds)
+        time_plain(setting, 16)
+    plain_setting_s = float(np.mean(plain_s)) * len(job.corpus.sequences)
+    each_s = float(np.mean(ours_s))
+    report.add(
+        {
+            "speedup_vs_plain": plain_setting_s / (each_s + clean_s / settings),
+            "speedup_vs_plain_clean_pass_apart": plain_setting_s / each_s,
+            "plain_s_per_setting": plain_setting_s,
+            "setting_s": each_s,
+            "clean_pass_s": clean_s,
+        }
+    )
+    return reference
+
+
+def _compare_with_matmul(report: Report, job: Job, reference: CleanReference) -> None:
+    """One setting on the full corpus; a block's matrix products follow upon its hidden states."""
+    p = _MATMUL_SPLIT_POINT
+    job = replace(job, split_points=(p, p))
+    ue = UEShard(job.ue_part(("cpu",)), job.corpus, job.link)
+    edge = EdgeShard(job.edge_part(("cpu",)), job.corpus, job.link, target_stderr=0.0)
+    products = MatrixProducts(job.checkpoint.config)
+    matmul_s, elsewhere_s = 0.0, 0.0
+
+    def hidden_of(block: int) -> list[torch.Tensor]:
+        nonlocal matmul_s, elsewhere_s
+        entered = time.perf_counter()
+        (hidden,), _ = ue.prefix(block, [p])
+        started = time.perf_counter()
+        for batch in job.corpus.blocks[block]:
+            products.run(batch, p)
+        left = time.perf_counter()
+        matmul_s += left - started
+        elsewhere_s += left - entered
+        return hidden
+
+    start = time.perf_counter()
+    edge.measure(Setting(p, LinkState(noise_std=1.0)), hidden_of, reference)
+    suffix_s = time.perf_counter() - start - elsewhere_s
+    report.add(
+        {
+            "suffix_vs_matmul": suffix_s / matmul_s,
+            "suffix_full_corpus_s": suffix_s,
+            "matmul_full_corpus_s": matmul_s,
+        }
+    )
+
+
+def _compare_with_ray(report: Report, options: Options) -> None:
+    """One actor against one process, two actors against one; the same settings in turn."""
+    sentences, per_round = (256, 4) if options.quick else (1000, 10)
+    corpus = CorpusConfig(source="embedded", max_sentences=sentences)
+    job = _job(corpus, target_stderr=0.01)
+    local = LocalBackend(job, _INPROCESS)
+    one, two = (RayBackend(job, BackendConfig(edge_shards=n)) for n in (1, 2))
+    backends: list[Backend] = [local, one, two]
+    try:
+        # Each runs its own clean pass and a plan, so that all is loaded and at hand.
+        reference = [_reference(job, backend) for backend in backends].pop()
+        for backend in backends:
+            _seconds(backend, _plan(2 * per_round), reference)
+        rounds = [_plan(per_round, seed) for seed in range(2 if options.quick else 5)]
+        pairs = [[_seconds(b, plan, reference) for b in (local, one)] for plan in rounds]
+        report.add({"ray_overhead": median(ray_s / local_s for local_s, ray_s in pairs) - 1})
+        rounds = [_plan(2 * per_round, seed) for seed in range(2 if options.quick else 5)]
+        pairs = [[_seconds(b, plan, reference) for b in (one, two)] for plan in rounds]
+        report.add({"two_actor_speedup": median(one_s / two_s for one_s, two_s in pairs)})
+    finally:
+        for backend in backends:
+            backend.close()
+
+
+def _weigh_edge_actor(report: Report, options: Options) -> None:
+    """Peak memory of an edge actor with Prem-1B's shape in bfloat16, above a bare actor's."""
+    folder = Path(tempfile.mkdtemp(prefix="raysplit-memory-"))
+    try:
+        write_random_checkpoint(
+            PAPER_MODELS["Prem-1B"].shape, folder, hidden_size=512 if options.quick else None
+        )
+        job = _random_job(folder)
+        bare_bytes = ray.get(_bare_process_bytes.remote())
+        backend = RayBackend(job, BackendConfig(edge_shards=1))
+        try:
+            reference = _reference(job, backend)
+            (row,) = backend.run([Setting(1, LinkState(noise_std=0.01))], reference)
+            peak_bytes = resident_bytes(int(row.worker.rpartition(":")[2]), peak=True)
+        finally:
+            backend.close()
+    finally:
+        shutil.rmtree(folder)
+    tensors = job.checkpoint.tensor_bytes(_SPLIT_POINTS[0], job.checkpoint.layers, "bfloat16")
+    needed_bytes = tensors + _activation_bytes(job)
+    report.add(
+        {
+            "edge_memory_ratio": (peak_bytes - bare_bytes) / needed_bytes,
+            "edge_tensors_gb": tensors / 1e9,
+            "edge_activations_gb": (needed_bytes - tensors) / 1e9,
+        }
+    )
+
+
+def _schedule(report: Report, options: Options) -> None:
+    units, per_actor = (400, 4) if options.quick else (4000, 60)
+    actors = 8 if options.quick else 64
+    report.add({"scheduler_units_per_s": units_per_second(4, units)})
+    service_s = service_times(actors * per_actor, whole_model_s=0.4)
+    report.add({"simulated_efficiency_64": simulated_efficiency(actors, service_s)})
+
+
+def _job(corpus: CorpusConfig, target_stderr: float) -> Job:
+    """The embedded model on a corpus, over an AWGN link."""
+    job, _ = prepare_job(
+        model=ModelConfig(),
+        corpus=corpus,
+        protocol=ProtocolConfig(unit="sentence", context=256),
+        link=LinkConfig(),
+        measuring=MeasuringConfig(target_stderr=target_stderr),
+        split_points=_SPLIT_POINTS,
+        device="cpu",
+    )
+    return job
+
+
+def _random_job(folder: Path) -> Job:
+    """A checkpoint without a tokenizer, on one batch of 16 random sequences of 32 tokens."""
+    checkpoint = open_checkpoint(folder)
+    ids = np.random.default_rng(0).integers(3, checkpoint.vocabulary, (16, 33))
+    return Job(
+        checkpoint=checkpoint,
+        model=ModelConfig(name=str(folder), dtype="bfloat16"),
+        corpus=TokenCorpus(tuple(Sequence(tuple(row), 1) for row in ids.tolist())),
+        link=LinkConfig(),
+        target_stderr=0.0,
+        split_points=_SPLIT_POINTS,
+    )
+
+
+def _activation_bytes(job: Job) -> int:
+    """What one batch holds at the least: two hidden states, gate, up and their product; logits."""
+    config, batch = job.checkpoint.config, job.corpus.blocks[0][0]
+    tokens = batch.inputs_BT.size
+    layer = 2 * tokens * (2 * config.hidden_size + 3 * config.intermediate_size)
+    logits = (2 + 4) * min(tokens, 256) * config.vocab_size
+    return layer + logits
+
+
+@ray.remote(num_cpus=0)
+def _bare_process_bytes() -> int:
+    """Memory of an actor's process that has only imported torch and transformers."""
+    import transformers  # noqa: F401
+    from transformers.models.llama import modeling_llama  # noqa: F401
+
+    return resident_bytes(peak=True)
+
+
+def _reference(job: Job, backend: Backend) -> CleanReference:
+    blocks = dict(backend.clean_blocks())
+    return CleanReference.gather(blocks, job.corpus.tokens_N, _SPLIT_POINTS[0])
+
+
+def _plan(settings: int, seed: int = 0) -> list[Setting]:
+    config = PlanConfig(settings=settings, seed=seed)
+    return make_plan(config, _SPLIT_POINTS, {"noise_std": _NOISE_STD})
+
+
+def _seconds(backend: Backend, settings: list[Setting], reference: CleanReference) -> float:
+    start = time.perf_counter()
+    done = sum(row.status == "done" for row in backend.run(settings, reference))
+    assert done == len(settings)
+    return time.perf_counter() - start
+
+
+def _endless(corpus: TokenCorpus) -> Iterator[Sequence]:
+    """The corpus' sentences in drawing order, which is random, over and over."""
+    while True:
+        yield from corpus.sequences

@@ -1,0 +1,158 @@
+"""Sweeps: the plan, refusals, records, and a tiny sweep end to end."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from envs.example import example_params, example_source
+from envs.oracle import Oracle
+from raysplit.errors import UserError
+from raysplit.shards.config import BackendConfig
+from tuning.lean_learner import Batch
+from tuning.settings import TrainConfig
+from tuning.sweep import planned_trials, run_sweep, trials_left
+from tuning.sweep_plan import Base, check_space, planned_settings
+from tuning.sweep_records import TrialDescription, TrialFolder, TrialProgress, TrialRecord
+from tuning.sweep_resources import check_machine, trial_bundles
+from tuning.sweep_results import best_first, curves_table, sweep_results
+from tuning.sweep_search import scheduler
+from tuning.sweep_settings import AshaConfig, Range, SweepConfig
+from tuning.sweep_trial import SweepJob
+
+AGENT = TrainConfig(
+    preset="paper", total_steps=1_200, checkpoint_every_steps=400, overrides={"epochs": 1}
+)
+TINY = SweepConfig(space={"learning_rate": (3e-4, 1e-2)}, seeds=(0,))
+HERE = BackendConfig(kind="inprocess")
+
+
+def job_in(folder, agent=AGENT):
+    (folder / "trials").mkdir(parents=True, exist_ok=True)
+    oracle = Oracle(example_params(), example_source)
+    return SweepJob(Base(example_params(), "example", agent), example_source, oracle, folder, "s")
+
+
+def test_fig_8_is_16_settings_and_shares_equal_trainings(tmp_path):
+    job = job_in(tmp_path, TrainConfig(preset="paper"))
+    settings = planned_settings(SweepConfig())
+    assert len(settings) == 16
+    assert [s.value for s in settings if s.panel == "minibatch_size"] == [50, 100, 150, 200]
+    # The agent's own values stand in all four panels: 13 different settings of 5 seeds.
+    assert len(planned_trials(job, SweepConfig())) == 65
+
+
+def test_grid_and_random_draw_from_the_same_space():
+    space = {"learning_rate": Range(low=1e-4, high=1e-2, log=True), "epochs": Range(low=2, high=9)}
+    drawn = planned_settings(SweepConfig(method="random", space=space, samples=50))
+    assert drawn == planned_settings(SweepConfig(method="random", space=space, samples=50))
+    rates = np.array([s.overrides["learning_rate"] for s in drawn])
+    assert 1e-4 <= rates.min() < 1e-3 < rates.max() <= 1e-2
+    assert {type(s.overrides["epochs"]) for s in drawn} == {int}
+    grid = SweepConfig(method="grid", space={"epochs": (1, 2), "clip_range": (0.1, 0.2, 0.3)})
+    assert len({tuple(s.overrides.values()) for s in planned_settings(grid)}) == 6
+
+
+def test_a_wrong_space_is_refused(tmp_path):
+    base = job_in(tmp_path).base
+    with pytest.raises(UserError, match="learning_rat'; did you mean"):
+        check_space(base, SweepConfig(space={"learning_rat": (1e-3,)}))
+    with pytest.raises(UserError, match="minibatch_size is 500"):
+        check_space(base, SweepConfig(space={"minibatch_size": (500,)}))
+    with pytest.raises(ValidationError, match="needs a list"):
+        SweepConfig(space={"learning_rate": Range(low=1e-4, high=1e-3)})
+
+
+def test_a_batch_size_that_does_not_divide_leaves_a_smaller_last_minibatch():
+    rows = torch.arange(400)
+    batch = Batch(rows[:, None].float(), rows, rows, rows, rows)
+    parts = list(batch.shuffled(150, torch.Generator().manual_seed(0)))
+    assert [len(part.actions_B) for part in parts] == [150, 150, 100]
+    assert sorted(torch.cat([part.actions_B for part in parts]).tolist()) == rows.tolist()
+
+
+def test_what_does_not_fit_the_machine_is_refused_before_ray_starts(tmp_path):
+    import ray
+
+    was = ray.is_initialized()
+    with pytest.raises(UserError, match="asks for 999 cores"):
+        check_machine(trial_bundles(SweepConfig(cpus_per_trial=999), AGENT))
+    many = AGENT.model_copy(update={"num_env_runners": 500})
+    with pytest.raises(UserError, match="asks for 501 cores"):
+        check_machine(trial_bundles(SweepConfig(), many))
+    assert ray.is_initialized() == was
+
+
+def test_a_tiny_sweep_in_process(tmp_path):
+    job, seen = job_in(tmp_path), []
+    run_sweep(job, TINY, HERE, seen.append)
+    assert [record.status for record in seen] == ["finished"] * 2
+    assert trials_left(job, TINY) == ([], 0)
+    results = sweep_results(job, TINY)
+    table = curves_table(results)
+    assert set(table["step"]) == {400, 800, 1200}
+    assert list(table.groupby("value").size()) == [3, 3]
+    assert list(table.dropna(subset=["share_of_gap"])["step"]) == [1200, 1200]
+    exact = job.oracle.share_of_gap(seen[0].episode_return)
+    assert seen[0].share_of_gap == pytest.approx(exact)
+    order = best_first(results)
+    assert order[0].share_of_gap.value >= order[1].share_of_gap.value
+    # More seeds of the same settings: only what is new is trained.
+    again = []
+    run_sweep(job, TINY.model_copy(update={"seeds": (0, 1)}), HERE, again.append)
+    assert [record.trial.seed for record in again] == [1, 1]
+
+
+def test_a_damaged_record_is_not_believed(tmp_path):
+    folder = TrialFolder(tmp_path, "k")
+    record = TrialRecord(
+        TrialDescription("k", {"epochs": 2}, 0, "s"),
+        "finished",
+        TrialProgress(starts=[0], curve=[(400, 1.5), (800, None)], reports=[(400, 1.5)]),
+        2.0,
+        0.9,
+    )
+    folder.save_record(record)
+    assert folder.record() == record
+    path = folder.path / "record.json"
+    whole = path.read_text()
+    path.write_text(whole.replace("0.9", "0.8"))
+    assert folder.record() is None
+    path.write_text(whole[: len(whole) // 2])
+    assert folder.record() is None
+
+
+def test_asha_remembers_earlier_trials():
+    config = SweepConfig(asha=AshaConfig(grace_steps=400, reduction_factor=2))
+    progress = TrialProgress(reports=[(400, 5.0)])
+    earlier = [
+        TrialRecord(TrialDescription(f"k{i}", {}, i, "s"), "finished", progress, 5.0, 1.0)
+        for i in range(3)
+    ]
+
+    class Fake:
+        trial_id = "new"
+
+    for search, expected in (("s", "STOP"), ("another sweep", "CONTINUE")):
+        asha = scheduler(config, 1_200, search, earlier)
+        asha.on_trial_add(None, Fake)
+        worse = {"step": 400, "episode_return": 1.0}
+        assert asha.on_trial_result(None, Fake, worse) == expected
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_optuna_and_tune_find_the_samples_asked_for(tmp_path, ray_session):
+    pytest.importorskip("optuna")
+    space = {"learning_rate": Range(low=1e-4, high=1e-2, log=True)}
+    config = SweepConfig(method="optuna", space=space, samples=2, seeds=(0,))
+    job, seen = job_in(tmp_path), []
+    run_sweep(job, config, BackendConfig(), seen.append)
+    assert len(seen) == 2
+    assert {record.status for record in seen} == {"finished"}
+    assert trials_left(job, config) == ([], 0)
+    more = config.model_copy(update={"samples": 3})
+    run_sweep(job, more, BackendConfig(), seen.append)
+    assert len({json.dumps(dict(r.trial.overrides)) for r in seen}) == 3

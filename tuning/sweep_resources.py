@@ -1,0 +1,85 @@
+"""What a trial asks of the machine, and a refusal where it would wait for ever."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raysplit.errors import UserError
+from tuning.settings import TrainConfig
+from tuning.sweep_settings import SweepConfig
+
+Bundles = list[dict[str, float]]
+
+_PROBE_TIMEOUT_S = 60
+
+
+def trial_bundles(config: SweepConfig, agent: TrainConfig) -> Bundles:
+    """Return what a trial asks for: its own cores, and one for each remote env runner."""
+    return [{"CPU": float(config.cpus_per_trial)}, *([{"CPU": 1.0}] * agent.num_env_runners)]
+
+
+def check_machine(bundles: Bundles) -> None:
+    """Check, before Ray starts, that a trial fits this machine.
+
+    Raises:
+        UserError: It does not.
+    """
+    _check_fit(bundles, [float(os.cpu_count() or 1)], "this machine")
+
+
+def check_cluster(bundles: Bundles, folder: Path) -> None:
+    """Check that a trial fits a Ray cluster's nodes, and that they see the sweep's folder.
+
+    Raises:
+        UserError: It does not, all cores are taken, or a node has no such folder.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    _check_fit(bundles, [node["Resources"]["CPU"] for node in nodes], "the cluster")
+    free = ray.available_resources().get("CPU", 0.0)
+    if free < _cores(bundles):
+        raise UserError(
+            f"a trial asks for {_cores(bundles):g} cores, but of the cluster's "
+            f"{ray.cluster_resources()['CPU']:g} only {free:g} are free: end what holds them first "
+            "(`ray status` shows it)"
+        )
+    if len(nodes) > 1:
+        _check_folder([node["NodeID"] for node in nodes], folder)
+
+
+def _check_fit(bundles: Bundles, cores: Sequence[float], where: str) -> None:
+    largest = max(bundle["CPU"] for bundle in bundles)
+    if largest > max(cores, default=0.0) or _cores(bundles) > sum(cores):
+        raise UserError(
+            f"no trial fits {where}: one asks for {_cores(bundles):g} cores ({largest:g} on one "
+            f"node), there are {sum(cores):g} (at most {max(cores, default=0.0):g} on a node); "
+            "lower sweep.cpus_per_trial or the agent's num_env_runners"
+        )
+
+
+def _cores(bundles: Bundles) -> float:
+    return sum(bundle["CPU"] for bundle in bundles)
+
+
+def _check_folder(node_ids: list[str], folder: Path) -> None:
+    """Trials leave their checkpoints and records in the sweep's folder, wherever they run."""
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".seen-by-all-nodes-") as probe:
+        sees = ray.remote(num_cpus=0)(os.path.exists)
+        asked = [
+            sees.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)
+            ).remote(probe.name)
+            for node_id in node_ids
+        ]
+        answers = ray.get(asked, timeout=_PROBE_TIMEOUT_S)
+    blind = sum(not answer for answer in answers)
+    if blind:
+        raise UserError(
+            f"{blind} of {len(node_ids)} nodes do not see {folder}: put the run folder (--out) on "
+            "storage that all nodes share, such as NFS"
+        )
