@@ -6,10 +6,8 @@ made, so an entry that matches means the stage is done, and nothing else does.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +17,7 @@ import yaml
 from raysplit import __version__
 from raysplit.errors import UserError
 from raysplit.experiment import Experiment
+from raysplit.files import sha256_of_file, write_atomically
 
 _LIBRARIES = ("ray", "torch", "transformers", "gymnasium", "numpy", "scikit-learn")
 
@@ -98,19 +97,6 @@ class RunFolder:
 def versions() -> dict[str, str]:
     """Return the versions that results depend on."""
     return {"raysplit": __version__} | {n: importlib.metadata.version(n) for n in _LIBRARIES}
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader finds the old text or the new one, never a part."""
-    new = path.with_name(path.name + ".new")
-    new.write_text(text, encoding="utf-8")
-    os.replace(new, path)
-
-
-def sha256_of_file(path: Path) -> str:
-    """Hash a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _matches(path: Path, sha256: str) -> bool:

@@ -1,7 +1,7 @@
 """A small measuring run that can be broken: a tiny model, its text, and actors made slow or deadly.
 
-As a program it measures in a cluster of its own and loses a node on the way:
-`python -m tests.fault_driver FOLDER LEDGER`.
+As a program it measures with Ray, waiting for a kill, or in a cluster that loses a node on the way:
+`python -m tests.fault_driver measure_with_ray|lose_a_node FOLDER LEDGER`.
 """
 
 from __future__ import annotations
@@ -191,5 +191,15 @@ def lose_a_node(folder, ledger_path):
         cluster.shutdown()
 
 
+def measure_with_ray(folder, ledger_path):
+    """Measure with a Ray that this process starts."""
+    from raysplit.shards import cluster as room
+
+    room.UEActor, room.EdgeActor = faulty_actors(folder)
+    measure(folder, ledger_path, settings(), BackendConfig(edge_shards=2))
+
+
 if __name__ == "__main__":
-    lose_a_node(Path(sys.argv[1]), Path(sys.argv[2]))
+    {"measure_with_ray": measure_with_ray, "lose_a_node": lose_a_node}[sys.argv[1]](
+        Path(sys.argv[2]), Path(sys.argv[3])
+    )

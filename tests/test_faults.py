@@ -108,14 +108,44 @@ def test_a_poisoned_setting_is_quarantined_and_everything_else_measured(
     assert again[poison] == bad
 
 
+def _driver(what, folder, ledger):
+    command = [sys.executable, "-W", "ignore", "-m", "tests.fault_driver", what]
+    return subprocess.Popen(
+        [*command, str(folder), str(ledger)],
+        cwd=Path(__file__).parents[1],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_killed_driver_takes_its_actors_along_and_loses_nothing(folder, unbroken, tmp_path):
+    ledger = tmp_path / "ledger.sqlite"
+    model = shutil.copytree(folder, tmp_path / "model")
+    driver = _driver("measure_with_ray", model, ledger)
+    when_rows(ledger, 3, lambda _workers: driver.kill()).join(120)
+    assert driver.wait(timeout=10) == -signal.SIGKILL
+    held = fault_driver.rows_in(ledger)
+    assert 3 <= len(held) < len(unbroken)
+    actors = [Path("/proc", note.name.partition("-")[2]) for note in model.glob("edge-*")]
+    assert len(actors) == 2
+    deadline = time.monotonic() + 60
+    while any(actor.exists() for actor in actors):
+        assert time.monotonic() < deadline, "actors outlive their driver"
+        time.sleep(0.1)
+    rows = measure(model, ledger, settings())
+    assert facts(rows) == facts(unbroken)
+    assert [row.worker for row in rows.values()].count("") == len(unbroken) - len(held)
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_node_removed_with_a_spare_one(folder, unbroken, tmp_path):
     ledger = tmp_path / "ledger.sqlite"
     model = shutil.copytree(folder, tmp_path / "model")
-    command = [sys.executable, "-W", "ignore", "-m", "tests.fault_driver", str(model), str(ledger)]
-    root = Path(__file__).parents[1]
-    subprocess.run(command, cwd=root, check=True, timeout=180, capture_output=True)
+    driver = _driver("lose_a_node", model, ledger)
+    assert driver.wait(timeout=180) == 0
     rows = measure(model, ledger, settings())  # all is there: nothing is measured
     assert facts(rows) == facts(unbroken)
     assert len({row.worker for row in rows.values()}) == 2

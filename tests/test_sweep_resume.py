@@ -8,19 +8,18 @@ import time
 from dataclasses import replace
 
 import pytest
-from test_sweep import AGENT, HERE, TINY, job_in
 
+from tests.test_sweep import AGENT, HERE, TINY, job_in
 from tuning.sweep import run_sweep, trials_left
 from tuning.sweep_records import trial_folders
 
 PROGRAM = """
 import sys
 from pathlib import Path
-sys.path.insert(0, "tests")
-from test_sweep import TINY, job_in
+from tests.test_sweep import job_in
 from raysplit.shards.config import BackendConfig
 from tuning.sweep import run_sweep
-from test_sweep_resume import LONG, WIDE
+from tests.test_sweep_resume import LONG, WIDE
 run_sweep(job_in(Path(sys.argv[1]), LONG), WIDE, BackendConfig(), lambda record: None)
 """
 LONG = AGENT.model_copy(update={"total_steps": 12_000})

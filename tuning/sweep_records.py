@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from raysplit.run_folder import write_atomically
+from raysplit.files import write_atomically
 from tuning.sweep_settings import Number
 
 Status = Literal["finished", "stopped"]

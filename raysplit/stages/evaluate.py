@@ -15,11 +15,12 @@ from envs.chain import grid_states
 from envs.oracle import Oracle
 from envs.policies import Policy
 from raysplit.errors import UserError
+from raysplit.files import write_atomically
 from raysplit.link.state import LinkState
 from raysplit.measure.service import as_table
 from raysplit.measure.setting import Setting
 from raysplit.progress import console
-from raysplit.run_folder import RunFolder, write_atomically
+from raysplit.run_folder import RunFolder
 from raysplit.stages.measuring import measured_problem, measuring_service
 from raysplit.stages.oracles import EVALUATION_TABLE, Oracles, load_oracles, measured_oracle
 from raysplit.stages.tracked import tracker_of

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from raysplit import __version__
 from raysplit.experiment import Experiment
+from raysplit.files import sha256_of_file
 from raysplit.measure.setting import sha256_of
-from raysplit.run_folder import RunFolder, sha256_of_file
+from raysplit.run_folder import RunFolder
 
 _LARGE_BYTES = 200_000_000  # from here on, size and time of change stand for the content
 

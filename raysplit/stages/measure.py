@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from raysplit.errors import UserError
+from raysplit.files import write_atomically
 from raysplit.measure.plan import make_plan
 from raysplit.measure.service import as_table
 from raysplit.progress import console
-from raysplit.run_folder import RunFolder, write_atomically
+from raysplit.run_folder import RunFolder
 from raysplit.shards.reference import CleanReference
 from raysplit.stages.measuring import measuring_service
 from raysplit.stages.tracked import tracker_of

@@ -5,6 +5,11 @@ again), plan.json (the trainings as first planned), curves.parquet (every learni
 (the settings in order of merit) and figures/ (Fig. 8).
 """
 
+# pandas leaves the types of what is selected open:
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownVariableType=false, reportUnknownLambdaType=false
+# pyright: reportArgumentType=false, reportUnknownParameterType=false
+
 from __future__ import annotations
 
 import dataclasses
@@ -23,9 +28,10 @@ from envs.ppl_source import SurrogateSource
 from raysplit.errors import UserError, suggest
 from raysplit.experiment import Experiment, load_experiment
 from raysplit.figures import Band, SweepPanel, hyperparameter_panels, save
+from raysplit.files import sha256_of_file, write_atomically
 from raysplit.measure.setting import sha256_of
 from raysplit.progress import console, progress_bar
-from raysplit.run_folder import RunFolder, sha256_of_file, write_atomically
+from raysplit.run_folder import RunFolder
 from raysplit.stages.inputs import inputs_sha256
 from raysplit.stages.measuring import measured_problem
 from raysplit.statistics import bootstrap_band
@@ -276,7 +282,7 @@ def _bands(curves: pd.DataFrame, name: str, space: list[str]) -> Mapping[str, Ba
     return {label: band for label, band in bands.items() if band is not None}
 
 
-def _groups(values: pd.Series[float]) -> tuple[list[str], pd.Series[str]]:
+def _groups(values: pd.Series) -> tuple[list[str], pd.Series]:
     """Labels in ascending order, and each row's: the value, or a range of values where many."""
     distinct = np.unique(values)
     if len(distinct) <= _MOST_CURVES:

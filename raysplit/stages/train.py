@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from envs.ppl_source import SurrogateSource
+from raysplit.files import sha256_of_file
 from raysplit.progress import Advance, progress_bar
-from raysplit.run_folder import RunFolder, sha256_of_file
+from raysplit.run_folder import RunFolder
 from raysplit.stages.measuring import measured_problem
 from raysplit.stages.tracked import tracker_of
 from raysplit.surrogate import Surrogate
