@@ -102,7 +102,10 @@ def _read(name_or_path: str) -> dict[str, Any]:
                 f"'{name_or_path}' is neither a preset ({', '.join(PRESETS)}) nor a file"
                 f"{suggest(name_or_path, PRESETS)}"
             )
-        text = path.read_text(encoding="utf-8", errors="replace")
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise UserError(f"{name_or_path} cannot be read ({error.strerror})") from None
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -1,4 +1,4 @@
-"""The ledger: every measured setting exactly once, durable from the moment it is known.
+"""The ledger: every measured setting exactly once, kept from the moment it is known.
 
 One SQLite file (WAL mode, so a reader never blocks the writer and a killed process leaves no torn
 row). A row's key is the hash of everything that decides its value, so a ledger can serve several
@@ -118,7 +118,7 @@ class Ledger:
             )
 
     def add(self, card_sha256: str, rows: Iterable[Row]) -> None:
-        """Add rows in one transaction. A key that is already `done` keeps its first row."""
+        """Add rows in one transaction. A key that is there keeps its first row."""
         values = [
             (
                 row.setting.key(card_sha256),

@@ -82,7 +82,7 @@ class RunFolder:
     def _refuse_another(self, resolved: Path) -> None:
         try:
             before = Experiment.model_validate(yaml.safe_load(resolved.read_text())).results_part()
-        except ValueError:
+        except (ValueError, yaml.YAMLError):
             raise UserError(
                 f"{resolved} is not an experiment of this version: choose another --out"
             ) from None

@@ -118,7 +118,12 @@ def train(
     """
     inputs = inputs_sha256(params, config, seed)
     if (out / "agent.json").exists():
-        return load_agent(out, inputs)
+        finished = load_agent(out, inputs)
+        try:
+            finished.policy()
+            return finished
+        except (UserError, OSError):
+            (out / "agent.json").unlink()  # its policy is damaged: export it again
     with quiet_rllib(config.num_env_runners), one_thread():
         run = _Run(_build(params, source, config, seed), config, out, inputs)
         try:

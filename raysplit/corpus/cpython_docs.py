@@ -8,6 +8,7 @@ machine and for every Python version, and no held-out paragraph was ever trained
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import inspect
@@ -15,6 +16,8 @@ import re
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+
+from raysplit.errors import UserError
 
 HELD_OUT_PERCENT = 5
 _MIN_CHARACTERS = 50
@@ -28,11 +31,11 @@ def paragraphs() -> tuple[str, ...]:
     """Return every distinct prose paragraph, white space collapsed, in a stable order.
 
     Raises:
-        FileNotFoundError: If this Python ships neither the topics nor the library's sources.
+        UserError: If this Python ships neither the topics nor the library's sources.
     """
     found = dict.fromkeys(p for text in _texts() for p in _prose(text))  # a dict keeps the order
     if not found:
-        raise FileNotFoundError(
+        raise UserError(
             "This Python carries no library sources, so the embedded corpus is empty: "
             "install the full standard library, or set corpus.source to 'wikitext-2' or 'file'."
         )
@@ -46,9 +49,10 @@ def is_held_out(paragraph: str) -> bool:
 
 
 def _texts() -> Iterator[str]:
-    from pydoc_data import topics
+    with contextlib.suppress(ModuleNotFoundError):  # some distributions leave it out
+        from pydoc_data import topics
 
-    yield from topics.topics.values()
+        yield from topics.topics.values()
     library = Path(sysconfig.get_path("stdlib"))
     for path in sorted(library.rglob("*.py")):
         if _SKIPPED_FOLDERS.isdisjoint(path.relative_to(library).parts):

@@ -4,7 +4,7 @@ A 16-layer LLaMA with its own byte-level BPE tokenizer, trained on the training 
 own documentation (see `raysplit.corpus.cpython_docs`). Matrices are trained with Muon, the rest
 with AdamW, both on a learning rate that is flat and then falls to zero; the length of the run is
 given in minutes, so the same script serves a laptop and a GPU. Writes a checkpoint that
-`transformers` loads as it is, and `MODEL_CARD.md` with the recipe and the held-out bits per
+`transformers` loads as it is, and `training.json` with the recipe and the held-out bits per
 character.
 """
 

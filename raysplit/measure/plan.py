@@ -118,7 +118,14 @@ def _listed(
             f"plan.path {path} lacks the column(s) {', '.join(missing)}; "
             f"it needs split_point, {', '.join(names)}"
         )
-    rows = table[["split_point", *names]].to_numpy(dtype=np.float64)
+    try:
+        rows = table[["split_point", *names]].to_numpy(dtype=np.float64)
+    except ValueError as error:
+        raise UserError(f"plan.path {path} holds a cell that is no number: {error}") from None
+    if not len(rows) or (rows[:, 0] % 1 != 0).any():
+        raise UserError(
+            f"plan.path {path} must hold at least one row, and whole numbers as split_point"
+        )
     first, last = split_points
     outside = rows[(rows[:, 0] < first) | (rows[:, 0] > last), 0]
     if len(outside) or not np.isfinite(rows).all():

@@ -17,6 +17,8 @@ from raysplit.shards.config import BackendConfig
 from raysplit.shards.job import Backend, Job
 from raysplit.shards.reference import CleanBlock, CleanReference
 
+_HOPELESS = 8  # failures in a row
+
 
 class MeasuringService:
     """Measures settings of one job; opens its backend only when something is missing."""
@@ -55,15 +57,19 @@ class MeasuringService:
         Every row is in the ledger before the next one is waited for, so an interruption loses at
         most what was in flight.
         """
+        self._ledger.forget_failures(self.card_sha256)  # what failed before is tried again
         wanted = {setting.key(self.card_sha256): setting for setting in settings}
         known = self._ledger.rows(self.card_sha256)
         missing = [setting for key, setting in wanted.items() if key not in known]
         if missing:
             reference = self.reference()
             hits = len(wanted) - len(missing)
+            failures = 0
             with progress_bar(title, total=len(wanted), done=hits) as advance:
                 for row in self._running().run(missing, reference):
                     self._ledger.add(self.card_sha256, [row])
+                    failures = failures + 1 if row.status == "quarantined" else 0
+                    _stop_if_hopeless(failures, row)
                     self.evaluations += 1
                     advance(1, f"{hits} from the ledger, {self._running().workers} workers")
             known = self._ledger.rows(self.card_sha256)
@@ -88,6 +94,15 @@ class MeasuringService:
         if self._backend is None:
             self._backend = _open_backend(self._job, self._backend_config)
         return self._backend
+
+
+def _stop_if_hopeless(failures: int, row: Row) -> None:
+    """A poisoned setting is put aside; a row of them means that nothing works any more."""
+    if failures >= _HOPELESS:
+        raise UserError(
+            f"the last {failures} settings all failed, this one because of {row.reason}: mend that "
+            "and start again; what was measured is kept"
+        )
 
 
 def _open_backend(job: Job, config: BackendConfig) -> Backend:

@@ -27,6 +27,7 @@ from raysplit.shards.reference import CleanBlock, CleanReference
 from raysplit.shards.scheduler import NoWorkersLeftError, Outcome, Scheduler
 
 _GB = 1e9
+_UE_RESTARTS = 20  # enough for any number of lost nodes, and an end where loading itself kills it
 
 
 class RayBackend:
@@ -48,8 +49,8 @@ class RayBackend:
                 # UE shards work at the start only, so they ask for no core of their own.
                 num_cpus=0,
                 num_gpus=config.gpus_per_ue,
-                max_restarts=-1,
-                max_task_retries=-1,
+                max_restarts=_UE_RESTARTS,
+                max_task_retries=_UE_RESTARTS,
             ).remote(config.gpus_per_ue, config.cpus_per_shard)
             for _ in range(config.ue_shards)
         ]
@@ -137,11 +138,12 @@ class RayBackend:
         gpus_left = total.get("GPU", 0.0) - config.ue_shards * config.gpus_per_ue
         by_gpu = int((gpus_left + 1e-9) // config.gpus_per_edge) if config.gpus_per_edge else by_cpu
         fit = min(by_cpu, by_gpu)
-        if fit < 1 and config.address is None:
+        if (fit < 1 or gpus_left < -1e-9) and config.address is None:
             raise UserError(
-                f"no edge actor fits: it asks for {config.cpus_per_shard} cores and "
-                f"{config.gpus_per_edge:g} GPUs, there are {total.get('CPU', 0):g} and "
-                f"{max(0.0, gpus_left):g}: lower backend.cpus_per_shard or backend.gpus_per_edge"
+                f"the shards do not fit: an edge asks for {config.cpus_per_shard} cores and "
+                f"{config.gpus_per_edge:g} GPUs, the UEs for "
+                f"{config.ue_shards * config.gpus_per_ue:g} GPUs; there are {total.get('CPU', 0):g} and {total.get('GPU', 0):g}: lower "
+                "backend.cpus_per_shard, gpus_per_edge or gpus_per_ue"
             )
         # On an autoscaled cluster more nodes may come; actors that wait do not hold any work.
         return config.edge_shards or max(1, fit)
@@ -154,14 +156,20 @@ def start_ray(config: BackendConfig) -> bool:
     object_store = config.host_cache_gb if config.address is None else None
     # Ray says on every start that it made itself a token; that is as it should be.
     logging.getLogger("ray").setLevel(logging.ERROR)
-    ray.init(
-        address=config.address or "local",
-        include_dashboard=False if config.address is None else None,
-        object_store_memory=int(object_store * _GB) if object_store else None,
-        num_cpus=os.cpu_count() if config.address is None else None,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    try:
+        ray.init(
+            address=config.address or "local",
+            include_dashboard=False if config.address is None else None,
+            object_store_memory=int(object_store * _GB) if object_store else None,
+            num_cpus=os.cpu_count() if config.address is None else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except ConnectionError as error:
+        raise UserError(
+            f"no Ray cluster answers at backend.address={config.address} ({error}): start it with "
+            "`ray up` or `ray start --head`, or leave the address out"
+        ) from None
     return True
 
 

@@ -8,6 +8,7 @@ Shape suffixes: B sequences of a pass, T positions, D hidden size.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -68,6 +69,11 @@ class _Sample:
         self._nll: list[NDArray[np.float64]] = []
         self._indices: list[NDArray[np.int64]] = []
         self._waiting: list[tuple[_Piece, NDArray[np.float64]]] = []
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens that still have to be run."""
+        return sum(piece.tokens for piece, _ in self._waiting)
 
     def add(self, clean_nll_B: NDArray[np.float64], piece: _Piece) -> None:
         """Take a batch with its clean NLL and those of its rows that the link touched."""
@@ -151,21 +157,16 @@ class EdgeShard:
         blocks = len(self._corpus.blocks)
         done = 0
         while True:
-            # An estimate from fewer than `_FIRST_BLOCKS` never suffices, so it is not made.
-            size = max(self._blocks_per_round, 0 if done else _FIRST_BLOCKS)
-            for block in range(done, min(done + size, blocks)):
+            look = int(min(_next_look(done, self._target_stderr), blocks))
+            for block in range(done, look):
                 self._send_block(sample, setting, block, hidden_of(block), reference)
+                if sample.waiting_tokens >= self.tokens_per_pass:
+                    sample.finish(lambda pieces: self._suffix(pieces, setting.split_point))
             sample.finish(lambda pieces: self._suffix(pieces, setting.split_point))
-            done = min(done + size, blocks)
+            done = look
             result = sample.estimate(reference.corpus)
             if done == blocks or should_stop(result, self._target_stderr):
                 return result
-
-    @property
-    def _blocks_per_round(self) -> int:
-        """Blocks that together fill the device."""
-        block_tokens = sum(batch.inputs_BT.size for batch in self._corpus.blocks[0])
-        return max(1, self.tokens_per_pass // block_tokens)
 
     def _send_block(
         self,
@@ -245,6 +246,16 @@ class EdgeShard:
         )
         sizes = [len(piece.rows) for piece in group]
         return [part.cpu().numpy() for part in nll_B.split(sizes)]
+
+
+def _next_look(blocks_done: int, target_stderr: float) -> float:
+    """Blocks after which the precision is looked at next: nothing of the device enters here.
+
+    Fewer than `_FIRST_BLOCKS` never suffice; later looks come a sixth of the sample apart.
+    """
+    if target_stderr == 0:
+        return math.inf
+    return max(_FIRST_BLOCKS, blocks_done + max(1, blocks_done // 6))
 
 
 def _joined(group: Sequence[_Piece], longest: int) -> Tensor:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from raysplit.errors import UserError
 from raysplit.split import Checkpoint, Span, load_span
 
 
@@ -116,6 +117,15 @@ class SpanChain:
 
 
 def shard_devices(gpus: float) -> tuple[str, ...]:
-    """The devices of a shard: its GPUs where there are any and it asks for them, else the CPU."""
+    """The devices of a shard: the GPUs that it asks for, or the CPU.
+
+    Raises:
+        UserError: If it asks for a GPU and there is none.
+    """
     count = min(torch.cuda.device_count(), max(1, int(gpus))) if gpus else 0
+    if gpus and not count:
+        raise UserError(
+            f"a shard asks for {gpus:g} GPUs and torch sees none here: set backend.gpus_per_ue and "
+            "backend.gpus_per_edge to 0 to measure on the CPU"
+        )
     return tuple(f"cuda:{i}" for i in range(count)) or ("cpu",)

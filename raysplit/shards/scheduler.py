@@ -26,6 +26,7 @@ from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 UnitT = TypeVar("UnitT")
 
 IN_FLIGHT = 2
+_MOST_DEATHS = 20  # in a row: whatever kills this worker will not stop
 
 
 class NoWorkersLeftError(RuntimeError):
@@ -52,6 +53,7 @@ class _Task(Generic[UnitT]):
 class _Worker(Generic[UnitT]):
     actor: ActorHandle
     ready: bool = False
+    deaths: int = 0  # in a row, without a unit done in between
     queue: deque[tuple[ray.ObjectRef, _Task[UnitT]]] = field(default_factory=deque)
 
 
@@ -145,17 +147,19 @@ class Scheduler(Generic[UnitT]):
         except RayError as error:
             yield from self._retry(task, _reason(error))
         else:
+            worker.deaths = 0
             yield Outcome(task.unit, result, None, task.attempts)
 
     def _bury(self, worker: _Worker[UnitT], error: RayActorError) -> None:
         """Take back what a dead worker held and, unless it died for good, wait for its return."""
         self._last_death = _reason(error)
+        worker.deaths += 1
         for ref, task in reversed(worker.queue):
             self._owner.pop(ref, None)
             self._todo.appendleft(task)
         worker.queue.clear()
         worker.ready = False
-        if not isinstance(error, ActorDiedError):
+        if not isinstance(error, ActorDiedError) and worker.deaths < _MOST_DEATHS:
             self._await_ready(worker)
 
     def _await_ready(self, worker: _Worker[UnitT]) -> None:

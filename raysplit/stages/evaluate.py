@@ -28,6 +28,7 @@ from raysplit.statistics import interquartile_mean
 from tuning.evaluate import fidelity, score, summarise
 
 _DRAWS = 200
+_EVALUATION_SEED = 2**40  # no plan's seeds reach it
 
 
 def run(folder: RunFolder) -> list[Path]:
@@ -66,9 +67,7 @@ def _measure_grid(folder: RunFolder) -> None:
     problem = experiment.problem
     states = grid_states(params, params.grid_points)
     settings = [
-        Setting(
-            int(p), LinkState.from_coordinates(problem.link_names, state), experiment.plan.seed + 1
-        )
+        Setting(int(p), LinkState.from_coordinates(problem.link_names, state), _EVALUATION_SEED)
         for p, state in itertools.product(params.split_points_P, states)
     ]
     with measuring_service(folder) as service:
@@ -77,7 +76,8 @@ def _measure_grid(folder: RunFolder) -> None:
     if failed:
         raise UserError(
             f"{len(failed)} of {len(rows)} evaluation settings could not be measured, the first "
-            f"because of: {failed[0].reason}"
+            f"({failed[0].setting.link}) because of {failed[0].reason}: start again, narrow "
+            "problem.link, or set model.dtype to float32"
         )
     table = as_table(rows, problem.link_names, card["clean_log_ppl"])
     table.to_parquet(folder.path / EVALUATION_TABLE)

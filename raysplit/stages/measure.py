@@ -30,7 +30,9 @@ def run(folder: RunFolder) -> list[Path]:
     with measuring_service(folder) as service:
         rows = service.measure(plan)
         reference = service.reference()
-        card = service.card | _findings(reference)
+        card: dict[str, Any] = (
+            service.card | _findings(reference) | {"card_sha256": service.card_sha256}
+        )
     status = Counter(row.status for row in rows.values())
     for row in rows.values():
         if row.status != "done":
@@ -43,7 +45,7 @@ def run(folder: RunFolder) -> list[Path]:
     write_atomically(card_path, json.dumps(card, indent=2) + "\n")
     with tracker_of(folder, "measure") as tracker:
         counts = {name: float(status[name]) for name in ("done", "invalid", "quarantined")}
-        tracker.log_metrics(counts | {"clean_log_ppl": card["clean_log_ppl"]}, step=0)
+        tracker.log_metrics({**counts, "clean_log_ppl": reference.corpus.log_ppl}, step=0)
         tracker.log_artifact(table_path, name="measurements", kind="dataset")
     return [table_path, card_path]
 

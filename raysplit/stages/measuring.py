@@ -19,6 +19,12 @@ from raysplit.measure.service import MeasuringService
 from raysplit.run_folder import RunFolder
 
 
+def ledger_path(folder: RunFolder) -> Path:
+    """The run's own ledger, or the one that it shares."""
+    shared = folder.experiment.measuring.ledger
+    return Path(shared).expanduser() if shared else folder.path / "measurements.sqlite"
+
+
 @contextmanager
 def measuring_service(folder: RunFolder) -> Generator[MeasuringService]:
     """Open the run's measuring service; Ray starts only if something has to be measured."""
@@ -33,10 +39,8 @@ def measuring_service(folder: RunFolder) -> Generator[MeasuringService]:
         split_points=(problem.min_split_point, problem.max_split_point),
         device="cuda" if experiment.backend.gpus_per_edge else "cpu",
     )
-    path = experiment.measuring.ledger
-    ledger_path = Path(path).expanduser() if path else folder.path / "measurements.sqlite"
     with (
-        Ledger(ledger_path) as ledger,
+        Ledger(ledger_path(folder)) as ledger,
         MeasuringService(job, card, ledger, experiment.backend) as service,
     ):
         yield service

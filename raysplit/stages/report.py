@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sqlite3
 import time
+from collections import Counter
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,10 @@ from raysplit.figures import (
     Score,
     coordinate_label,
 )
+from raysplit.ledger import Ledger
 from raysplit.report import Fidelity, Performance, PolicyResult, ReportData, write_report
 from raysplit.run_folder import RunFolder, versions
+from raysplit.stages.measuring import ledger_path
 from raysplit.stages.oracles import Oracles, load_oracles
 from raysplit.stages.settling import settled_split_points
 from raysplit.stages.tracked import tracker_of
@@ -79,7 +80,7 @@ def report_data(folder: RunFolder) -> ReportData:
         fit=FitReport.load(folder.path / "surrogate"),
         fidelity=_fidelity(evaluation),
         sweep=_weights(oracles),
-        settings=_settings_measured(folder),
+        settings=_settings_measured(folder, card["card_sha256"]),
         protocol=_flat(card),
         versions=versions(),
         seconds=_seconds(folder),
@@ -290,16 +291,11 @@ def _weights(oracles: Oracles) -> CostWeightSweep | None:
     )
 
 
-def _settings_measured(folder: RunFolder) -> tuple[int, int]:
-    """Settings in the run's own ledger, and how many of them are not `done`."""
-    path = folder.path / "measurements.sqlite"
-    if not path.exists():
-        return (0, 0)  # a shared ledger also counts other experiments
-    with closing(sqlite3.connect(path)) as ledger:
-        count, invalid = ledger.execute(
-            "SELECT COUNT(*), COALESCE(SUM(status != 'done'), 0) FROM settings"
-        ).fetchone()
-    return count, invalid
+def _settings_measured(folder: RunFolder, card_sha256: str) -> tuple[int, int]:
+    """Settings that were measured under this protocol card, and how many gave no value."""
+    with Ledger(ledger_path(folder)) as ledger:
+        status = Counter(row.status for row in ledger.rows(card_sha256).values())
+    return status["done"], status.total() - status["done"]
 
 
 def _flat(card: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -7,6 +7,7 @@ again), plan.json (the trainings as first planned), curves.parquet (every learni
 
 # pandas leaves the types of what is selected open:
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false
 # pyright: reportUnknownVariableType=false, reportUnknownLambdaType=false
 # pyright: reportArgumentType=false, reportUnknownParameterType=false
 
