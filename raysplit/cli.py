@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -149,6 +150,16 @@ def main() -> None:
         app()
     except UserError as error:
         typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        typer.secho(
+            f"error: no space left for {error.filename or 'the run folder'}: free some and start the "
+            "same command again; nothing measured is lost",
+            err=True,
+            fg=typer.colors.RED,
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         typer.echo("interrupted: the same command goes on where this one stopped", err=True)

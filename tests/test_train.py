@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,11 +47,21 @@ def test_an_agent_leaves_a_curve_a_policy_and_a_checkpoint(agent):
     assert policy((0.1,), 3) in {0, 1, 2}
 
 
-def test_training_without_remote_runners_starts_no_ray(agent):
-    import ray
+_TRAIN_ALONE = """
+import sys
+from pathlib import Path
+import ray
+from envs.example import example_params, example_source
+from tests.test_train import QUICK
+from tuning.train import train
+assert train(example_params(), example_source, QUICK, 0, Path(sys.argv[1])).curve
+assert not ray.is_initialized()
+"""
 
-    assert agent.curve
-    assert not ray.is_initialized()
+
+def test_training_without_remote_runners_starts_no_ray(tmp_path):
+    command = [sys.executable, "-W", "ignore", "-c", _TRAIN_ALONE, str(tmp_path / "agent")]
+    subprocess.run(command, check=True, cwd=Path(__file__).parent.parent)
 
 
 def test_a_finished_agent_is_not_trained_again(agent):

@@ -142,7 +142,8 @@ class RayBackend:
             raise UserError(
                 f"the shards do not fit: an edge asks for {config.cpus_per_shard} cores and "
                 f"{config.gpus_per_edge:g} GPUs, the UEs for "
-                f"{config.ue_shards * config.gpus_per_ue:g} GPUs; there are {total.get('CPU', 0):g} and {total.get('GPU', 0):g}: lower "
+                f"{config.ue_shards * config.gpus_per_ue:g} GPUs; there are "
+                f"{total.get('CPU', 0):g} and {total.get('GPU', 0):g}: lower "
                 "backend.cpus_per_shard, gpus_per_edge or gpus_per_ue"
             )
         # On an autoscaled cluster more nodes may come; actors that wait do not hold any work.
