@@ -155,8 +155,8 @@ def main() -> None:
         if error.errno != errno.ENOSPC:
             raise
         typer.secho(
-            f"error: no space left for {error.filename or 'the run folder'}: free some and start the "
-            "same command again; nothing measured is lost",
+            f"error: no space left for {error.filename or 'the run folder'}: free some and start "
+            "the same command again; nothing measured is lost",
             err=True,
             fg=typer.colors.RED,
         )
