@@ -140,7 +140,7 @@ TUNED: dict[Algorithm, dict[str, Any]] = {
         "step_seen_by": "critic",
         "learning_rate": (5e-3, 1e-4),
         "entropy_coefficient": (0.01, 0.0),
-        "gae_lambda": 0.8,
+        "gae_lambda": 0.9,
         "epochs": 20,
         "num_envs": 80,
     },

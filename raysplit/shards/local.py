@@ -31,8 +31,12 @@ class LocalBackend:
         """Load both halves."""
         self._job = job
         devices = shard_devices(config.gpus_per_edge)
-        self._ue = UEShard(job.ue_part(devices[:1]), job.corpus, job.link)
-        self._edge = EdgeShard(job.edge_part(devices), job.corpus, job.link, job.target_stderr)
+        # As many threads as an actor has: sums over more threads differ in the last bit.
+        threads = config.cpus_per_shard
+        self._ue = UEShard(job.ue_part(devices[:1], threads), job.corpus, job.link)
+        self._edge = EdgeShard(
+            job.edge_part(devices, threads), job.corpus, job.link, job.target_stderr
+        )
         self._store = HostStore((config.host_cache_gb or _HOST_CACHE_GB) * _GB)
         self._sums: dict[int, Sequence[SignalSums]] = {}
         self._cache = DeviceCache(
