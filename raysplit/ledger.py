@@ -147,12 +147,13 @@ class Ledger:
                 values,
             )
 
-    def forget_failures(self, card_sha256: str) -> int:
-        """Remove quarantined rows, so that the next start tries those settings again."""
+    def forget_failures(self, keys: Iterable[str]) -> None:
+        """Remove those of the rows that are quarantined: their settings are to be tried again."""
         with self._writing():
-            return self._connection.execute(
-                "DELETE FROM settings WHERE card = ? AND status = 'quarantined'", (card_sha256,)
-            ).rowcount
+            self._connection.executemany(
+                "DELETE FROM settings WHERE key = ? AND status = 'quarantined'",
+                [(key,) for key in keys],
+            )
 
     def rows(self, card_sha256: str) -> dict[str, Row]:
         """Return all rows of a protocol card by key."""

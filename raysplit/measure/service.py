@@ -57,8 +57,8 @@ class MeasuringService:
         Every row is in the ledger before the next one is waited for, so an interruption loses at
         most what was in flight.
         """
-        self._ledger.forget_failures(self.card_sha256)  # what failed before is tried again
         wanted = {setting.key(self.card_sha256): setting for setting in settings}
+        self._ledger.forget_failures(wanted)  # what failed before is tried again
         known = self._ledger.rows(self.card_sha256)
         missing = [setting for key, setting in wanted.items() if key not in known]
         if missing:
