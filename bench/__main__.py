@@ -15,6 +15,7 @@ from bench.report import REPORTS, Options
 
 BENCHMARKS = {
     "measuring": "bench.measuring",
+    "learning": "bench.learning",
     "fullsize-loading": "bench.fullsize_loading",
 }
 """Report -> the module whose `run(options)` returns it."""

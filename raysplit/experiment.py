@@ -23,7 +23,7 @@ from raysplit.tracking.config import TrackingConfig
 from tuning.settings import TrainConfig
 from tuning.sweep_settings import SweepConfig
 
-PRESETS = ("demo", "paper", "authors")
+PRESETS = ("demo", "true-reward", "paper", "authors")
 
 
 class Experiment(Config):

@@ -31,7 +31,8 @@ def quiet_rllib(num_env_runners: int) -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ("ray", "ray.rllib")]
     levels = [logger.level for logger in loggers]
     if num_env_runners == 0 and not ray.is_initialized():
-        ray.put = lambda value, **_: value
+        # A source that measures may start a Ray of its own meanwhile.
+        ray.put = lambda value, **kwargs: put(value, **kwargs) if ray.is_initialized() else value
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:

@@ -15,6 +15,7 @@ from raysplit.errors import UserError, suggest
 Algorithm = Literal["ppo", "a2c", "dqn"]
 Preset = Literal["paper", "tuned"]
 Engine = Literal["lean", "stock"]
+Rewards = Literal["surrogate", "measured", "algorithm_1"]
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -173,6 +174,10 @@ class TrainConfig(Config):
         total_steps: Env steps an agent is trained for, counted without resets.
         num_env_runners: Remote processes that step envs; 0 steps them in the learner's process.
         checkpoint_every_steps: At most this much work is lost when a run is killed.
+        rewards: Where perplexities come from while training. `surrogate`: the run's own.
+            `measured`: the language model, each setting of measuring.reward_grid_points once.
+            `algorithm_1`: measured for `true_steps`, then a surrogate fitted on what was seen.
+        true_steps: Only `algorithm_1`: T of Algorithm 1, in env steps.
         overrides: Hyper-parameters that differ from the preset, by name.
     """
 
@@ -183,6 +188,8 @@ class TrainConfig(Config):
     total_steps: Count = 24_000
     num_env_runners: Annotated[int, Field(ge=0)] = 0
     checkpoint_every_steps: Count = 4_000
+    rewards: Rewards = "surrogate"
+    true_steps: Count = 4_000
     overrides: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("seeds")
@@ -191,6 +198,15 @@ class TrainConfig(Config):
         if not seeds or len(set(seeds)) < len(seeds):
             raise ValueError(f"seeds are {list(seeds)}; name at least one, and each only once")
         return seeds
+
+    @model_validator(mode="after")
+    def _measuring_stays_here(self) -> Self:
+        if self.rewards != "surrogate" and self.num_env_runners:
+            raise ValueError(
+                f"rewards is '{self.rewards}' but num_env_runners is {self.num_env_runners}: the "
+                "measuring service stays in one process; set num_env_runners to 0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _hyperparameters_fit(self) -> Self:

@@ -162,7 +162,8 @@ def load_agent(out: Path, inputs: str | None = None) -> TrainedAgent:
 def inputs_sha256(params: LayerSplitParams, config: TrainConfig, seed: int) -> str:
     """Return the hash of everything but the source that decides what is trained."""
     described = {entry.name: getattr(params, entry.name) for entry in fields(params)}
-    run = config.model_dump(include={"algorithm", "engine", "total_steps", "num_env_runners"})
+    of_run = {"algorithm", "engine", "total_steps", "num_env_runners", "rewards", "true_steps"}
+    run = config.model_dump(include=of_run)
     asked = run | config.hyperparameters().model_dump()
     content = json.dumps([described, asked, seed], sort_keys=True, default=np.ndarray.tolist)
     return hashlib.sha256(content.encode()).hexdigest()

@@ -51,6 +51,25 @@ class PolicyResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RewardCost:
+    """What the rewards of one training cost: a row of the paper's Table IV.
+
+    Attributes:
+        agent: Its name.
+        rewards: Where they came from: surrogate, measured, algorithm_1.
+        llm_evaluations: Settings that the language model was asked for, mean over seeds.
+        worker_seconds: What they took one worker, mean over seeds.
+        first_seed_seconds: Wall clock of the first seed's training, measuring in it included.
+    """
+
+    agent: str
+    rewards: str
+    llm_evaluations: float
+    worker_seconds: float
+    first_seed_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fidelity:
     """Whether decisions made on the surrogate hold on measured perplexity.
 
@@ -83,6 +102,7 @@ class ReportData:
         perplexity: Panels of PPL against the split point.
         policies: Agents and baselines, best first; "optimum" and "random" among them.
         learning: Learning curves by case.
+        reward_costs: What each agent's rewards cost.
         fit: The surrogate's held-out quality.
         fidelity: The check of the surrogate against measured perplexity.
         sweep: The optimum under other weights.
@@ -105,6 +125,7 @@ class ReportData:
     perplexity: Sequence[PPLPanel] = ()
     policies: Sequence[PolicyResult] = ()
     learning: Sequence[LearningPanel] = ()
+    reward_costs: Sequence[RewardCost] = ()
     fit: FitReport | None = None
     fidelity: Fidelity | None = None
     sweep: CostWeightSweep | None = None

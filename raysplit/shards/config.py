@@ -61,7 +61,10 @@ class MeasuringConfig(Config):
         target_stderr: A setting's estimate grows until the standard error of its log PPL is at
             most this; 0 always takes the whole corpus.
         ledger: A ledger shared with other experiments; None keeps one in the run folder.
+        reward_grid_points: Agents that are trained on measured rewards have each link coordinate
+            rounded to one of so many values over the problem's range.
     """
 
     target_stderr: float = Field(default=0.01, ge=0.0)
     ledger: str | None = None
+    reward_grid_points: int = Field(default=33, ge=2)

@@ -23,9 +23,12 @@ from raysplit.progress import console
 from raysplit.run_folder import RunFolder
 from raysplit.stages.measuring import measured_problem, measuring_service
 from raysplit.stages.oracles import EVALUATION_TABLE, Oracles, load_oracles, measured_oracle
+from raysplit.stages.rewards import RewardBill
 from raysplit.stages.tracked import tracker_of
+from raysplit.stages.train import BILL, agent_folder
 from raysplit.statistics import interquartile_mean
 from tuning.evaluate import fidelity, score, summarise
+from tuning.train import load_agent
 
 _DRAWS = 200
 _EVALUATION_SEED = 2**40  # no plan's seeds reach it
@@ -117,7 +120,24 @@ def _agent(folder: RunFolder, oracles: Oracles, name: str) -> dict[str, Any]:
         "algorithm": config.algorithm,
         "preset": config.preset,
         "seeds": list(policies),
+        "rewards": _cost_of_rewards(folder, name),
         **scores,
+    }
+
+
+def _cost_of_rewards(folder: RunFolder, name: str) -> dict[str, Any]:
+    """What one training's rewards cost, averaged over the seeds, and how long the first one took.
+
+    Later seeds find much of what they ask for in the ledger, so only the first one's time counts.
+    """
+    config = folder.experiment.agents[name]
+    homes = [agent_folder(folder, name, seed) for seed in config.seeds]
+    bills = [RewardBill.load(home / BILL) for home in homes]
+    return {
+        "from": config.rewards,
+        "llm_evaluations": float(np.mean([bill.llm_evaluations for bill in bills])),
+        "worker_seconds": float(np.mean([bill.worker_seconds for bill in bills])),
+        "first_seed_seconds": load_agent(homes[0]).curve[-1].seconds,
     }
 
 

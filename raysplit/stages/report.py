@@ -29,7 +29,14 @@ from raysplit.figures import (
     coordinate_label,
 )
 from raysplit.ledger import Ledger
-from raysplit.report import Fidelity, Performance, PolicyResult, ReportData, write_report
+from raysplit.report import (
+    Fidelity,
+    Performance,
+    PolicyResult,
+    ReportData,
+    RewardCost,
+    write_report,
+)
 from raysplit.run_folder import RunFolder, versions
 from raysplit.stages.measuring import ledger_path
 from raysplit.stages.oracles import Oracles, load_oracles
@@ -77,6 +84,7 @@ def report_data(folder: RunFolder) -> ReportData:
         perplexity=[_perplexity(oracles)],
         policies=_policies(evaluation),
         learning=[_learning(folder, oracles)],
+        reward_costs=_reward_costs(evaluation),
         fit=FitReport.load(folder.path / "surrogate"),
         fidelity=_fidelity(evaluation),
         sweep=_weights(oracles),
@@ -220,6 +228,19 @@ def _policies(evaluation: Mapping[str, Any]) -> list[PolicyResult]:
             )
         )
     return sorted(rows, key=lambda row: -row.measured.share_of_gap if row.measured else 0.0)
+
+
+def _reward_costs(evaluation: Mapping[str, Any]) -> list[RewardCost]:
+    return [
+        RewardCost(
+            agent=name,
+            rewards=agent["rewards"]["from"],
+            llm_evaluations=agent["rewards"]["llm_evaluations"],
+            worker_seconds=agent["rewards"]["worker_seconds"],
+            first_seed_seconds=agent["rewards"]["first_seed_seconds"],
+        )
+        for name, agent in evaluation["agents"].items()
+    ]
 
 
 def _performance(scores: Mapping[str, Any]) -> Performance:

@@ -1,4 +1,4 @@
-"""Stage 3: train the agents on the surrogate."""
+"""Stage 3: train the agents, each on the rewards that it asks for."""
 
 from __future__ import annotations
 
@@ -6,41 +6,54 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from envs.ppl_source import SurrogateSource
+from envs.params import LayerSplitParams
 from raysplit.files import sha256_of_file
 from raysplit.progress import Advance, progress_bar
 from raysplit.run_folder import RunFolder
 from raysplit.stages.measuring import measured_problem
+from raysplit.stages.rewards import RewardSources, reward_sources
 from raysplit.stages.tracked import tracker_of
-from raysplit.surrogate import Surrogate
 from raysplit.tracking import Tracker
 from tuning.settings import TrainConfig
 from tuning.train import Progress, train
+
+BILL = "rewards.json"
 
 
 def run(folder: RunFolder) -> list[Path]:
     """Train every agent and seed: agents/NAME/seed-N/."""
     params, _ = measured_problem(folder)
-    surrogate = Surrogate.load(folder.path / "surrogate")
     agents = folder.path / "agents"
     _forget_agents_of_another_surrogate(agents, folder.path / "surrogate")
-    for name, config in folder.experiment.agents.items():
-        with progress_bar(f"train {name}", config.total_steps * len(config.seeds)) as advance:
-            for seed in config.seeds:
-                with tracker_of(folder, f"train-{name}-{seed}") as tracker:
-                    train(
-                        params,
-                        SurrogateSource(surrogate),
-                        config,
-                        seed,
-                        agent_folder(folder, name, seed),
-                        _reporter(advance, tracker, seed),
-                    )
+    with reward_sources(folder, params) as sources:
+        for name, config in folder.experiment.agents.items():
+            with progress_bar(f"train {name}", config.total_steps * len(config.seeds)) as advance:
+                for seed in config.seeds:
+                    _train_one(folder, params, sources, name, seed, advance)
     return [
         p
         for name, config in folder.experiment.agents.items()
         for p in _outputs(folder, name, config)
     ]
+
+
+def _train_one(
+    folder: RunFolder,
+    params: LayerSplitParams,
+    sources: RewardSources,
+    name: str,
+    seed: int,
+    advance: Advance,
+) -> None:
+    """Train one seed of one agent and write what its rewards cost beside it."""
+    config = folder.experiment.agents[name]
+    home = agent_folder(folder, name, seed)
+    finished = (home / BILL).exists()
+    source = sources.source_of(config, seed)
+    with tracker_of(folder, f"train-{name}-{seed}") as tracker:
+        train(params, source, config, seed, home, _reporter(advance, tracker, seed))
+    if not finished:
+        sources.bill(config).save(home / BILL)
 
 
 def _reporter(advance: Advance, tracker: Tracker, seed: int) -> Callable[[Progress], None]:
@@ -72,6 +85,7 @@ def _outputs(folder: RunFolder, name: str, config: TrainConfig) -> list[Path]:
     return [
         *(home / "agent.json" for home in homes),
         *(home / "curve.json" for home in homes),
+        *(home / BILL for home in homes),
         *policies,
     ]
 

@@ -1,0 +1,88 @@
+"""Agents that learn from measured perplexity: what they are asked, what it costs, and the stage."""
+
+import json
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from envs.example import example_params, example_ppl
+from raysplit.ledger import Row
+from raysplit.stages.rewards import RewardBill, RewardSources
+from tuning.settings import TrainConfig
+
+
+class Folder:
+    """As much of a run folder as measured rewards need."""
+
+    class experiment:
+        class measuring:
+            reward_grid_points = 5
+
+
+class Service:
+    """Answers settings by the example's formula and remembers them."""
+
+    def __init__(self, status="done"):
+        self.status = status
+        self.asked = []
+
+    def measure(self, settings, title):
+        self.asked += settings
+        return {setting: self._row(setting) for setting in settings}
+
+    def _row(self, setting):
+        names = example_params().link_names
+        state = np.array([[getattr(setting.link, name) for name in names]])
+        log_ppl = float(np.log(example_ppl(np.array([setting.split_point]), state))[0])
+        done = self.status == "done"
+        log_ppl = log_ppl if done else None
+        return Row(setting=setting, status=self.status, log_ppl=log_ppl, seconds=0.5)
+
+
+def ask(source, split_points, first_coordinate):
+    params = example_params()
+    states = np.tile(params.link_low_K, (len(split_points), 1))
+    states[:, 0] = first_coordinate
+    return source(np.array(split_points), states)
+
+
+def test_a_setting_is_rounded_to_the_stated_grid_and_measured_once():
+    params, service = example_params(), Service()
+    source = RewardSources(Folder, params, service).source_of(TrainConfig(rewards="measured"), 0)
+    low, high = params.link_low_K[0], params.link_high_K[0]
+    step = (high - low) / 4
+    ppl = ask(source, [2, 2, 3], [low + 1.1 * step, low + 0.9 * step, high])
+    assert ppl[0] == ppl[1]
+    ask(source, [2], [low + step])
+    name = params.link_names[0]
+    assert [(s.split_point, getattr(s.link, name)) for s in service.asked] == [
+        (2, pytest.approx(low + step)),
+        (3, pytest.approx(high)),
+    ]
+
+
+def test_the_bill_counts_each_setting_once_and_begins_anew_with_each_training(tmp_path):
+    params = example_params()
+    sources = RewardSources(Folder, params, Service())
+    config = TrainConfig(rewards="measured")
+    for _ in range(2):
+        source = sources.source_of(config, 0)
+        ask(source, [2, 2, 3], params.link_low_K[0])
+        assert sources.bill(config) == RewardBill(llm_evaluations=2, worker_seconds=1.0)
+    sources.bill(config).save(tmp_path / "bill.json")
+    assert RewardBill.load(tmp_path / "bill.json") == sources.bill(config)
+    assert json.loads((tmp_path / "bill.json").read_text())["llm_evaluations"] == 2
+
+
+def test_a_setting_that_gave_no_perplexity_stops_the_training():
+    params = example_params()
+    sources = RewardSources(Folder, params, Service("invalid"))
+    with pytest.raises(ValueError, match="no PPL was measured for 1 setting"):
+        ask(sources.source_of(TrainConfig(rewards="measured"), 0), [2], params.link_low_K[0])
+
+
+@pytest.mark.parametrize("rewards", ["measured", "algorithm_1"])
+def test_measured_rewards_refuse_remote_env_runners(rewards):
+    with pytest.raises(ValidationError, match="set num_env_runners to 0"):
+        TrainConfig(rewards=rewards, num_env_runners=2)
