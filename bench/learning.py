@@ -247,7 +247,7 @@ def _true_rewards(report: Report) -> None:
     if folder is None:
         report.skip("true_vs_surrogate_return", f"{_TRUE_REWARD_RUN} names no run of true-reward")
         return
-    RunFolder(Path(folder), load_experiment(str(Path(folder) / "experiment.yaml")))
+    RunFolder.read(Path(folder))
     agents = json.loads((Path(folder) / "evaluation.json").read_text())["agents"]
     true, surrogate = (agents[f"ppo_{n}"]["measured"]["return"] for n in ("measured", "surrogate"))
     report.add({"true_vs_surrogate_return": (true - surrogate) / abs(true)})

@@ -25,6 +25,17 @@ from tuning.sweep_settings import SweepConfig
 
 PRESETS = ("demo", "true-reward", "paper", "authors")
 
+# What no stage's result depends on. (A sweep is recognised by its own records.)
+_NO_RESULT: Any = {
+    "name": True,
+    "description": True,
+    "backend": True,
+    "tracking": True,
+    "sweep": True,
+    "measuring": {"ledger"},
+    "agents": {"__all__": {"checkpoint_every_steps"}},
+}
+
 
 class Experiment(Config):
     """Everything that decides a result, and where it is computed.
@@ -66,6 +77,8 @@ class Experiment(Config):
         if not self.agents:
             raise ValueError("agents is empty: name at least one, e.g. agents: {ppo: {}}")
         self.link.check_coordinates(self.problem.link_names)
+        if self.protocol.unit == "sliding_window":
+            self.corpus.refuse_sentence_rules()
         return self
 
     def to_yaml(self) -> str:
@@ -73,8 +86,8 @@ class Experiment(Config):
         return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False)
 
     def results_part(self) -> dict[str, Any]:
-        """Return what decides the stages' results: not where they run, nor what a sweep varies."""
-        return self.model_dump(mode="json", by_alias=True, exclude={"backend", "tracking", "sweep"})
+        """Return what decides the stages' results: not where they run, nor what they are called."""
+        return self.model_dump(mode="json", by_alias=True, exclude=_NO_RESULT)
 
 
 def load_experiment(name_or_path: str, overrides: list[str] | None = None) -> Experiment:

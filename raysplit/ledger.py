@@ -158,21 +158,26 @@ class Ledger:
     def rows(self, card_sha256: str) -> dict[str, Row]:
         """Return all rows of a protocol card by key."""
         query = f"SELECT key, {_COLUMNS} FROM settings WHERE card = ?"
-        with closing(self._connection.execute(query, (card_sha256,))) as cursor:
+        with (
+            self._reading(),
+            closing(self._connection.execute(query, (card_sha256,))) as cursor,
+        ):
             return {record[0]: _row(record[1:]) for record in cursor}
 
     def card(self, sha256: str) -> dict[str, Any] | None:
         """Return a stored protocol card."""
-        found = self._connection.execute(
-            "SELECT card FROM cards WHERE sha256 = ?", (sha256,)
-        ).fetchone()
-        return json.loads(found[0]) if found else None
+        with self._reading():
+            found = self._connection.execute(
+                "SELECT card FROM cards WHERE sha256 = ?", (sha256,)
+            ).fetchone()
+            return json.loads(found[0]) if found else None
 
     def clean_reference(self, card_sha256: str) -> bytes | None:
         """Return the serialised result of the clean pass, if it is known."""
-        found = self._connection.execute(
-            "SELECT reference FROM clean WHERE card = ?", (card_sha256,)
-        ).fetchone()
+        with self._reading():
+            found = self._connection.execute(
+                "SELECT reference FROM clean WHERE card = ?", (card_sha256,)
+            ).fetchone()
         return found[0] if found else None
 
     def add_clean_reference(self, card_sha256: str, reference: bytes) -> None:
@@ -181,6 +186,13 @@ class Ledger:
             self._connection.execute(
                 "INSERT OR REPLACE INTO clean VALUES (?, ?)", (card_sha256, reference)
             )
+
+    @contextmanager
+    def _reading(self) -> Generator[None]:
+        try:
+            yield
+        except (sqlite3.Error, ValueError, TypeError) as error:  # a row that is no row counts too
+            raise _unusable(self.path, error) from None
 
     @contextmanager
     def _writing(self) -> Generator[None]:

@@ -1,14 +1,21 @@
 """The run folder: the resolved experiment, and a manifest that says which stages are complete.
 
 A stage's entry is written last and holds the hash of the stage's inputs and of every file that it
-made, so an entry that matches means the stage is done, and nothing else does.
+made, so an entry that matches means the stage is done, and nothing else does. One process at a time
+works in a folder: it holds a lock that ends with the process, however that ends.
 """
 
 from __future__ import annotations
 
+import fcntl
 import importlib.metadata
 import json
+import os
+import socket
 import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,27 +27,52 @@ from raysplit.experiment import Experiment
 from raysplit.files import sha256_of_file, write_atomically
 
 _LIBRARIES = ("ray", "torch", "transformers", "gymnasium", "numpy", "scikit-learn")
+_EXPERIMENT, _MANIFEST, _LOCK = "experiment.yaml", "manifest.json", "lock"
+
+Values = Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
 class RunFolder:
-    """One experiment's results on disk."""
+    """One experiment's results on disk: `open` it to work in it, `read` it to look at them."""
 
-    def __init__(self, path: Path, experiment: Experiment) -> None:
-        """Create the folder, or open it if it belongs to the same experiment.
+    path: Path
+    experiment: Experiment
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: Path, experiment: Experiment) -> Generator[RunFolder]:
+        """Create the folder, or open it if it belongs to the same experiment, for this process.
+
+        The experiment may differ from the folder's in what changes no result that lies there:
+        where it runs, what it is called, further agents and further seeds.
 
         Raises:
-            UserError: If the folder holds another experiment or cannot be written.
+            UserError: If the folder holds another experiment, another process works in it, or it
+                cannot be written.
         """
-        self.path = path
-        self.experiment = experiment
-        resolved = path / "experiment.yaml"
         try:
             path.mkdir(parents=True, exist_ok=True)
-            if resolved.exists():
-                self._refuse_another(resolved)
-            write_atomically(resolved, experiment.to_yaml())
         except OSError as error:
             raise UserError(f"run folder {path} cannot be written ({error.strerror})") from None
+        with _locked(path):
+            if (path / _EXPERIMENT).exists():
+                _refuse_another(path, experiment)
+            write_atomically(path / _EXPERIMENT, experiment.to_yaml())
+            yield cls(path, experiment)
+
+    @classmethod
+    def read(cls, path: Path) -> RunFolder:
+        """Return the folder of a run that was begun; nothing in it is changed.
+
+        Raises:
+            UserError: If it is none, or none of this version.
+        """
+        if not (path / _EXPERIMENT).is_file():
+            raise UserError(
+                f"{path} is no run folder (it has no {_EXPERIMENT}); `raysplit run` makes one"
+            )
+        return cls(path, _read_experiment(path))
 
     def stage_record(self, stage: str) -> dict[str, Any] | None:
         """Return a stage's manifest entry, if there is one."""
@@ -68,10 +100,10 @@ class RunFolder:
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
             "seconds": round(time.time() - started, 2),
         }
-        write_atomically(self.path / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+        write_atomically(self.path / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
 
     def _manifest(self) -> dict[str, dict[str, Any]]:
-        path = self.path / "manifest.json"
+        path = self.path / _MANIFEST
         try:
             return json.loads(path.read_text()) if path.exists() else {}
         except json.JSONDecodeError:
@@ -79,36 +111,84 @@ class RunFolder:
                 f"{path} is damaged: delete it to run the stages again (measurements are kept)"
             ) from None
 
-    def _refuse_another(self, resolved: Path) -> None:
-        try:
-            before = Experiment.model_validate(yaml.safe_load(resolved.read_text())).results_part()
-        except (ValueError, yaml.YAMLError):
-            raise UserError(
-                f"{resolved} is not an experiment of this version: choose another --out"
-            ) from None
-        difference = _first_difference(before, self.experiment.results_part())
-        if difference:
-            raise UserError(
-                f"{self.path} holds another experiment ({difference}): choose another --out; "
-                "measuring.ledger lets both share what is measured"
-            )
-
 
 def versions() -> dict[str, str]:
     """Return the versions that results depend on."""
     return {"raysplit": __version__} | {n: importlib.metadata.version(n) for n in _LIBRARIES}
 
 
+@contextmanager
+def _locked(path: Path) -> Generator[None]:
+    """Keep other processes out; the system lets go of the lock when this process ends."""
+    try:
+        file = (path / _LOCK).open("a+")
+    except OSError as error:
+        raise UserError(f"run folder {path} cannot be written ({error.strerror})") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise UserError(
+                f"run folder {path} is in use by process {file.read() or '(just starting)'}: wait "
+                "for it, end it, or choose another --out"
+            ) from None
+        except OSError as error:
+            raise UserError(
+                f"run folder {path} cannot be locked ({error.strerror}): choose an --out on a disk "
+                "of this machine"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+def _read_experiment(path: Path) -> Experiment:
+    try:
+        return Experiment.model_validate(yaml.safe_load((path / _EXPERIMENT).read_text()))
+    except (OSError, ValueError, yaml.YAMLError):
+        raise UserError(
+            f"{path / _EXPERIMENT} is not an experiment of this version: choose another folder"
+        ) from None
+
+
+def _refuse_another(path: Path, experiment: Experiment) -> None:
+    before, now = _read_experiment(path).results_part(), experiment.results_part()
+    difference = _lost_agents(before.pop("agents"), now.pop("agents")) or _difference(before, now)
+    if difference:
+        raise UserError(
+            f"{path} holds another experiment ({difference}): choose another --out; "
+            "measuring.ledger lets both share what is measured"
+        )
+
+
+def _lost_agents(before: Values, now: Values) -> str:
+    """Name an agent or seed that lies in the folder and would not be asked for any more."""
+    for name, agent in before.items():
+        if name not in now:
+            return f"agent {name} is there and not here"
+        lost = set(agent["seeds"]) - set(now[name]["seeds"])
+        if lost:
+            return f"agents.{name} has seed {min(lost)} there and not here"
+        old, new = (dict(one) | {"seeds": None} for one in (agent, now[name]))
+        difference = _difference(old, new, f"agents.{name}")
+        if difference:
+            return difference
+    return ""
+
+
+def _difference(before: Any, now: Any, where: str = "") -> str:  # noqa: ANN401 - JSON values
+    """Name the first value that differs."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        old, new = cast("Values", before), cast("Values", now)
+        inner = (
+            _difference(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))
+            for key in dict.fromkeys([*old, *new])
+        )
+        return next(filter(None, inner), "")
+    return "" if before == now else f"{where} is {before!r} there and {now!r} here"
+
+
 def _matches(path: Path, sha256: str) -> bool:
     return path.is_file() and sha256_of_file(path) == sha256
-
-
-def _first_difference(before: Any, now: Any, where: str = "") -> str:  # noqa: ANN401 - JSON values
-    if isinstance(before, dict) and isinstance(now, dict):
-        old, new = cast("dict[str, Any]", before), cast("dict[str, Any]", now)
-        for key in dict.fromkeys([*old, *new]):
-            inner = _first_difference(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))
-            if inner:
-                return inner
-        return ""
-    return "" if before == now else f"{where} is {before!r} there and {now!r} here"

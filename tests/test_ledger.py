@@ -81,6 +81,32 @@ def test_a_damaged_file_is_named_and_left_alone(ledger, damage):
     assert ledger.path.read_bytes() == broken
 
 
+def test_damage_that_comes_while_it_is_open_is_named_by_every_reader(ledger):
+    ledger.add_clean_reference("card", bytes(20_000))
+    ledger.add("card", [row(p, noise=n / 100) for p in range(1, 9) for n in range(50)])
+    ledger.close()  # moves everything from the write-ahead log into the file
+    with Ledger(ledger.path) as opened:
+        opened._connection.execute("PRAGMA shrink_memory")  # forgets the pages that were checked
+        content = ledger.path.read_bytes()
+        with ledger.path.open("r+b") as file:
+            file.seek(4096)
+            file.write(b"\xff" * (len(content) - 4096))
+        for read in (
+            lambda: opened.rows("card"),
+            lambda: opened.card("card"),
+            lambda: opened.clean_reference("card"),
+        ):
+            with pytest.raises(UserError, match=r"ledger\.sqlite is damaged .*: move it away"):
+                read()
+
+
+def test_a_row_that_is_no_row_is_damage(ledger):
+    ledger.add("card", [row()])
+    ledger._connection.execute("UPDATE settings SET link = '{'")
+    with pytest.raises(UserError, match=r"ledger\.sqlite is damaged"):
+        ledger.rows("card")
+
+
 def test_a_killed_writer_leaves_whole_rows_only(tmp_path):
     script = textwrap.dedent(
         """

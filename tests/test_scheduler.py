@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 import ray
+from ray.exceptions import ActorDiedError
 
 from raysplit.shards.scheduler import NoWorkersLeftError, Scheduler
 
@@ -22,6 +23,8 @@ class Worker:
             os._exit(1)
         if unit == "wrong":
             raise RuntimeError("cannot be done\nand a second line")
+        if unit == "hearsay":
+            raise ActorDiedError  # as when it asks for what a dead actor owned
         time.sleep(0.02)
         return 2 * unit
 
@@ -68,6 +71,18 @@ def test_an_exception_is_retried_then_given_up_with_its_first_line():
     (outcome,) = scheduler.run(["wrong"])
     assert outcome.attempts == 2
     assert outcome.reason == "RuntimeError: cannot be done"
+
+
+def test_a_worker_that_tells_of_another_ones_death_goes_on():
+    workers, scheduler = make(1, attempts=2)
+    (pid,) = ray.get([worker.pid.remote() for worker in workers])
+    outcomes = {o.unit: o for o in scheduler.run([1, "hearsay", 2, 3])}
+    assert outcomes["hearsay"].attempts == 2
+    assert outcomes["hearsay"].reason.startswith("ActorDiedError")
+    assert [outcomes[unit].result for unit in (1, 2, 3)] == [2, 4, 6]
+    assert all(outcomes[unit].attempts == 1 for unit in (1, 2, 3))
+    assert scheduler.alive == 1
+    assert ray.get(workers[0].pid.remote()) == pid
 
 
 def test_workers_that_die_for_good_end_the_run_with_the_reason():

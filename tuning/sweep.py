@@ -238,8 +238,12 @@ def _new_name(tune_folder: Path) -> str:
 
 @contextmanager
 def _quiet_tune() -> Iterator[None]:
-    """No loggers of Tune's, and Ctrl-C as everywhere else."""
-    settings = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1"}
+    """No loggers and no printing of Tune's own, and Ctrl-C as everywhere else."""
+    settings = {
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+        "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints a summary even where verbose is 0
+    }
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     logger = logging.getLogger("ray.tune")

@@ -61,10 +61,7 @@ def _result(job: SweepJob, config: SweepConfig, setting: Setting) -> SettingResu
     own = job.base.config(setting.overrides).hyperparameters().model_dump()
     return SettingResult(
         setting=setting,
-        # A schedule (first, last) of the agent's own stands with its first value.
-        values={
-            name: float(v[0] if isinstance(v := own[name], tuple) else v) for name in config.space
-        },
+        values={name: _first(own[name]) for name in config.space},
         records=records,
         share_of_gap=summary.share_of_gap if summary else None,
         episode_return=summary.episode_return if summary else None,

@@ -43,3 +43,17 @@ class CorpusConfig(Config):
                 f"min_words {self.min_words} exceeds max_words {self.max_words}: no sentence fits"
             )
         return self
+
+    def refuse_sentence_rules(self) -> None:
+        """Refuse what chooses sentences where the text is not cut into any.
+
+        Raises:
+            ValueError: With the first such value that is not the default.
+        """
+        for name in ("min_words", "max_words", "max_sentences"):
+            value, default = getattr(self, name), CorpusConfig.model_fields[name].default
+            if value != default:
+                raise ValueError(
+                    f"corpus.{name}={value} chooses sentences, and protocol.unit: sliding_window "
+                    "takes the whole text: leave it out, or set protocol.unit to sentence"
+                )

@@ -11,6 +11,7 @@ from raysplit.figures.learning import (
     hyperparameter_panels,
     learning_curves,
 )
+from raysplit.figures.over_seeds import band_over_seeds
 from raysplit.figures.parity import surrogate_parity
 from raysplit.figures.perplexity import PPLCurve, PPLPanel, ppl_against_split_point
 from raysplit.figures.saving import save
@@ -31,6 +32,7 @@ __all__ = [
     "Trend",
     "answer_line",
     "answer_plane",
+    "band_over_seeds",
     "coordinate_label",
     "cost_weight_sweep",
     "hyperparameter_panels",

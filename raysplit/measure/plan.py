@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
-from scipy.stats import qmc
 
 from raysplit.config import Config
 from raysplit.errors import UserError
@@ -86,6 +84,8 @@ def make_plan(
 def _sobol(
     config: PlanConfig, split_points: tuple[int, int], ranges: Mapping[str, tuple[float, float]]
 ) -> NDArray[np.float64]:
+    from scipy.stats import qmc  # takes a second to load, and every command loads this module
+
     sampler = qmc.Sobol(d=1 + len(ranges), scramble=True, rng=np.random.default_rng(config.seed))
     # A Sobol sequence is balanced at powers of two: draw up to the next one and keep the beginning.
     unit_NK = sampler.random_base2(max(0, (config.settings - 1).bit_length()))[: config.settings]
@@ -108,6 +108,8 @@ def _grid(
 def _listed(
     path: Path, split_points: tuple[int, int], names: tuple[str, ...]
 ) -> NDArray[np.float64]:
+    import pandas as pd
+
     try:
         table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
     except (OSError, ValueError) as error:

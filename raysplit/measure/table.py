@@ -13,7 +13,6 @@ Shape suffixes: N rows, K link coordinates.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from raysplit.errors import UserError
+from raysplit.files import replacing
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -98,15 +98,18 @@ class Measurements:
         )
 
     def to_parquet(self, path: Path) -> None:
-        """Write the table; the file appears only when it is complete."""
+        """Write the table; the file appears only when it is complete.
+
+        Raises:
+            UserError: If the disk is full or the folder cannot be written.
+        """
         columns = {"split_point": self.split_points_N}
         columns |= {name: self.link_states_NK[:, k] for k, name in enumerate(self.link_names)}
         columns |= {"log_ppl": self.log_ppl_N, "stderr": self.stderr_N}
         note = {"link_names": self.link_names, "clean_log_ppl": self.clean_log_ppl}
         table = pa.table(columns).replace_schema_metadata({_METADATA_KEY: json.dumps(note)})
-        partial = path.with_name(path.name + ".partial")
-        pq.write_table(table, partial)
-        os.replace(partial, path)
+        with replacing(path) as new:
+            pq.write_table(table, new)
 
     @staticmethod
     def from_parquet(path: Path) -> Measurements:

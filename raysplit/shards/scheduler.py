@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeGuard, TypeVar
 
 import ray
 from ray.actor import ActorHandle
@@ -141,10 +141,9 @@ class Scheduler(Generic[UnitT]):
         task.attempts += 1
         try:
             result = ray.get(ref)
-        except RayActorError as error:
-            self._bury(worker, error)
-            yield from self._retry(task, _reason(error))
         except RayError as error:
+            if _is_death(error):
+                self._bury(worker, error)
             yield from self._retry(task, _reason(error))
         else:
             worker.deaths = 0
@@ -169,16 +168,25 @@ class Scheduler(Generic[UnitT]):
         try:
             ray.get(ref)
             worker.ready = True
-        except RayActorError as error:
-            self._bury(worker, error)
         except RayError as error:
-            self._last_death = _reason(error)  # it cannot load, and will not learn it
+            if _is_death(error):
+                self._bury(worker, error)
+            else:
+                self._last_death = _reason(error)  # it cannot load, and will not learn it
 
     def _retry(self, task: _Task[UnitT], reason: str) -> Iterator[Outcome[UnitT]]:
         if task.attempts < self._attempts:
             self._todo.append(task)
         else:
             yield Outcome(task.unit, None, reason, task.attempts)
+
+
+def _is_death(error: RayError) -> TypeGuard[RayActorError]:
+    """Tell a worker's own death from what it raised, which may be the death of another actor.
+
+    Ray raises the latter as a `RayTaskError` that is an instance of its cause's class as well.
+    """
+    return isinstance(error, RayActorError) and not isinstance(error, RayTaskError)
 
 
 def _reason(error: RayError) -> str:

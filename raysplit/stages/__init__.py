@@ -22,21 +22,25 @@ def run_stages(experiment: Experiment, out: Path | None, stages: Sequence[str]) 
     Raises:
         UserError: If a stage's predecessor is not done, or the input is wrong.
     """
-    folder = RunFolder(out or Path("runs") / experiment.name, experiment)
-    for stage in stages:
-        before = STAGES[: STAGES.index(stage)]
-        _require(folder, before)
-        inputs = inputs_sha256(folder, stage, before)
-        if folder.is_done(stage, inputs):
-            console.print(f"[dim]{stage:<10} done before[/dim]")
-            continue
-        started = time.time()
-        # A stage loads torch, Ray or matplotlib: only the one that runs pays for it.
-        outputs = importlib.import_module(f"raysplit.stages.{stage}").run(folder)
-        folder.declare_done(stage, inputs, outputs, started)
-        console.print(f"[green]{stage:<10} done[/green] in {time.time() - started:.1f} s")
-    if stages[-1] == "report":
-        console.print(f"report: {folder.path / 'report.html'}")
+    with RunFolder.open(out or Path("runs") / experiment.name, experiment) as folder:
+        for stage in stages:
+            _run_stage(folder, stage)
+        if stages[-1] == "report":
+            console.print(f"report: {folder.path / 'report.html'}")
+
+
+def _run_stage(folder: RunFolder, stage: str) -> None:
+    before = STAGES[: STAGES.index(stage)]
+    _require(folder, before)
+    inputs = inputs_sha256(folder, stage, before)
+    if folder.is_done(stage, inputs):
+        console.print(f"[dim]{stage:<10} done before[/dim]")
+        return
+    started = time.time()
+    # A stage loads torch, Ray or matplotlib: only the one that runs pays for it.
+    outputs = importlib.import_module(f"raysplit.stages.{stage}").run(folder)
+    folder.declare_done(stage, inputs, outputs, started)
+    console.print(f"[green]{stage:<10} done[/green] in {time.time() - started:.1f} s")
 
 
 def _require(folder: RunFolder, before: Sequence[str]) -> None:

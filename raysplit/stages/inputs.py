@@ -11,18 +11,29 @@ from raysplit.files import sha256_of_file
 from raysplit.measure.setting import sha256_of
 from raysplit.run_folder import RunFolder
 
+# The sections that each stage is the first to read; it depends on those of the stages before, too.
+_SECTIONS = {
+    "measure": {"model", "corpus", "protocol", "link", "problem", "plan", "measuring"},
+    "fit": {"surrogate"},
+    "train": {"agents"},
+    "evaluate": set[str](),
+    "report": {"name", "description"},
+}
 _LARGE_BYTES = 200_000_000  # from here on, size and time of change stand for the content
 
 
 def inputs_sha256(folder: RunFolder, stage: str, before: Sequence[str]) -> str:
-    """Return the hash of a stage's inputs."""
+    """Return the hash of a stage's inputs, of which the stages `before` it left a part."""
+    experiment = folder.experiment
+    values = experiment.results_part() | experiment.model_dump(include={"name", "description"})
+    read = {section for name in (*before, stage) for section in _SECTIONS[name]}
     records = (folder.stage_record(name) for name in before)
     return sha256_of(
         {
             "stage": stage,
             "raysplit": __version__,
-            "experiment": folder.experiment.results_part(),
-            "files": {str(path): _fingerprint(path) for path in _local_files(folder.experiment)},
+            "experiment": {section: values[section] for section in sorted(read)},
+            "files": {str(path): _fingerprint(path) for path in _local_files(experiment)},
             "before": [record["outputs"] if record else None for record in records],
         }
     )

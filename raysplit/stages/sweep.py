@@ -5,37 +5,32 @@ again), plan.json (the trainings as first planned), curves.parquet (every learni
 (the settings in order of merit) and figures/ (Fig. 8).
 """
 
-# pandas leaves the types of what is selected open:
-# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
-# pyright: reportMissingTypeStubs=false
-# pyright: reportUnknownVariableType=false, reportUnknownLambdaType=false
-# pyright: reportArgumentType=false, reportUnknownParameterType=false
+# pandas leaves the types of its writers open:
+# pyright: reportUnknownMemberType=false
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 from rich.table import Table
 
 from envs.oracle import Oracle
 from envs.ppl_source import SurrogateSource
 from raysplit.errors import UserError, suggest
 from raysplit.experiment import Experiment, load_experiment
-from raysplit.figures import Band, SweepPanel, hyperparameter_panels, save
+from raysplit.figures import hyperparameter_panels, save
 from raysplit.files import sha256_of_file, write_atomically
 from raysplit.measure.setting import sha256_of
 from raysplit.progress import console, progress_bar
 from raysplit.run_folder import RunFolder
 from raysplit.stages.inputs import inputs_sha256
 from raysplit.stages.measuring import measured_problem
-from raysplit.statistics import bootstrap_band
+from raysplit.stages.sweep_panels import sweep_panels
+from raysplit.stages.tracked import tracker_of
 from raysplit.surrogate import Surrogate
 from raysplit.tracking import open_tracker
 from tuning.settings import TrainConfig
@@ -47,10 +42,6 @@ from tuning.sweep_search import check_optuna
 from tuning.sweep_settings import SweepConfig
 from tuning.sweep_trial import SweepJob
 
-_POINTS = 60
-_MOST_CURVES = 8  # in a panel; more values are drawn as groups
-_GROUPS = 4
-
 
 def sweep(experiment: Experiment, out: Path | None) -> None:
     """Run an experiment's sweep, or go on with it, and write what it found.
@@ -58,8 +49,8 @@ def sweep(experiment: Experiment, out: Path | None) -> None:
     Raises:
         UserError: The surrogate is not fitted yet, or the sweep does not fit problem or machine.
     """
-    folder = RunFolder(out or Path("runs") / experiment.name, experiment)
-    _run(folder, resumed=False)
+    with RunFolder.open(out or Path("runs") / experiment.name, experiment) as folder:
+        _run(folder, resumed=False)
 
 
 def resume(run: Path) -> None:
@@ -70,8 +61,8 @@ def resume(run: Path) -> None:
     """
     if not (run / "sweep" / "trials").is_dir():
         raise UserError(f"{run} holds no sweep to resume; start one: raysplit sweep EXPERIMENT")
-    experiment = load_experiment(str(run / "experiment.yaml"))
-    _run(RunFolder(run, experiment), resumed=True)
+    with RunFolder.open(run, load_experiment(str(run / "experiment.yaml"))) as folder:
+        _run(folder, resumed=True)
 
 
 def _run(folder: RunFolder, *, resumed: bool) -> None:
@@ -205,14 +196,28 @@ def _write_results(
     order = best_first(results)
     path = job.folder / "best.json"
     write_atomically(path, json.dumps(_best(config, order), indent=2) + "\n")
-    figures = save(hyperparameter_panels(_panels(config, curves)), job.folder / "figures", "fig8")
+    fig8 = hyperparameter_panels(sweep_panels(config, curves))
+    figures = save(fig8, job.folder / "figures", "fig8")
     outputs = [
         folder.path / file.relative_to(folder.path.resolve())
         for file in (job.folder / "curves.parquet", path, *figures.values())
     ]
     folder.declare_done("sweep", job.search, outputs, started)
+    _track_results(folder, order, figures["png"])
     _print(config, order)
     console.print(f"sweep: {folder.path / 'sweep'}")
+
+
+def _track_results(folder: RunFolder, order: list[SettingResult], fig8: Path) -> None:
+    columns = ("setting", "share of the gap", "low", "high")
+    rows = [
+        (result.label, share.value, share.low, share.high)
+        for result in order
+        if (share := result.share_of_gap)
+    ]
+    with tracker_of(folder, "sweep") as tracker:
+        tracker.log_table("best settings", columns, rows)
+        tracker.log_figure("fig8", fig8)
 
 
 def _best(config: SweepConfig, order: list[SettingResult]) -> dict[str, Any]:
@@ -260,49 +265,3 @@ def _print(config: SweepConfig, order: list[SettingResult]) -> None:
         interval = f"{share.low:.1%} to {share.high:.1%}"
         table.add_row(result.label, f"{share.value:.1%}", interval, str(len(result.records)))
     console.print(table)
-
-
-def _panels(config: SweepConfig, curves: pd.DataFrame) -> list[SweepPanel]:
-    """One panel a hyper-parameter; where several vary, over all settings that share a value."""
-    panels: list[SweepPanel] = []
-    for name in config.space:
-        part = curves[curves["panel"] == name] if config.method == "panels" else curves
-        if len(part):
-            panels.append(
-                SweepPanel(
-                    title=name.replace("_", " "), curves=_bands(part, name, list(config.space))
-                )
-            )
-    return panels
-
-
-def _bands(curves: pd.DataFrame, name: str, space: list[str]) -> Mapping[str, Band]:
-    labels, groups = _groups(curves[name])
-    run = ["seed", *space]
-    bands = {label: _band(curves[groups == label], run) for label in labels}
-    return {label: band for label, band in bands.items() if band is not None}
-
-
-def _groups(values: pd.Series) -> tuple[list[str], pd.Series]:
-    """Labels in ascending order, and each row's: the value, or a range of values where many."""
-    distinct = np.unique(values)
-    if len(distinct) <= _MOST_CURVES:
-        return [f"{value:g}" for value in distinct], values.map(lambda value: f"{value:g}")
-    chunks = np.array_split(distinct, _GROUPS)
-    label_of = {v: f"{chunk[0]:.2g} to {chunk[-1]:.2g}" for chunk in chunks for v in chunk}
-    return list(dict.fromkeys(label_of.values())), values.map(label_of)
-
-
-def _band(curves: pd.DataFrame, run: list[str]) -> Band | None:
-    """Interquartile mean and interval over the trainings, on steps that all of them have."""
-    known = curves.dropna(subset=["episode_return"])
-    runs = [one for _, one in known.groupby(run)]
-    if not runs:
-        return None
-    last = min(one["step"].iloc[-1] for one in runs)
-    steps_X = np.linspace(max(one["step"].iloc[0] for one in runs), last, _POINTS)
-    curves_SX = np.stack([np.interp(steps_X, one["step"], one["episode_return"]) for one in runs])
-    if len(curves_SX) == 1:
-        return Band(x=steps_X, centre=curves_SX[0], low=curves_SX[0], high=curves_SX[0])
-    band = bootstrap_band(curves_SX, 0)
-    return Band(x=steps_X, centre=band.value_X, low=band.low_X, high=band.high_X)

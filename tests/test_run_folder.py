@@ -1,0 +1,154 @@
+"""The run folder: whose it is, who may work in it, and which stages a change leaves done."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from raysplit.errors import UserError
+from raysplit.experiment import load_experiment
+from raysplit.run_folder import RunFolder
+from raysplit.stages import STAGES
+from raysplit.stages.inputs import inputs_sha256
+
+ROOT = Path(__file__).parent.parent
+HOLD = """
+import sys, time
+from pathlib import Path
+from raysplit.experiment import load_experiment
+from raysplit.run_folder import RunFolder
+with RunFolder.open(Path(sys.argv[1]), load_experiment("demo")):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def demo(*overrides):
+    return load_experiment("demo", list(overrides))
+
+
+def declare_all(folder):
+    """Declare every stage done, each with one output."""
+    for i, stage in enumerate(STAGES):
+        output = folder.path / stage
+        output.write_text(stage)
+        folder.declare_done(stage, inputs_sha256(folder, stage, STAGES[:i]), [output], 0.0)
+
+
+def done(folder):
+    return [
+        stage
+        for i, stage in enumerate(STAGES)
+        if folder.is_done(stage, inputs_sha256(folder, stage, STAGES[:i]))
+    ]
+
+
+@pytest.fixture
+def held_elsewhere(tmp_path):
+    """A process that works in tmp_path / "run"."""
+    command = [sys.executable, "-W", "ignore", "-c", HOLD, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_a_second_process_is_kept_out_until_the_first_is_gone(tmp_path, held_elsewhere):
+    path = tmp_path / "run"
+    before = (path / "experiment.yaml").read_bytes()
+    with (
+        pytest.raises(UserError, match=f"in use by process {held_elsewhere.pid} on "),
+        RunFolder.open(path, demo("description=another")),
+    ):
+        pass
+    assert (path / "experiment.yaml").read_bytes() == before
+    RunFolder.read(path)  # looking is free
+    os.kill(held_elsewhere.pid, signal.SIGKILL)
+    held_elsewhere.wait()
+    with RunFolder.open(path, demo()) as folder:
+        assert folder.experiment == demo()
+
+
+def test_the_lock_ends_with_the_block_also_after_an_error(tmp_path):
+    path = tmp_path / "run"
+    with pytest.raises(RuntimeError, match="mine"), RunFolder.open(path, demo()):
+        raise RuntimeError("mine")
+    with RunFolder.open(path, demo()):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(UserError, match=r"run folder .*file/run cannot be written"),
+        RunFolder.open(tmp_path / "file" / "run", demo()),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("override", "kept"),
+    [
+        ("backend.kind=inprocess", STAGES),
+        ("tracking.backend=tensorboard", STAGES),
+        ("sweep.samples=3", STAGES),
+        ("measuring.ledger=/elsewhere/ledger.sqlite", STAGES),
+        ("agents.ppo.checkpoint_every_steps=400", STAGES),
+        ("name=renamed", STAGES[:4]),
+        ("description=Said better.", STAGES[:4]),
+        ("agents.ppo.seeds=[0, 1, 2, 3]", STAGES[:2]),
+        ("agents.a2c={algorithm: a2c}", STAGES[:2]),
+    ],
+)
+def test_what_changes_no_result_leaves_the_stages_done(tmp_path, override, kept):
+    with RunFolder.open(tmp_path / "run", demo()) as folder:
+        declare_all(folder)
+        assert done(folder) == list(STAGES)
+    with RunFolder.open(tmp_path / "run", demo(override)) as folder:
+        assert done(folder) == list(kept)
+    assert RunFolder.read(tmp_path / "run").experiment == demo(override)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("problem.lambda=0.3", "problem.lambda is 0.2 there and 0.3 here"),
+        ("plan.seed=1", "plan.seed is 0 there and 1 here"),
+        ("agents.ppo.seeds=[0, 2, 5]", "agents.ppo has seed 1 there and not here"),
+        ("agents={a2c: {algorithm: a2c}}", "agent ppo is there and not here"),
+        ("agents.ppo.total_steps=99", "agents.ppo.total_steps is 24000 there and 99 here"),
+    ],
+)
+def test_another_experiment_is_refused_by_its_first_difference(tmp_path, override, message):
+    with RunFolder.open(tmp_path / "run", demo()):
+        pass
+    before = (tmp_path / "run" / "experiment.yaml").read_bytes()
+    with (
+        pytest.raises(UserError, match=message) as caught,
+        RunFolder.open(tmp_path / "run", demo(override)),
+    ):
+        pass
+    assert len(str(caught.value)) < 300
+    assert (tmp_path / "run" / "experiment.yaml").read_bytes() == before
+
+
+def test_a_changed_output_undoes_its_stage(tmp_path):
+    with RunFolder.open(tmp_path / "run", demo()) as folder:
+        declare_all(folder)
+        (folder.path / "train").write_text("other")
+        assert done(folder) == ["measure", "fit", "evaluate", "report"]
+
+
+def test_damaged_files_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"is no run folder \(it has no experiment\.yaml\)"):
+        RunFolder.read(tmp_path)
+    with RunFolder.open(tmp_path / "run", demo()) as folder:
+        (folder.path / "manifest.json").write_text("{")
+        with pytest.raises(UserError, match=r"manifest\.json is damaged: delete it"):
+            folder.stage_record("measure")
+    (tmp_path / "run" / "experiment.yaml").write_text("name: [")
+    with pytest.raises(UserError, match="not an experiment of this version"):
+        RunFolder.read(tmp_path / "run")
