@@ -1,0 +1,77 @@
+"""What evaluation.json says of each policy, as the report's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from raysplit.figures import Score
+from raysplit.report import Fidelity, Performance, PolicyResult, RewardCost
+
+
+def policy_results(evaluation: Mapping[str, Any]) -> list[PolicyResult]:
+    """Return a row for each agent and baseline, the best on measured perplexity first."""
+    fixed = evaluation["problem"]["best_fixed_split_point"]
+    shown = {
+        "optimum": "exact dynamic programming",
+        "greedy": "best next reward",
+        f"fixed {fixed}": "the best fixed split point",
+        "stay": "never moves",
+        "random": "uniform actions",
+    }
+    rows = [
+        PolicyResult(
+            name=name,
+            detail=f"{agent['algorithm'].upper()}, preset {agent['preset']}, "
+            f"{len(agent['seeds'])} seed{'s' if len(agent['seeds']) > 1 else ''}",
+            is_agent=True,
+            surrogate=_performance(agent["surrogate"]),
+            measured=_performance(agent["measured"]),
+        )
+        for name, agent in evaluation["agents"].items()
+    ]
+    for name, detail in shown.items():
+        scores = evaluation["baselines"][name]
+        label = f"best fixed p = {fixed}" if name.startswith("fixed") else name
+        rows.append(
+            PolicyResult(
+                name=label,
+                detail=detail,
+                surrogate=_performance(scores["surrogate"]),
+                measured=_performance(scores["measured"]),
+            )
+        )
+    return sorted(rows, key=lambda row: -row.measured.share_of_gap if row.measured else 0.0)
+
+
+def reward_costs(evaluation: Mapping[str, Any]) -> list[RewardCost]:
+    """Return what each agent's rewards cost."""
+    return [
+        RewardCost(
+            agent=name,
+            rewards=agent["rewards"]["from"],
+            llm_evaluations=agent["rewards"]["llm_evaluations"],
+            worker_seconds=agent["rewards"]["worker_seconds"],
+            first_seed_seconds=agent["rewards"]["first_seed_seconds"],
+        )
+        for name, agent in evaluation["agents"].items()
+    ]
+
+
+def fidelity(evaluation: Mapping[str, Any]) -> Fidelity:
+    """Return the check of the surrogate."""
+    found = evaluation["fidelity"]
+    return Fidelity(
+        rank_correlation=found["rank_correlation"],
+        greedy_share_of_gap=1 - found["share_lost"],
+        warning=found["warning"],
+    )
+
+
+def _performance(scores: Mapping[str, Any]) -> Performance:
+    low, high = scores.get("return_ci95", [scores["return"]] * 2)
+    return Performance(
+        score=Score(mean=scores["return"], low=low, high=high),
+        regret=scores["regret"],
+        share_of_gap=scores["share_of_gap"],
+    )
