@@ -14,6 +14,14 @@ import numpy as np
 import ray
 import torch
 
+from bench.embedded_job import (
+    NOISE_STD,
+    SPLIT_POINTS,
+    clean_reference,
+    embedded_job,
+    seconds,
+    some_settings,
+)
 from bench.memory import resident_bytes
 from bench.plain import MatrixProducts, PlainWay
 from bench.random_checkpoint import write_random_checkpoint
@@ -23,12 +31,10 @@ from raysplit.corpus.batches import TokenCorpus
 from raysplit.corpus.config import CorpusConfig
 from raysplit.link.config import LinkConfig
 from raysplit.link.state import LinkState
-from raysplit.measure.plan import PlanConfig, make_plan
-from raysplit.measure.prepare import prepare_job
 from raysplit.measure.setting import Setting
-from raysplit.perplexity.protocol import ProtocolConfig, Sequence
+from raysplit.perplexity.protocol import Sequence
 from raysplit.shards.cluster import RayBackend
-from raysplit.shards.config import BackendConfig, MeasuringConfig, ModelConfig
+from raysplit.shards.config import BackendConfig, ModelConfig
 from raysplit.shards.edge import EdgeShard
 from raysplit.shards.job import Backend, Job
 from raysplit.shards.local import LocalBackend
@@ -46,8 +52,6 @@ _TARGETS = {
     "scheduler_units_per_s": (">=", 500.0),
     "simulated_efficiency_64": (">=", 0.95),
 }
-_SPLIT_POINTS = (1, 10)
-_NOISE_STD = (0.0, 6.0)  # the demo's link
 _MATMUL_SPLIT_POINT = 5
 _INPROCESS = BackendConfig(kind="inprocess")
 
@@ -55,7 +59,7 @@ _INPROCESS = BackendConfig(kind="inprocess")
 def run(options: Options) -> Report:
     """Measure every figure."""
     torch.set_num_threads(1)
-    plan = {"split_points": _SPLIT_POINTS, "noise_std": _NOISE_STD, "target_stderr": 0.01}
+    plan = {"split_points": SPLIT_POINTS, "noise_std": NOISE_STD, "target_stderr": 0.01}
     report = Report("measuring", _TARGETS, {"quick": options.quick, **plan})
     _compare_in_process(report, options)
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
@@ -77,7 +81,7 @@ def _compare_in_process(report: Report, options: Options) -> None:
     corpus = CorpusConfig(
         source="file", path=options.wikitext2, max_sentences=640 if options.quick else None
     )
-    job = _job(corpus, target_stderr=0.01)
+    job = embedded_job(corpus, target_stderr=0.01)
     backend = LocalBackend(job, _INPROCESS)
     try:
         reference = _compare_with_plain(report, job, backend, settings=8 if options.quick else 40)
@@ -91,7 +95,7 @@ def _compare_with_plain(
 ) -> CleanReference:
     """Time the clean pass and the settings, and some plain sentences after each part of them."""
     plain, sentences = PlainWay(job.checkpoint), _endless(job.corpus)
-    plan = _plan(settings)
+    plan = some_settings(settings)
     plain_s: list[float] = []
 
     def time_plain(setting: Setting, count: int) -> None:
@@ -107,7 +111,7 @@ def _compare_with_plain(
         blocks[block] = part
         time_plain(plan[block % len(plan)], 8)
         start = time.perf_counter()
-    reference = CleanReference.gather(blocks, job.corpus.tokens_N, _SPLIT_POINTS[0])
+    reference = CleanReference.gather(blocks, job.corpus.tokens_N, SPLIT_POINTS[0])
     ours_s: list[float] = []
     for setting in plan:
         (row,) = backend.run([setting], reference)
@@ -165,20 +169,20 @@ def _compare_with_ray(report: Report, options: Options) -> None:
     """One actor against one process, two actors against one; the same settings in turn."""
     sentences, per_round = (256, 4) if options.quick else (1000, 10)
     corpus = CorpusConfig(source="embedded", max_sentences=sentences)
-    job = _job(corpus, target_stderr=0.01)
+    job = embedded_job(corpus, target_stderr=0.01)
     local = LocalBackend(job, _INPROCESS)
     one, two = (RayBackend(job, BackendConfig(edge_shards=n)) for n in (1, 2))
     backends: list[Backend] = [local, one, two]
     try:
         # Each runs its own clean pass and a plan, so that all is loaded and at hand.
-        reference = [_reference(job, backend) for backend in backends].pop()
+        reference = [clean_reference(job, backend) for backend in backends].pop()
         for backend in backends:
-            _seconds(backend, _plan(2 * per_round), reference)
-        rounds = [_plan(per_round, seed) for seed in range(2 if options.quick else 5)]
-        pairs = [[_seconds(b, plan, reference) for b in (local, one)] for plan in rounds]
+            seconds(backend, some_settings(2 * per_round), reference)
+        rounds = [some_settings(per_round, seed) for seed in range(2 if options.quick else 5)]
+        pairs = [[seconds(b, plan, reference) for b in (local, one)] for plan in rounds]
         report.add({"ray_overhead": median(ray_s / local_s for local_s, ray_s in pairs) - 1})
-        rounds = [_plan(2 * per_round, seed) for seed in range(2 if options.quick else 5)]
-        pairs = [[_seconds(b, plan, reference) for b in (one, two)] for plan in rounds]
+        rounds = [some_settings(2 * per_round, seed) for seed in range(2 if options.quick else 5)]
+        pairs = [[seconds(b, plan, reference) for b in (one, two)] for plan in rounds]
         report.add({"two_actor_speedup": median(one_s / two_s for one_s, two_s in pairs)})
     finally:
         for backend in backends:
@@ -196,14 +200,14 @@ def _weigh_edge_actor(report: Report, options: Options) -> None:
         bare_bytes = ray.get(_bare_process_bytes.remote())
         backend = RayBackend(job, BackendConfig(edge_shards=1))
         try:
-            reference = _reference(job, backend)
+            reference = clean_reference(job, backend)
             (row,) = backend.run([Setting(1, LinkState(noise_std=0.01))], reference)
             peak_bytes = resident_bytes(int(row.worker.rpartition(":")[2]), peak=True)
         finally:
             backend.close()
     finally:
         shutil.rmtree(folder)
-    tensors = job.checkpoint.tensor_bytes(_SPLIT_POINTS[0], job.checkpoint.layers, "bfloat16")
+    tensors = job.checkpoint.tensor_bytes(SPLIT_POINTS[0], job.checkpoint.layers, "bfloat16")
     needed_bytes = tensors + _activation_bytes(job)
     report.add(
         {
@@ -222,20 +226,6 @@ def _schedule(report: Report, options: Options) -> None:
     report.add({"simulated_efficiency_64": simulated_efficiency(actors, service_s)})
 
 
-def _job(corpus: CorpusConfig, target_stderr: float) -> Job:
-    """The embedded model on a corpus, over an AWGN link."""
-    job, _ = prepare_job(
-        model=ModelConfig(),
-        corpus=corpus,
-        protocol=ProtocolConfig(unit="sentence", context=256),
-        link=LinkConfig(),
-        measuring=MeasuringConfig(target_stderr=target_stderr),
-        split_points=_SPLIT_POINTS,
-        device="cpu",
-    )
-    return job
-
-
 def _random_job(folder: Path) -> Job:
     """A checkpoint without a tokenizer, on one batch of 16 random sequences of 32 tokens."""
     checkpoint = open_checkpoint(folder)
@@ -246,7 +236,7 @@ def _random_job(folder: Path) -> Job:
         corpus=TokenCorpus(tuple(Sequence(tuple(row), 1) for row in ids.tolist())),
         link=LinkConfig(),
         target_stderr=0.0,
-        split_points=_SPLIT_POINTS,
+        split_points=SPLIT_POINTS,
     )
 
 
@@ -266,23 +256,6 @@ def _bare_process_bytes() -> int:
     from transformers.models.llama import modeling_llama  # noqa: F401
 
     return resident_bytes(peak=True)
-
-
-def _reference(job: Job, backend: Backend) -> CleanReference:
-    blocks = dict(backend.clean_blocks())
-    return CleanReference.gather(blocks, job.corpus.tokens_N, _SPLIT_POINTS[0])
-
-
-def _plan(settings: int, seed: int = 0) -> list[Setting]:
-    config = PlanConfig(settings=settings, seed=seed)
-    return make_plan(config, _SPLIT_POINTS, {"noise_std": _NOISE_STD})
-
-
-def _seconds(backend: Backend, settings: list[Setting], reference: CleanReference) -> float:
-    start = time.perf_counter()
-    done = sum(row.status == "done" for row in backend.run(settings, reference))
-    assert done == len(settings)
-    return time.perf_counter() - start
 
 
 def _endless(corpus: TokenCorpus) -> Iterator[Sequence]:
