@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from raysplit.errors import UserError, suggest
+from raysplit.locations import local_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -210,12 +211,26 @@ def find(name: str) -> Model:
         if name.lower() in (model.name.lower(), model.location.lower()):
             return model
     if "/" in name or Path(name).expanduser().is_dir():
+        local_folder(name)  # refuses what is neither
         return Model(name=name, location=name, revision=None, shape=None)
     near = suggest(name.lower(), [known.lower() for known in MODELS])
     raise UserError(
         f"unknown model {name!r}{near}\n"
         f"known: {', '.join(MODELS)}, any Hugging Face id 'org/name', or a folder"
     )
+
+
+def check_split_points(name: str, layers: int, split_points: tuple[int, int]) -> None:
+    """Refuse the lowest and highest split point unless 1 <= lowest <= highest <= L.
+
+    Raises:
+        UserError: They leave the model.
+    """
+    if not 1 <= split_points[0] <= split_points[1] <= layers:
+        raise UserError(
+            f"split points {split_points[0]}-{split_points[1]} leave the model: {name} has "
+            f"{layers} layers, so problem.min_split_point/max_split_point must lie in 1-{layers}"
+        )
 
 
 def config_of(shape: Shape, *, hidden_size: int | None = None) -> PreTrainedConfig:

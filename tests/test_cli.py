@@ -62,6 +62,7 @@ def test_help_names_the_commands_and_loads_nothing_heavy():
         (["run", "demo", "--set", "problem.max_split_point=17"], "has 16 layers"),
         (["run", "demo", "--set", "corpus.min_words=59", "--set", "corpus.max_words=59"], "holds"),
         (["measure", "demo", "--set", "model.name=/no/such/folder"], "/no/such/folder"),
+        (["run", "demo", "--set", "corpus={source: file, path: /no/such.txt}"], "/no/such.txt"),
         (["fit", "demo"], "run `raysplit measure` first"),
         (["run", "demo", "--backend", "inproces"], "backend.kind"),
     ],
@@ -72,6 +73,31 @@ def test_wrong_input_ends_with_one_message_and_code_2(tmp_path, arguments, messa
     assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 3
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "problem.max_split_point=17",
+        "model.name=/no/such/folder",
+        "corpus={source: file, path: /no/such.txt}",
+        "problem.lambda=-1",
+    ],
+)
+def test_what_is_cheap_to_know_is_refused_before_anything_is_loaded_or_made(tmp_path, override):
+    code = (
+        "import sys; from raysplit.cli import main\n"
+        "sys.argv = ['raysplit', 'run', 'demo', '--set', sys.argv[1], '--out', sys.argv[2]]\n"
+        "try: main()\n"
+        "except SystemExit as end: print('code:', end.code)\n"
+        "print('heavy:', sorted({'torch', 'ray', 'transformers'} & set(sys.modules)))"
+    )
+    out = tmp_path / "run"
+    command = [sys.executable, "-c", code, override, str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert "code: 2" in done.stdout
+    assert "heavy: []" in done.stdout
+    assert not out.exists()
 
 
 @pytest.mark.slow

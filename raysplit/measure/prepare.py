@@ -40,12 +40,7 @@ def prepare_job(
         model.
     """
     checkpoint = open_model(model)
-    if not 1 <= split_points[0] <= split_points[1] <= checkpoint.layers:
-        raise UserError(
-            f"split points {split_points[0]}-{split_points[1]} leave the model: {model.name} has "
-            f"{checkpoint.layers} layers, so problem.min_split_point/max_split_point must lie in "
-            f"1-{checkpoint.layers}"
-        )
+    zoo.check_split_points(model.name, checkpoint.layers, split_points)
     tokenizer = _load_tokenizer(checkpoint)
     if link.exempt_bos and tokenizer.bos_token_id is None:
         raise UserError(

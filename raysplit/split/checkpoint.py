@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from huggingface_hub.errors import StrictDataclassError
 
 from raysplit.errors import UserError
+from raysplit.locations import local_folder
 from raysplit.split.files import CONFIG_FILE, StoredTensor, index_of, read_json
 from raysplit.split.structure import FAMILIES, Family, family_of
 
@@ -166,11 +167,9 @@ def check_range(start: int, stop: int, layers: int) -> None:
 
 def _folder_of(location: str, revision: str | None, *, allow_download: bool) -> Path:
     """The local folder of a checkpoint, fetched where it is a Hugging Face id."""
-    folder = Path(location).expanduser()
-    if folder.is_dir():
+    folder = local_folder(location)
+    if folder is not None:
         return folder
-    if location.count("/") != 1 or location.startswith((".", "/", "~")):
-        raise UserError(f"{location!r}: no such folder, and not a Hugging Face id like 'org/name'")
     from raysplit.split.hub import fetch
 
     return fetch(location, revision, allow_download=allow_download)

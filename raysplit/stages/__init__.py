@@ -9,6 +9,7 @@ from pathlib import Path
 
 from raysplit.errors import UserError
 from raysplit.experiment import Experiment
+from raysplit.preflight import refuse_early
 from raysplit.progress import console
 from raysplit.run_folder import RunFolder
 from raysplit.stages.inputs import inputs_sha256
@@ -22,6 +23,7 @@ def run_stages(experiment: Experiment, out: Path | None, stages: Sequence[str]) 
     Raises:
         UserError: If a stage's predecessor is not done, or the input is wrong.
     """
+    refuse_early(experiment)
     with RunFolder.open(out or Path("runs") / experiment.name, experiment) as folder:
         for stage in stages:
             _run_stage(folder, stage)
