@@ -1,16 +1,21 @@
 """A sweep whose driver is killed goes on: nothing twice, nothing lost, whatever file is damaged."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
+from raysplit.errors import UserError
+from raysplit.stages import sweep_state
 from tests.test_sweep import AGENT, HERE, TINY, job_in
-from tuning.sweep import run_sweep, trials_left
+from tuning.sweep import begun_trials, run_sweep, trials_left
 from tuning.sweep_records import trial_folders
 
 PROGRAM = """
@@ -18,7 +23,7 @@ import sys
 from pathlib import Path
 from tests.test_sweep import job_in
 from raysplit.shards.config import BackendConfig
-from tuning.sweep import run_sweep
+from tuning.sweep import begun_trials, run_sweep
 from tests.test_sweep_resume import LONG, WIDE
 run_sweep(job_in(Path(sys.argv[1]), LONG), WIDE, BackendConfig(), lambda record: None)
 """
@@ -80,3 +85,86 @@ def test_a_finished_training_whose_record_is_lost_is_only_scored_again(tmp_path)
     again = []
     run_sweep(replace(job, search="s"), TINY, HERE, again.append)
     assert again[0] in seen
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """A run folder with a sweep that is over, its command line's functions, and what they print."""
+    job, printed = job_in(tmp_path / "sweep"), StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep_state, "console", Console(file=printed, width=300))
+        sweep_state.compare_with_plan(job, TINY, resumed=False)
+        run_sweep(job, TINY, HERE, lambda record: None)
+        yield job, printed
+
+
+class TestTakingUpAgain:
+    """What `--resume` says and refuses before anything is trained."""
+
+    def test_the_number_of_trials_is_compared(self, begun):
+        job, printed = begun
+        (trial_folders(job.folder)[0].path / "record.json").unlink()
+        sweep_state.compare_with_plan(job, TINY, resumed=True)
+        assert printed.getvalue() == "going on: 1 of 2 trials are over, 1 to run\n"
+        shutil.rmtree(trial_folders(job.folder)[1].path)
+        sweep_state.compare_with_plan(job, TINY, resumed=True)
+        assert printed.getvalue().endswith("going on: 0 of 2 trials are over, 2 to run\n")
+
+    def test_another_sweep_is_refused(self, begun):
+        job, _ = begun
+        with pytest.raises(UserError, match=r"lists 2 trainings of another.*this run's 4"):
+            sweep_state.compare_with_plan(job, WIDE, resumed=True)
+
+    @pytest.mark.parametrize("content", ["", "[]", '{"search": "s"}', None])
+    def test_a_damaged_plan_is_refused_and_nothing_is_written(self, begun, content):
+        job, _ = begun
+        plan = job.folder / "plan.json"
+        if content is None:
+            plan.unlink()
+        else:
+            plan.write_text(content)
+        with pytest.raises(UserError, match=r"plan\.json is damaged or missing.*raysplit sweep "):
+            sweep_state.compare_with_plan(job, TINY, resumed=True)
+        assert (plan.read_text() if plan.exists() else None) == content
+
+    @pytest.mark.parametrize("name", ["record.json", "progress.json", "trial.json"])
+    def test_a_truncated_file_of_a_trial_is_named_and_the_result_is_the_same(self, begun, name):
+        job, printed = begun
+        before = {folder.path.name: folder.record() for folder in trial_folders(job.folder)}
+        damaged = trial_folders(job.folder)[1].path / name
+        damaged.write_bytes(damaged.read_bytes()[:-20])
+        sweep_state.report_damage(job.folder)
+        assert printed.getvalue().split()[:3] == [str(damaged), "is", "damaged;"]
+        run_sweep(job, TINY, HERE, lambda record: None)
+        assert {f.path.name: f.record() for f in trial_folders(job.folder)} == before
+
+    def test_a_truncated_checkpoint_is_named_and_the_older_one_used(self, begun):
+        job, printed = begun
+        folder = trial_folders(job.folder)[0]
+        before = folder.record()
+        (folder.path / "record.json").unlink()
+        (folder.agent / "agent.json").unlink()
+        newest = max((folder.agent / "checkpoints").iterdir())
+        weights = max(newest.rglob("*"), key=lambda path: path.stat().st_size)
+        weights.write_bytes(weights.read_bytes()[:100])
+        sweep_state.report_damage(job.folder)
+        assert f"{newest} is damaged" in printed.getvalue()
+        run_sweep(job, TINY, HERE, lambda record: None)
+        assert folder.record().progress.starts == [0, 800]
+        assert folder.record().episode_return == before.episode_return
+
+    def test_a_truncated_state_of_tune_is_named(self, begun):
+        job, printed = begun
+        state = job.folder / "tune/start-1/experiment_state-2026.json"
+        state.parent.mkdir(parents=True)
+        state.write_text('{"trial_data": [')
+        sweep_state.report_damage(job.folder)
+        assert "going on from the records" in printed.getvalue()
+
+
+def test_a_search_remembers_a_setting_whose_description_is_damaged(tmp_path):
+    job = job_in(tmp_path)
+    run_sweep(job, TINY, HERE, lambda record: None)
+    before = begun_trials(job, TINY)
+    (trial_folders(tmp_path)[0].path / "trial.json").write_text("{")
+    assert begun_trials(job, TINY) == before

@@ -30,7 +30,7 @@ from raysplit.shards.cluster import start_ray
 from raysplit.shards.config import BackendConfig
 from tuning.sweep_plan import Overrides, planned_settings
 from tuning.sweep_records import TrialFolder, TrialRecord, trial_folders
-from tuning.sweep_resources import check_cluster, check_machine, trial_bundles
+from tuning.sweep_resources import Bundles, check_machine, placed_bundles, trial_bundles
 from tuning.sweep_search import optuna_search, scheduler
 from tuning.sweep_settings import SweepConfig
 from tuning.sweep_trial import SweepJob, run_trial, tune_trial
@@ -123,8 +123,7 @@ def run_sweep(
         check_machine(bundles)
     started = start_ray(backend)
     try:
-        check_cluster(bundles, job.folder)
-        _run_tune(job, config, left, new, on_trial)
+        _run_tune(job, config, left, new, placed_bundles(bundles, job.folder), on_trial)
     finally:
         if started:
             ray.shutdown()
@@ -143,7 +142,12 @@ def _run_here(job: SweepJob, config: SweepConfig, left: list[Trial], on_trial: O
 
 
 def _run_tune(
-    job: SweepJob, config: SweepConfig, left: list[Trial], new: int, on_trial: OnTrial
+    job: SweepJob,
+    config: SweepConfig,
+    left: list[Trial],
+    new: int,
+    bundles: Bundles,
+    on_trial: OnTrial,
 ) -> None:
     optuna = config.method == "optuna"
     listed = [{"overrides": dict(trial.overrides), "seeds": list(trial.seeds)} for trial in left]
@@ -151,7 +155,7 @@ def _run_tune(
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(tune_trial, job=job, seeds=config.seeds),
-            tune.PlacementGroupFactory(trial_bundles(config, job.base.agent)),
+            tune.PlacementGroupFactory(bundles),
         ),
         param_space=None if optuna else {"trial": tune.grid_search(listed)},
         tune_config=tune.TuneConfig(
@@ -177,6 +181,8 @@ def _run_tune(
             f"{len(results.errors)} trial(s) failed {_ATTEMPTS} times: {last}; "
             "the others are on record, and --resume tries these again"
         )
+    if missing := trials_left(job, config)[0]:
+        raise UserError(f"{len(missing)} trial(s) left no record in {job.folder}; --resume goes on")
 
 
 def _optuna_search(job: SweepJob, config: SweepConfig, left: list[Trial]) -> Searcher:

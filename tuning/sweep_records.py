@@ -97,6 +97,8 @@ class TrialFolder:
     def description(self) -> TrialDescription | None:
         """Return what is trained here, if it can be read."""
         values = _read(self.path / "trial.json")
+        if values is None and (record := self.record()):
+            return record.trial
         return TrialDescription(**values) if values else None
 
     def save_progress(self, progress: TrialProgress) -> None:
@@ -123,6 +125,11 @@ class TrialFolder:
             progress=_progress(values.pop("progress")),
             **values,
         )
+
+    def damaged_files(self) -> list[Path]:
+        """Return the files that are there and cannot be believed."""
+        files = [self.path / name for name in ("trial.json", "progress.json", "record.json")]
+        return [path for path in files if path.exists() and _read(path) is None]
 
 
 def trial_folders(sweep: Path) -> list[TrialFolder]:

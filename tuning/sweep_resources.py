@@ -33,11 +33,14 @@ def check_machine(bundles: Bundles) -> None:
     _check_fit(bundles, [float(os.cpu_count() or 1)], "this machine")
 
 
-def check_cluster(bundles: Bundles, folder: Path) -> None:
-    """Check that a trial fits a Ray cluster's nodes, and that they see the sweep's folder.
+def placed_bundles(bundles: Bundles, folder: Path) -> Bundles:
+    """Return the bundles for a Ray cluster, after checking that a trial will find its place.
+
+    A cluster of one node keeps its trials there: nodes that its autoscaler would start for them
+    cost money and need not see the sweep's folder.
 
     Raises:
-        UserError: It does not, all cores are taken, or a node has no such folder.
+        UserError: A trial fits no node, all cores are taken, or a node has no such folder.
     """
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
     _check_fit(bundles, [node["Resources"]["CPU"] for node in nodes], "the cluster")
@@ -48,8 +51,11 @@ def check_cluster(bundles: Bundles, folder: Path) -> None:
             f"{ray.cluster_resources()['CPU']:g} only {free:g} are free: end what holds them first "
             "(`ray status` shows it)"
         )
+    here = ray.get_runtime_context().get_node_id()
+    _check_folder([node["NodeID"] for node in nodes if node["NodeID"] != here], folder)
     if len(nodes) > 1:
-        _check_folder([node["NodeID"] for node in nodes], folder)
+        return bundles
+    return [bundle | {f"node:{nodes[0]['NodeManagerAddress']}": 0.001} for bundle in bundles]
 
 
 def _check_fit(bundles: Bundles, cores: Sequence[float], where: str) -> None:
@@ -80,6 +86,7 @@ def _check_folder(node_ids: list[str], folder: Path) -> None:
     blind = sum(not answer for answer in answers)
     if blind:
         raise UserError(
-            f"{blind} of {len(node_ids)} nodes do not see {folder}: put the run folder (--out) on "
-            "storage that all nodes share, such as NFS"
+            f"{blind} of the cluster's nodes do not see {folder}: put the run folder (--out) on "
+            "storage that all nodes share, such as NFS, or leave out backend.address to use this "
+            "machine alone"
         )

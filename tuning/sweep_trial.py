@@ -7,6 +7,7 @@ earlier sweep. Damaged parts are dropped, which costs at most one more checkpoin
 from __future__ import annotations
 
 import shutil
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,8 @@ class SweepJob:
 
 def tune_trial(config: dict[str, Any], job: SweepJob, seeds: Sequence[int]) -> None:
     """Run a Tune trial: a planned one, or a setting that a search suggests, with all seeds."""
+    if not (job.folder / "trials").is_dir():  # a node that joined after the sweep had begun
+        raise UserError(f"node {socket.gethostname()} does not see {job.folder}")
     planned = config.get("trial", {"overrides": config, "seeds": seeds})
     run_trial(
         job,
@@ -144,15 +147,23 @@ def newest_checkpoint(agent: Path) -> int:
     return max((int(path.name.removeprefix("step-")) for path in found), default=0)
 
 
-def drop_damaged_parts(agent: Path) -> None:
-    """Delete an agent's record and checkpoints where they are not whole; training repeats them."""
+def drop_damaged_parts(agent: Path) -> list[Path]:
+    """Delete an agent's record and checkpoints where they are not whole; training repeats them.
+
+    Returns:
+        What was deleted.
+    """
+    dropped: list[Path] = []
     if (agent / "agent.json").exists():
         try:
             load_agent(agent).policy()
         except (UserError, OSError, ValueError):
             (agent / "agent.json").unlink()
-    for checkpoint in (agent / "checkpoints").glob("step-" + "[0-9]" * 9):
+            dropped.append(agent / "agent.json")
+    for checkpoint in sorted((agent / "checkpoints").glob("step-" + "[0-9]" * 9)):
         try:
             verify_checkpoint(checkpoint)
         except UserError:
             shutil.rmtree(checkpoint)
+            dropped.append(checkpoint)
+    return dropped

@@ -30,13 +30,14 @@ from raysplit.run_folder import RunFolder
 from raysplit.stages.inputs import inputs_sha256
 from raysplit.stages.measuring import measured_problem
 from raysplit.stages.sweep_panels import sweep_panels
+from raysplit.stages.sweep_state import compare_with_plan, report_damage
 from raysplit.stages.tracked import tracker_of
 from raysplit.surrogate import Surrogate
 from raysplit.tracking import open_tracker
 from tuning.settings import TrainConfig
-from tuning.sweep import begun_trials, planned_trials, run_sweep, trials_left
+from tuning.sweep import run_sweep, trials_left
 from tuning.sweep_plan import Base, check_space
-from tuning.sweep_records import TrialRecord
+from tuning.sweep_records import TrialFolder, TrialRecord, trial_folders
 from tuning.sweep_results import SettingResult, best_first, curves_table, sweep_results
 from tuning.sweep_search import check_optuna
 from tuning.sweep_settings import SweepConfig
@@ -72,8 +73,8 @@ def _run(folder: RunFolder, *, resumed: bool) -> None:
     check_space(job.base, config)
     if config.method == "optuna":
         check_optuna()
-    _compare_with_plan(job, config, resumed=resumed)
-    _report_damaged_states(job.folder)
+    compare_with_plan(job, config, resumed=resumed)
+    report_damage(job.folder)
     _train(folder, job, config)
     results = sweep_results(job, config)
     _write_results(folder, job, config, results)
@@ -108,55 +109,20 @@ def _agent(experiment: Experiment, config: SweepConfig) -> TrainConfig:
             f"sweep.agent is '{name}', but the experiment's agents are "
             f"{', '.join(experiment.agents)}{suggest(name, experiment.agents)}"
         )
-    return experiment.agents[name]
-
-
-def _compare_with_plan(job: SweepJob, config: SweepConfig, *, resumed: bool) -> None:
-    """Say how much is done; refuse to resume another sweep than the one that was begun."""
-    path = job.folder / "plan.json"
-    keys = sorted(job.base.key(t.overrides, t.seeds[0]) for t in planned_trials(job, config))
-    planned = len(keys) or config.samples
-    if resumed:
-        before = _read_plan(path)
-        if before is not None and before != {"search": job.search, "trainings": keys}:
-            raise UserError(
-                f"{path} lists {len(before['trainings'])} trainings of another problem, surrogate "
-                f"or sweep than this run's {planned}; start it anew: raysplit sweep "
-                f"{path.parents[1] / 'experiment.yaml'} --out {path.parents[1]}"
-            )
-    write_atomically(path, json.dumps({"search": job.search, "trainings": keys}) + "\n")
-    left, new = trials_left(job, config)
-    done, begun = planned - len(left) - new, len(begun_trials(job, config))
-    if resumed or done or begun:
-        console.print(f"going on: {done} of {planned} trials are over, {len(left) + new} to run")
-
-
-def _read_plan(path: Path) -> dict[str, Any] | None:
-    """Return the plan as first written; None where it is damaged (it is then made again)."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        console.print(f"[yellow]{path} is damaged or missing; planned again[/yellow]")
-        return None
-
-
-def _report_damaged_states(home: Path) -> None:
-    """Nothing is restored from Tune's state files, so a damaged one costs nothing; it is named."""
-    states = sorted(home.glob("tune/*/experiment_state-*.json"), key=lambda p: p.stat().st_mtime)
-    for path in states[-1:]:
-        try:
-            json.loads(path.read_text())
-        except ValueError:
-            console.print(
-                f"[yellow]Tune's newest state {path} is damaged[/yellow]; going on from the "
-                "records in sweep/trials, which are complete without it"
-            )
+    agent = experiment.agents[name]
+    if agent.rewards != "surrogate":
+        raise UserError(
+            f"agent '{name}' learns on {agent.rewards} rewards, but a sweep learns on the "
+            f"surrogate: choose another sweep.agent, or set agents.{name}.rewards to surrogate"
+        )
+    return agent
 
 
 def _train(folder: RunFolder, job: SweepJob, config: SweepConfig) -> None:
     left, new = trials_left(job, config)
     per_trial = len(config.seeds) if config.method == "optuna" else 1
     experiment = folder.experiment
+    _track_untold(experiment, job)
     with progress_bar("sweep", (len(left) + new) * per_trial) as advance:
 
         def on_trial(record: TrialRecord) -> None:
@@ -168,8 +134,19 @@ def _train(folder: RunFolder, job: SweepJob, config: SweepConfig) -> None:
         run_sweep(job, config, experiment.backend, on_trial)
 
 
+def _track_untold(experiment: Experiment, job: SweepJob) -> None:
+    """Track what was put on record just before the driver was killed."""
+    for trial in trial_folders(job.folder):
+        record = trial.record()
+        if record is not None and record.trial.search == job.search:
+            _track(experiment, job, record)
+
+
 def _track(experiment: Experiment, job: SweepJob, record: TrialRecord) -> None:
     trial = record.trial
+    told = TrialFolder(job.folder, trial.key).path / "tracked"
+    if told.exists():
+        return
     tracker = open_tracker(
         experiment.tracking,
         folder=job.folder.parent / "tracking",
@@ -183,6 +160,7 @@ def _track(experiment: Experiment, job: SweepJob, record: TrialRecord) -> None:
                 tracker.log_metrics({"episode_return": value}, step)
         if record.share_of_gap is not None:
             tracker.log_metrics({"share_of_gap": record.share_of_gap}, record.progress.steps)
+    told.touch()
 
 
 def _write_results(
