@@ -19,7 +19,7 @@ Case = Literal["L", "H", "A"]
 Interval = tuple[float, float]
 
 # The link gets worse as these fall; as the others rise.
-_LOWER_IS_WORSE = frozenset({"snr_db", "fading_scale"})
+LOWER_IS_WORSE = frozenset({"snr_db", "fading_scale"})
 
 
 class LinkRange(Config):
@@ -180,7 +180,7 @@ class ProblemConfig(Config):
     def ranges(self, case: Case | None = None) -> dict[str, Interval]:
         """Return each link coordinate's (low, high) in a case, by default the problem's own."""
         return {
-            name: link.of_case(case or self.case, lower_is_worse=name in _LOWER_IS_WORSE)
+            name: link.of_case(case or self.case, lower_is_worse=name in LOWER_IS_WORSE)
             for name, link in self.link.items()
         }
 
@@ -193,6 +193,6 @@ def _check_link(link: Mapping[str, LinkRange]) -> None:
 
 
 def _check_drift(dynamics: LinkDynamicsConfig, link: Mapping[str, LinkRange]) -> None:
-    unfit = sorted(_LOWER_IS_WORSE & link.keys())
+    unfit = sorted(LOWER_IS_WORSE & link.keys())
     if dynamics.drift_per_layer and unfit:
         raise ValueError(f"drift_per_layer is not defined for {unfit[0]}: set it to 0")

@@ -76,6 +76,20 @@ _stage_command("report", "Write report.html and the figures (after evaluate).")
 
 
 @app.command()
+def compare(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Run folders, evaluated.", metavar="RUN...", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the figures and their table.")],
+) -> None:
+    """Draw runs side by side: PPL of several models (Fig. 3), agents case by case (Fig. 5)."""
+    from raysplit.stages import compare as stage
+
+    stage.compare(runs, out)
+
+
+@app.command()
 def doctor(
     cluster: Annotated[
         list[Path] | None,

@@ -155,7 +155,9 @@ def _read_experiment(path: Path) -> Experiment:
 
 def _refuse_another(path: Path, experiment: Experiment) -> None:
     before, now = _read_experiment(path).results_part(), experiment.results_part()
-    difference = _lost_agents(before.pop("agents"), now.pop("agents")) or _difference(before, now)
+    difference = _lost_agents(before.pop("agents"), now.pop("agents")) or first_difference(
+        before, now
+    )
     if difference:
         raise UserError(
             f"{path} holds another experiment ({difference}): choose another --out; "
@@ -172,18 +174,18 @@ def _lost_agents(before: Values, now: Values) -> str:
         if lost:
             return f"agents.{name} has seed {min(lost)} there and not here"
         old, new = (dict(one) | {"seeds": None} for one in (agent, now[name]))
-        difference = _difference(old, new, f"agents.{name}")
+        difference = first_difference(old, new, f"agents.{name}")
         if difference:
             return difference
     return ""
 
 
-def _difference(before: Any, now: Any, where: str = "") -> str:  # noqa: ANN401 - JSON values
-    """Name the first value that differs."""
+def first_difference(before: Any, now: Any, where: str = "") -> str:  # noqa: ANN401 - JSON values
+    """Name the first value that differs, with both values; empty where none does."""
     if isinstance(before, dict) and isinstance(now, dict):
         old, new = cast("Values", before), cast("Values", now)
         inner = (
-            _difference(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))
+            first_difference(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))
             for key in dict.fromkeys([*old, *new])
         )
         return next(filter(None, inner), "")

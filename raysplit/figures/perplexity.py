@@ -62,12 +62,20 @@ class PPLPanel:
 
 @styled
 def ppl_against_split_point(panels: Sequence[PPLPanel]) -> Figure:
-    """Draw one panel, or several in two columns; PPL axes turn logarithmic where they must."""
+    """Draw one panel, or several in two columns; PPL axes turn logarithmic where they must.
+
+    A model has the same colour in every panel.
+    """
     columns = 1 if len(panels) == 1 else 2
     rows = -(-len(panels) // columns)
     figure, axes = grid_of_axes(rows, columns, 3.6 if rows == 1 else 2.7 * rows)
+    models = dict.fromkeys(c.label for panel in panels if not panel.ordered for c in panel.curves)
+    of_model = dict(zip(models, distinct_colours(len(models)), strict=True))
     for panel, drawn in zip(panels, axes, strict=False):
-        _draw_panel(drawn, panel)
+        steps = ordered_colours(len(panel.curves))
+        _draw_panel(
+            drawn, panel, steps if panel.ordered else [of_model[c.label] for c in panel.curves]
+        )
     for unused in axes[len(panels) :]:
         unused.remove()
     labels = [[curve.label for curve in panel.curves] for panel in panels]
@@ -79,9 +87,8 @@ def ppl_against_split_point(panels: Sequence[PPLPanel]) -> Figure:
     return figure
 
 
-def _draw_panel(axes: Axes, panel: PPLPanel) -> None:
-    colours = ordered_colours if panel.ordered else distinct_colours
-    for curve, colour in zip(panel.curves, colours(len(panel.curves)), strict=True):
+def _draw_panel(axes: Axes, panel: PPLPanel, colours: Sequence[str]) -> None:
+    for curve, colour in zip(panel.curves, colours, strict=True):
         draw_band(axes, curve.band, colour, "-", curve.label)
         axes.plot(curve.band.x, curve.band.centre, ".", color=colour, markersize=6)
     if panel.clean_ppl is not None:
