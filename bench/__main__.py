@@ -16,6 +16,7 @@ from bench.report import REPORTS, Options
 BENCHMARKS = {
     "measuring": "bench.measuring",
     "learning": "bench.learning",
+    "sweeps": "bench.sweeps",
     "fullsize-loading": "bench.fullsize_loading",
 }
 """Report -> the module whose `run(options)` returns it."""
