@@ -2,18 +2,34 @@
 
 import importlib.util
 import json
+import sqlite3
 import subprocess
 import sys
+from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
 from raysplit.doctor.cluster_file import check_cluster_file
+from raysplit.experiment import load_experiment
+from raysplit.stages import run_stages
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "bench/onprem/two_hosts.py"
 ASK = f"python {ROOT}/bench/onprem/ask_every_host.py 2"
+
+# The demo with few settings, each on the whole of its text: enough for both hosts to have a share.
+DEMO = (
+    "corpus.max_sentences=400",
+    "plan.settings=48",
+    "problem.link.noise_std.grid_points=3",
+    "measuring.target_stderr=0.0",
+    "agents.ppo.seeds=[0]",
+    "agents.ppo.total_steps=2400",
+)
 
 
 def load_script():
@@ -78,6 +94,40 @@ class TestTwoHosts:
         assert "127.0.0.1:8265" in run_on_head("ss -ltn")
         join = "import ray; ray.init('10.77.0.2:6379')"
         run_on_head(f'RAY_AUTH_MODE=disabled python -c "{join}" 2>&1 | grep -q ConnectionError')
+
+    def test_a_run_measures_on_both_hosts_what_one_process_measures(self, tmp_path):
+        options = " ".join(f"--set '{value}'" for value in DEMO)
+        printed = run_on_head(
+            f"raysplit run demo --out ~/demo --set backend.address=auto {options}"
+        )
+        assert "report: " in printed
+        there = two_hosts.HEAD.folder / "home/demo"
+        assert (there / "report.html").exists()
+        with closing(sqlite3.connect(there / "measurements.sqlite")) as ledger:
+            workers = [row[0] for row in ledger.execute("SELECT worker FROM settings")]
+        hosts = Counter(worker.partition(":")[0] for worker in workers)
+        assert hosts.keys() == {two_hosts.HEAD.name, two_hosts.WORKER.name}
+        assert min(hosts.values()) >= 5, hosts
+        here = tmp_path / "here"
+        run_stages(load_experiment("demo", [*DEMO, "backend.kind=inprocess"]), here, ("measure",))
+        tables = [pd.read_parquet(run / "measurements.parquet") for run in (there, here)]
+        pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+    def test_a_job_runs_the_tree_that_it_brings(self):
+        job = "python -c 'import envs, raysplit, tuning; print(raysplit.__file__)'"
+        submit = "ray job submit --address http://127.0.0.1:8265 --working-dir ~/raysplit"
+        printed = run_on_head(f"{submit} -- {job}")
+        assert "working_dir_files" in next(
+            line for line in printed.splitlines() if line.endswith("raysplit/__init__.py")
+        )
+
+    def test_files_go_up_and_results_come_down(self, tmp_path):
+        (tmp_path / "up.txt").write_text("there and back")
+        config, home = str(two_hosts.CONFIG), two_hosts.HEAD.folder / "home"
+        two_hosts.ray("rsync-up", config, str(tmp_path / "up.txt"), f"{home}/up.txt")
+        assert run_on_head("cat ~/up.txt").count("there and back") == 1
+        two_hosts.ray("rsync-down", config, f"{home}/up.txt", str(tmp_path / "down.txt"))
+        assert (tmp_path / "down.txt").read_text() == "there and back"
 
 
 def test_the_two_hosts_run_the_shipped_file_with_other_addresses(tmp_path):

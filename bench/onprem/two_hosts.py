@@ -1,7 +1,8 @@
 """A cluster of two hosts on one machine, started by `ray up` from cluster-onprem.yaml.
 
     sudo .venv/bin/python bench/onprem/two_hosts.py up
-    sudo .venv/bin/python bench/onprem/two_hosts.py run 'raysplit run demo --out ~/demo'
+    sudo .venv/bin/python bench/onprem/two_hosts.py run COMMAND       # in the head's home, such as
+                        'raysplit run demo --out ~/demo --set backend.address=auto'
     sudo .venv/bin/python bench/onprem/two_hosts.py down
 
     sudo .venv/bin/python bench/onprem/two_hosts.py once COMMAND      # all three, always down
@@ -111,7 +112,7 @@ def up() -> None:
         for host in HOSTS:
             _wait_for_ssh(host)
         CONFIG.write_text(yaml.safe_dump(cluster_config()))
-        _ray("up", "--yes", "--no-config-cache", str(CONFIG))
+        ray("up", "--yes", "--no-config-cache", str(CONFIG))
         run(f"python {ROOT}/bench/onprem/ask_every_host.py {len(HOSTS)}")
     except BaseException:
         down()
@@ -130,7 +131,7 @@ def _refuse_if_taken() -> None:
 
 def run(command: str) -> None:
     """Run a shell command on the head, in its home; the project lies in ~/raysplit there."""
-    _ray("exec", str(CONFIG), command)
+    ray("exec", str(CONFIG), command)
 
 
 def down() -> None:
@@ -248,7 +249,7 @@ def _is_zombie(pid: int) -> bool:
     return ") Z " in Path(f"/proc/{pid}/stat").read_text()
 
 
-def _ray(*arguments: str) -> None:
+def ray(*arguments: str) -> None:
     """Call the `ray` of this environment as a user with an own home and temporary folder would."""
     launcher = STATE / "launcher"
     environment = {

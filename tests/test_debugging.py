@@ -1,0 +1,93 @@
+"""`--backend inprocess`: a breakpoint anywhere stops in the process that the user started."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.test_cli import ROOT, SMALL
+
+PLACES = {
+    "raysplit/link/channel.py": "transmit",
+    "raysplit/shards/ue.py": "prefix",
+    "raysplit/shards/edge.py": "measure",
+    "envs/vector.py": "step",
+    "envs/dynamics.py": "reward",
+    "tuning/lean_learner.py": "losses",
+}
+HOOK = """
+import os
+import sys
+
+seen = set()
+
+def stop():
+    where = sys._getframe(1).f_code
+    if where.co_name not in seen:
+        seen.add(where.co_name)
+        ray = sys.modules.get("ray")
+        started = ray is not None and ray.is_initialized()
+        with open("stops.txt", "a") as file:
+            file.write(f"{where.co_name} {os.getpid()} {started}\\n")
+"""
+
+
+def put_breakpoint(path, function):
+    """Write `breakpoint()` as the first statement of a function."""
+    source = path.read_text()
+    found = [
+        node
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef) and node.name == function
+    ]
+    first = found[0].body[1]  # behind the docstring
+    lines = source.splitlines(keepends=True)
+    lines.insert(first.lineno - 1, " " * first.col_offset + "breakpoint()\n")
+    path.write_text("".join(lines))
+
+
+@pytest.mark.slow
+def test_breakpoints_stop_in_the_process_of_the_command(tmp_path):
+    for package in ("raysplit", "envs", "tuning"):
+        shutil.copytree(ROOT / package, tmp_path / package)
+    for path, function in PLACES.items():
+        put_breakpoint(tmp_path / path, function)
+    (tmp_path / "hook.py").write_text(HOOK)
+    command = [sys.executable, "-m", "raysplit.cli", "run", "demo", "--backend", "inprocess"]
+    options = [value for value in SMALL if "backend" not in value]
+    with (tmp_path / "printed.txt").open("wb") as printed:
+        process = subprocess.Popen(
+            [*command, *options, "--out", "run"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONBREAKPOINT": "hook.stop"},
+            stdout=printed,
+            stderr=printed,
+        )
+        assert process.wait(timeout=300) == 0, (tmp_path / "printed.txt").read_text()[-4000:]
+    stops = [line.split() for line in (tmp_path / "stops.txt").read_text().splitlines()]
+    assert {name for name, _, _ in stops} == set(PLACES.values())
+    assert {int(pid) for _, pid, _ in stops} == {process.pid}
+    assert {ray_started for _, _, ray_started in stops} == {"False"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["lean", "stock"])
+def test_rllib_starts_no_ray_in_process(engine, tmp_path):
+    program = f"""
+import sys
+from pathlib import Path
+import ray
+from envs.example import example_params, example_source
+from tuning.settings import TrainConfig
+from tuning.train import train
+for algorithm in ("ppo", "a2c", "dqn"):
+    config = TrainConfig(algorithm=algorithm, engine="{engine}", total_steps=800)
+    train(example_params(), example_source, config, 0, Path(sys.argv[1]) / algorithm)
+    assert not ray.is_initialized(), algorithm
+"""
+    command = [sys.executable, "-W", "ignore", "-c", program, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]

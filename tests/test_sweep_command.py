@@ -1,0 +1,110 @@
+"""`raysplit sweep` as a user meets it: what it prints, what it leaves, what it refuses."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+
+from tests.test_cli import SMALL, raysplit
+
+SWEEP = [
+    *SMALL,
+    "--set=sweep.space={learning_rate: [0.0003, 0.003], clip_range: [0.2, 0.4]}",
+    "--set=sweep.seeds=[0, 1]",
+]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A run folder with a sweep, and what the command printed."""
+    out = tmp_path_factory.mktemp("runs") / "demo"
+    for stage in ("measure", "fit"):
+        assert raysplit(stage, "demo", "--out", out, *SWEEP).returncode == 0
+    done = raysplit("sweep", "demo", "--out", out, *SWEEP)
+    assert done.returncode == 0, done.stderr
+    return out, done
+
+
+def test_it_prints_the_best_settings_and_where_they_are(swept):
+    out, done = swept
+    lines = done.stderr.splitlines()
+    assert done.stdout == ""
+    assert lines[0].strip() == "best settings (share of the gap random - optimum on the surrogate)"
+    assert "".join(lines[-2:]).endswith(f"sweep: {out / 'sweep'}")  # perhaps on two lines
+    table = [line for line in lines if line.startswith("│")]
+    assert {line.split()[1] for line in table} == {"learning_rate", "clip_range"}
+    assert len(lines) <= len(table) + 6  # title, head, rules and the path: nothing of Tune's
+
+
+def test_it_leaves_a_tidy_table_the_best_settings_and_the_figure(swept):
+    home = swept[0] / "sweep"
+    curves = pd.read_parquet(home / "curves.parquet")
+    assert list(curves.groupby(["panel", "value"]).size()) == [6, 6, 6, 6]  # 2 seeds x 3 points
+    best = json.loads((home / "best.json").read_text())
+    assert best["best"]["share_of_gap"]["low"] <= best["best"]["share_of_gap"]["value"]
+    assert set(best["best_by_panel"]) == {"learning_rate", "clip_range"}
+    assert {path.name for path in (home / "figures").iterdir()} == {
+        "fig8.pdf",
+        "fig8.png",
+        "fig8.svg",
+    }
+    # The agent's own learning rate and clip range are one training, in two panels.
+    assert len(list((home / "trials").iterdir())) == 6
+
+
+def test_resume_trains_nothing_twice(swept):
+    out, _ = swept
+    before = {p: p.stat().st_mtime_ns for p in (out / "sweep/trials").glob("*/record.json")}
+    done = raysplit("sweep", "--resume", out)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("going on: 6 of 6 trials are over, 0 to run\n")
+    after = {p: p.stat().st_mtime_ns for p in (out / "sweep/trials").glob("*/record.json")}
+    assert after == before
+
+
+def test_a_damaged_plan_ends_with_exit_code_2(swept):
+    out, _ = swept
+    plan = out / "sweep/plan.json"
+    whole = plan.read_text()
+    plan.write_text(whole[:-30])
+    try:
+        done = raysplit("sweep", "--resume", out)
+        assert done.returncode == 2
+        assert f"error: {plan} is damaged or missing" in done.stderr
+        assert done.stderr.count("\n") == 1
+    finally:
+        plan.write_text(whole)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("sweep.agent=dqn", "the experiment's agents are ppo"),
+        ("sweep.space={learning_rat: [0.1]}", "did you mean 'learning_rate'"),
+        ("sweep.cpus_per_trial=999", "asks for 999 cores"),
+    ],
+)
+def test_a_sweep_that_cannot_run_is_refused(swept, tmp_path, value, message):
+    out = shutil.copytree(swept[0], tmp_path / "demo")
+    settings = [*SWEEP, "--set=backend.kind=ray", "--set=sweep.seeds=[7]", f"--set={value}"]
+    done = raysplit("sweep", "demo", "--out", out, *settings)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["demo", "--out", "new"], "stage 'measure' is not done"),
+        (["--resume", "new"], "holds no sweep to resume"),
+        (["demo", "--resume", "new"], "takes an EXPERIMENT, or --resume"),
+        (["--resume", "new", "--set", "name=x"], "no --out or --set"),
+    ],
+)
+def test_a_sweep_of_nothing_is_refused(tmp_path, arguments, message):
+    done = raysplit("sweep", *(str(tmp_path / a) if a == "new" else a for a in arguments))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert message in done.stderr
