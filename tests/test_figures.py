@@ -3,6 +3,7 @@
 # Greek letters are meant:
 # ruff: noqa: RUF001
 
+import dataclasses
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -17,6 +18,8 @@ from raysplit.figures import (
     AnswerPlane,
     Band,
     CostWeightSweep,
+    Decisions,
+    EpisodeReturns,
     LearningPanel,
     PPLCurve,
     PPLPanel,
@@ -117,7 +120,23 @@ def scores():
 def decisions():
     rng = np.random.default_rng(0)
     x = rng.uniform(0, 1.2, 200)
-    return x, np.clip(np.round(1 + 8 * x), 1, 10)
+    return Decisions(
+        coordinate="noise_std",
+        agent="PPO",
+        seeds=2,
+        x_N=x,
+        split_points_N=np.clip(np.round(1 + 8 * x), 1, 10).astype(int),
+        split_points=(1, 10),
+    )
+
+
+def played():
+    rng = np.random.default_rng(0)
+    optimum = rng.normal(2.9, 0.1, 100)
+    lost = {"PPO": 0.0, "PPO true rewards": 0.01, "untrained PPO": 0.2, "random": 0.3}
+    returns = {name: optimum - by * rng.random(100) for name, by in lost.items()}
+    returns["PPO"] = np.tile(optimum, 2)
+    return EpisodeReturns(returns=returns, optimal_return=2.99, optimum_N=optimum)
 
 
 FIGURES = {
@@ -137,15 +156,12 @@ FIGURES = {
     "one case": lambda: figures.learning_curves([learning_panel()]),
     "three cases": lambda: figures.learning_curves([learning_panel(f"Case {c}") for c in "LHA"]),
     "weight": lambda: figures.cost_weight_sweep(sweep()),
-    "violins": lambda: figures.violins(
-        {
-            name: np.random.default_rng(k).normal(2.9, 0.1, 100)
-            for k, name in enumerate(("PPO (true rewards)", "PPO (surrogate)", "random"))
-        },
-        optimal_return=2.99,
+    "violins": lambda: figures.violins(played()),
+    "violins without an optimum's episodes": lambda: figures.violins(
+        dataclasses.replace(played(), optimum_N=None)
     ),
     "trend": lambda: figures.split_point_trend(
-        "noise_std", *decisions(), agent="PPO", optimum=(X, OPTIMUM.astype(float))
+        dataclasses.replace(decisions(), optimum=(X, OPTIMUM.astype(float)))
     ),
     "hyperparameters": lambda: figures.hyperparameter_panels(
         [SweepPanel(title=t, curves=learning_panel().curves) for t in "abcd"]
@@ -224,10 +240,14 @@ class TestContent:
         drawn = {artist.get_label(): artist for artist in above.get_lines()}
         np.testing.assert_array_equal(drawn["exact optimum"].get_ydata(), OPTIMUM)
         np.testing.assert_array_equal(drawn["PPO"].get_ydata(), OPTIMUM + 0.5)
+        # Agents stand side by side, so that those who agree do not hide each other.
+        assert (drawn["PPO"].get_xdata() < drawn["A2C"].get_xdata()).all()
+        assert drawn["PPO"].get_marker() != drawn["A2C"].get_marker()
         assert to_hex(drawn["PPO"].get_color()) == colour_of("PPO")
         assert below.get_xlabel() == "noise σ"
         objectives = {artist.get_label(): artist for artist in below.get_lines()}
-        np.testing.assert_array_equal(objectives["best fixed p = 7"].get_ydata(), 1.3 + X)
+        np.testing.assert_allclose(objectives["best fixed p = 7"].get_ydata(), 0.3)
+        np.testing.assert_array_equal(objectives["exact optimum"].get_ydata(), 0)
 
     def test_the_plane_shows_both_maps_on_one_scale(self):
         optimum, agent, bar = figures.answer_plane(plane()).axes
@@ -293,6 +313,24 @@ class TestContent:
         assert (many.get_rasterized(), few.get_rasterized()) == (True, False)
 
 
+class TestEpisodes:
+    def test_violins_show_returns_and_what_the_optimum_has_more(self):
+        left, right = figures.violins(played()).axes
+        names = ["PPO", "PPO true rewards", "untrained PPO", "random"]
+        assert [tick.get_text() for tick in left.get_yticklabels()] == names
+        assert left.get_lines()[-1].get_xdata() == [2.99, 2.99]
+        assert right.dataLim.x0 == pytest.approx(0, abs=1e-9)
+        assert right.dataLim.x1 == pytest.approx(0.3, abs=0.01)
+
+    def test_dots_are_all_decisions_near_their_split_points(self):
+        (axes,) = figures.split_point_trend(decisions()).axes
+        (dots,) = axes.collections
+        x, y = np.asarray(dots.get_offsets()).T
+        np.testing.assert_array_equal(x, decisions().x_N)
+        np.testing.assert_array_equal(y.round(), decisions().split_points_N)
+        assert axes.get_ylim() == (0.4, 10.6)
+
+
 class TestTrend:
     def test_a_straight_line_is_found(self):
         x = np.linspace(0, 2, 50)
@@ -300,6 +338,12 @@ class TestTrend:
         assert found.slope == pytest.approx(3)
         assert found.r2 == pytest.approx(1)
         np.testing.assert_allclose(found.y, 1 + 3 * found.x, atol=1e-6)
+
+    def test_a_step_is_followed_although_most_choices_are_equal(self):
+        x = np.linspace(0, 1, 200)
+        found = figures.trend(x, np.where(x > 0.8, 10, 1))
+        assert found.y[-1] > 8
+        assert found.r2 > 0.7
 
     def test_noise_is_not_explained(self):
         rng = np.random.default_rng(0)

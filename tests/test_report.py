@@ -11,8 +11,23 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from raysplit.figures import AnswerLine, AnswerPlane, Band, LearningPanel, Score
-from raysplit.report import Fidelity, Performance, PolicyResult, ReportData, write_report
+from raysplit.figures import (
+    AnswerLine,
+    AnswerPlane,
+    Band,
+    Decisions,
+    EpisodeReturns,
+    LearningPanel,
+    Score,
+)
+from raysplit.report import (
+    Fidelity,
+    Performance,
+    PolicyResult,
+    ReportData,
+    TrainingCost,
+    write_report,
+)
 from raysplit.report.answer import sentence
 from raysplit.surrogate import ErrorStatistics, FitReport
 
@@ -41,8 +56,8 @@ MINIMAL = ReportData(
     link="AWGN",
     created="2026-01-02",
     clean_ppl=16.3,
-    cost_weight=0.1,
-    cost_weight_reason="A reason.",
+    objective="minimises PPL",
+    description="A reason.",
     answer=line([1, 1, 2, 7, 10]),
 )
 
@@ -70,7 +85,31 @@ FULL = dataclasses.replace(
             optimal_return=1.0,
         )
     ],
-    fidelity=Fidelity(rank_correlation=0.8, greedy_share_of_gap=0.5, warning="Beware of p = 3."),
+    fidelity=Fidelity(rank_correlation=0.8, greedy_share_of_gap=0.5, warning="beware of p = 3"),
+    episodes=EpisodeReturns(
+        returns={"PPO": np.tile(X, 2), "untrained PPO": np.tile(X - 0.5, 2), "random": X - 1},
+        optimal_return=1.0,
+        optimum_N=X,
+    ),
+    decisions=Decisions(
+        coordinate="noise_std",
+        agent="PPO",
+        seeds=2,
+        x_N=X,
+        split_points_N=np.arange(1, 6),
+        split_points=(1, 10),
+    ),
+    training_costs=[
+        TrainingCost(
+            agent="PPO",
+            rewards="algorithm_1",
+            llm_evaluations=96.0,
+            worker_seconds=131.0,
+            first_seed_seconds=1.9,
+            peak_resident_bytes=612_000_000,
+            measured=Score(mean=2.96, low=2.95, high=2.97),
+        )
+    ],
     settings=(1234, 2),
     protocol={"dtype": "float32"},
     versions={"torch": "2.13.0"},
@@ -184,7 +223,7 @@ class TestPage:
         assert policy.startswith("default-src 'none'")
 
     def test_each_figure_is_inlined_and_saved(self, folder, page):
-        names = {"answer", "returns", "learning"}
+        names = {"answer", "returns", "episodes", "decisions", "learning"}
         assert {path.stem for path in (folder / "figures").iterdir()} == names
         for image in page.images:
             assert image["alt"]
@@ -213,7 +252,17 @@ class TestPage:
         assert "random – – – 2.690 2.680 to 2.700 0.300 0.0 %" in page.text
 
     def test_a_misleading_surrogate_is_announced(self, page):
-        assert "The surrogate misleads here. Beware of p = 3." in page.text
+        assert "Do not trust the surrogate here: beware of p = 3." in page.text
+
+    def test_what_was_played_and_decided_is_said(self, page):
+        assert "all policies played the same 5 episodes" in page.text
+        assert "in 5 random link states (its 2 seeds take turns)" in page.text
+
+    def test_what_training_costs_is_said(self, page):
+        row = page.text[page.text.index("PPO rewards: algorithm 1") :]
+        assert row.startswith(
+            "PPO rewards: algorithm 1 2.960 2.950 to 2.970 1.9 s 0.61 GB 96 2 min 11 s"
+        )
 
     def test_provenance_is_on_the_page(self, page):
         for words in ("dtype float32", "torch 2.13.0", "measure 1 min 15 s", "raysplit run demo"):
@@ -246,7 +295,15 @@ def test_the_surrogate_is_judged_where_it_was_fitted(tmp_path):
 def test_parts_that_are_missing_are_left_out(tmp_path):
     html = write_report(MINIMAL, tmp_path).read_text(encoding="utf-8")
     page = Page(html)
-    for words in ("Agents and", "Learning", "surrogate", "Protocol", "Versions", "moves with"):
+    for words in (
+        "Agents and",
+        "training costs",
+        "Learning",
+        "surrogate",
+        "Protocol",
+        "Versions",
+        "moves with",
+    ):
         assert words not in page.text
     assert [path.name for path in (tmp_path / "figures").glob("*.svg")] == ["answer.svg"]
 
@@ -254,7 +311,7 @@ def test_parts_that_are_missing_are_left_out(tmp_path):
 def test_a_faithful_surrogate_raises_no_alarm(tmp_path):
     fidelity = Fidelity(rank_correlation=0.99, greedy_share_of_gap=0.99)
     data = dataclasses.replace(MINIMAL, fidelity=fidelity)
-    assert "misleads" not in write_report(data, tmp_path).read_text(encoding="utf-8")
+    assert "Do not trust" not in write_report(data, tmp_path).read_text(encoding="utf-8")
 
 
 def test_text_from_outside_is_escaped(tmp_path):

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from envs.example import example_params, example_ppl
 from raysplit.ledger import Row
-from raysplit.stages.rewards import RewardBill, RewardSources
+from raysplit.stages.rewards import RewardSources, TrainingBill
 from tuning.settings import TrainConfig
 
 
@@ -47,9 +47,10 @@ def ask(source, split_points, first_coordinate):
     return source(np.array(split_points), states)
 
 
-def test_a_setting_is_rounded_to_the_stated_grid_and_measured_once():
+def test_a_setting_is_rounded_to_the_stated_grid_and_measured_once(tmp_path):
     params, service = example_params(), Service()
-    source = RewardSources(Folder, params, service).source_of(TrainConfig(rewards="measured"), 0)
+    sources = RewardSources(Folder, params, service)
+    source = sources.source_of(TrainConfig(rewards="measured"), 0, tmp_path)
     low, high = params.link_low_K[0], params.link_high_K[0]
     step = (high - low) / 4
     ppl = ask(source, [2, 2, 3], [low + 1.1 * step, low + 0.9 * step, high])
@@ -66,20 +67,34 @@ def test_the_bill_counts_each_setting_once_and_begins_anew_with_each_training(tm
     params = example_params()
     sources = RewardSources(Folder, params, Service())
     config = TrainConfig(rewards="measured")
-    for _ in range(2):
-        source = sources.source_of(config, 0)
+    for seed in range(2):
+        source = sources.source_of(config, seed, tmp_path / f"seed-{seed}")
         ask(source, [2, 2, 3], params.link_low_K[0])
-        assert sources.bill(config) == RewardBill(llm_evaluations=2, worker_seconds=1.0)
-    sources.bill(config).save(tmp_path / "bill.json")
-    assert RewardBill.load(tmp_path / "bill.json") == sources.bill(config)
+        bill = sources.bill(config, 7)
+        assert bill == TrainingBill(llm_evaluations=2, worker_seconds=1.0, peak_resident_bytes=7)
+    bill.save(tmp_path / "bill.json")
+    assert TrainingBill.load(tmp_path / "bill.json") == bill
     assert json.loads((tmp_path / "bill.json").read_text())["llm_evaluations"] == 2
 
 
-def test_a_setting_that_gave_no_perplexity_stops_the_training():
+def test_a_training_that_was_killed_goes_on_with_its_bill(tmp_path):
+    params, config = example_params(), TrainConfig(rewards="measured")
+    killed = RewardSources(Folder, params, Service())
+    ask(killed.source_of(config, 0, tmp_path), [2, 3], params.link_low_K[0])
+    with (tmp_path / "asked.txt").open("a") as file:
+        file.write("torn")
+    for _ in range(2):  # what is asked again counts once, whoever asks
+        again = RewardSources(Folder, params, Service())
+        ask(again.source_of(config, 0, tmp_path), [3, 4], params.link_low_K[0])
+        assert again.bill(config, None) == TrainingBill(3, 1.5, None)
+
+
+def test_a_setting_that_gave_no_perplexity_stops_the_training(tmp_path):
     params = example_params()
     sources = RewardSources(Folder, params, Service("invalid"))
+    source = sources.source_of(TrainConfig(rewards="measured"), 0, tmp_path)
     with pytest.raises(ValueError, match="no PPL was measured for 1 setting"):
-        ask(sources.source_of(TrainConfig(rewards="measured"), 0), [2], params.link_low_K[0])
+        ask(source, [2], params.link_low_K[0])
 
 
 @pytest.mark.parametrize("rewards", ["measured", "algorithm_1"])

@@ -168,7 +168,7 @@ class TrainConfig(Config):
 
     Attributes:
         algorithm: ppo, a2c or dqn.
-        preset: `paper` follows Table III; `tuned` reaches the exact optimum in 24,000 steps.
+        preset: `paper` follows Table III; `tuned` is made for this problem (docs/learning.md).
         engine: `lean` is this project's fast runner and learner inside RLlib; `stock` is RLlib's.
         seeds: One agent is trained for each.
         total_steps: Env steps an agent is trained for, counted without resets.

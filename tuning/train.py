@@ -3,8 +3,9 @@
     agent = train(params, source, TrainConfig(), seed=0, out=Path("agents/ppo-0"))
     agent.policy()((0.8,), 3)
 
-The folder `out` holds `checkpoints/step-N/` (the two newest), `curve.json`, `policy/`, and, written
-last, `agent.json`: an agent that is finished is recognised and not trained again.
+The folder `out` holds `checkpoints/step-N/` (the two newest), `curve.json`, `policy/`, `untrained/`
+(the policy before training) and, written last, `agent.json`: an agent that is finished is
+recognised and not trained again.
 """
 
 from __future__ import annotations
@@ -92,6 +93,10 @@ class TrainedAgent:
         """Load the exported policy, which runs without Ray and torch."""
         return Policy.load(self.folder / "policy")
 
+    def untrained_policy(self) -> Policy:
+        """Load what the agent's own network, of its own seed, would do without any training."""
+        return Policy.load(self.folder / "untrained")
+
 
 def train(
     params: LayerSplitParams,
@@ -121,12 +126,14 @@ def train(
         finished = load_agent(out, inputs)
         try:
             finished.policy()
+            finished.untrained_policy()
             return finished
         except (UserError, OSError):
-            (out / "agent.json").unlink()  # its policy is damaged: export it again
+            (out / "agent.json").unlink()  # a policy is damaged: export both again
     with quiet_rllib(config.num_env_runners), one_thread():
         run = _Run(_build(params, source, config, seed), config, out, inputs)
         try:
+            policy_of(run.algorithm, params, f"nobody, seed {seed}").save(out / "untrained")
             run.resume()
             run.finish_training(on_progress)
             run.export(params, seed)

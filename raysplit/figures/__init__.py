@@ -4,7 +4,7 @@
 """
 
 from raysplit.figures.answer import AnswerLine, AnswerPlane, answer_line, answer_plane
-from raysplit.figures.comparison import Score, returns_and_intervals, violins
+from raysplit.figures.comparison import EpisodeReturns, Score, returns_and_intervals, violins
 from raysplit.figures.learning import (
     LearningPanel,
     SweepPanel,
@@ -16,7 +16,7 @@ from raysplit.figures.parity import surrogate_parity
 from raysplit.figures.perplexity import PPLCurve, PPLPanel, ppl_against_split_point
 from raysplit.figures.saving import save
 from raysplit.figures.style import Band, coordinate_label
-from raysplit.figures.trend import Trend, split_point_trend, trend
+from raysplit.figures.trend import Decisions, Trend, split_point_trend, trend
 from raysplit.figures.weight import CostWeightSweep, cost_weight_sweep
 
 __all__ = [
@@ -24,6 +24,8 @@ __all__ = [
     "AnswerPlane",
     "Band",
     "CostWeightSweep",
+    "Decisions",
+    "EpisodeReturns",
     "LearningPanel",
     "PPLCurve",
     "PPLPanel",

@@ -32,6 +32,9 @@ from raysplit.figures.style import (
 
 IntArray = NDArray[np.int64]
 
+_DODGE = 0.16  # between agents, of the distance between link states
+_MARKERS = ("o", "s", "^", "D", "v")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AnswerLine:
@@ -79,10 +82,10 @@ class AnswerPlane:
 
 @styled
 def answer_line(answer: AnswerLine) -> Figure:
-    """Draw the staircase of the optimum and of the agents above the objective's curves."""
+    """Draw the staircase of the optimum and of the agents above what their choices cost."""
     figure, axes = grid_of_axes(2, 1, 5.2, share_x=True)
     _staircase(axes[0], answer)
-    _objectives(axes[1], answer)
+    _costs(axes[1], answer)
     axes[0].label_outer()
     axes[-1].set_xlabel(coordinate_label(answer.coordinate))
     label_below(figure, axes, columns=3)
@@ -91,26 +94,33 @@ def answer_line(answer: AnswerLine) -> Figure:
 
 def _staircase(axes: Axes, answer: AnswerLine) -> None:
     draw_optimum(axes, answer.values_X, answer.optimum_X.astype(np.float64), steps=True)
-    for name, band in answer.choices.items():
-        colour = colour_of(name)
-        axes.vlines(band.x, band.low, band.high, color=colour, linewidth=4, alpha=0.25)
-        axes.plot(band.x, band.centre, "o", color=colour, markersize=4.5, label=name)
+    step = float(np.min(np.diff(answer.values_X)))
+    for index, (name, band) in enumerate(answer.choices.items()):
+        # Side by side: agents that agree would hide each other.
+        x = band.x + step * _DODGE * (index - (len(answer.choices) - 1) / 2)
+        colour, marker = colour_of(name), _MARKERS[index % len(_MARKERS)]
+        axes.vlines(x, band.low, band.high, color=colour, linewidth=3, alpha=0.35)
+        axes.plot(x, band.centre, marker, color=colour, markersize=4.5, label=name)
     first, last = answer.split_points
     axes.set_ylim(first - 0.6, last + 0.6)
     split_point_ticks(axes, first, last)
-    axes.set_ylabel("split point p (layers on UE)")
-    axes.set_title("Where to split")
+    axes.set_ylabel("split point p")
+    axes.set_title("Where to split: layers on the UE")
 
 
-def _objectives(axes: Axes, answer: AnswerLine) -> None:
-    draw_optimum(axes, answer.values_X, answer.optimal_objective_X)
+def _costs(axes: Axes, answer: AnswerLine) -> None:
+    draw_optimum(axes, answer.values_X, np.zeros_like(answer.optimal_objective_X))
     styles = line_styles(list(answer.objectives))
     for name, objective_X in answer.objectives.items():
         axes.plot(
-            answer.values_X, objective_X, color=colour_of(name), linestyle=styles[name], label=name
+            answer.values_X,
+            objective_X - answer.optimal_objective_X,
+            color=colour_of(name),
+            linestyle=styles[name],
+            label=name,
         )
-    axes.set_ylabel("PPL / clean PPL + λ · cost")
-    axes.set_title("The objective there (lower is better)")
+    axes.set_ylabel("above the optimum")
+    axes.set_title("What that costs: the objective beyond its optimum")
 
 
 @styled

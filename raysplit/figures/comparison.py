@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from raysplit.figures.style import (
     MUTED,
@@ -34,6 +36,21 @@ class Score:
     mean: float
     low: float
     high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EpisodeReturns:
+    """Returns of the same episodes under several policies.
+
+    Attributes:
+        returns: By policy: the returns of N episodes, or of several seeds' N episodes in a row.
+        optimal_return: The exact optimum's expected return.
+        optimum_N: The optimum's return in each episode, where it is a policy.
+    """
+
+    returns: Mapping[str, FloatArray]
+    optimal_return: float
+    optimum_N: FloatArray | None = None
 
 
 @styled
@@ -68,14 +85,40 @@ def _dot(axes: Axes, score: Score, row: float, colour: str, *, filled: bool) -> 
 
 
 @styled
-def violins(returns: Mapping[str, FloatArray], *, optimal_return: float | None = None) -> Figure:
-    """Draw the distribution of episode returns of each policy, with median and quartiles inside."""
+def violins(played: EpisodeReturns) -> Figure:
+    """Draw the distribution of episode returns of each policy, and of what the optimum has more.
+
+    Returns differ far more between episodes than between policies; the second panel takes each
+    episode's optimum away. Inside a violin: the median and the quartiles.
+    """
+    panels = 1 if played.optimum_N is None else 2
+    figure, axes = grid_of_axes(1, panels, 1.5 + 0.5 * len(played.returns), share_y=True)
+    _violin_panel(axes[0], played.returns)
+    axes[0].axvline(
+        played.optimal_return, color=colour_of("optimum"), linewidth=1.2, zorder=0, label="optimum"
+    )
+    axes[0].set_xlabel("return of an episode")
+    if played.optimum_N is not None:
+        optimum_N = played.optimum_N
+        lost = {
+            name: np.tile(optimum_N, len(returns) // len(optimum_N)) - returns
+            for name, returns in played.returns.items()
+        }
+        _violin_panel(axes[1], lost)
+        axes[1].axvline(0.0, color=colour_of("optimum"), linewidth=1.2, zorder=0)
+        axes[1].set_xlabel("what the optimum has more")
+        axes[1].tick_params(labelleft=False)
+    label_below(figure, axes, columns=1)
+    return figure
+
+
+def _violin_panel(axes: Axes, values: Mapping[str, FloatArray]) -> None:
     import seaborn
 
-    figure, (axes,) = grid_of_axes(1, 1, 3.6)
     seaborn.violinplot(
-        data=list(returns.values()),
-        palette=[colour_of(name) for name in returns],
+        data=list(values.values()),
+        orient="h",
+        palette=[colour_of(name) for name in values],
         inner="box",
         cut=0,
         density_norm="width",
@@ -85,12 +128,6 @@ def violins(returns: Mapping[str, FloatArray], *, optimal_return: float | None =
     )
     for body in axes.collections:
         body.set_alpha(0.75)
-    if optimal_return is not None:
-        axes.axhline(
-            optimal_return, color=colour_of("optimum"), linewidth=1.2, zorder=0, label="optimum"
-        )
-        label_below(figure, [axes], columns=1)
-    axes.set_xticks(range(len(returns)), [name.replace(" (", "\n(") for name in returns])
-    axes.grid(visible=False, axis="x")
-    axes.set_ylabel("return of an episode")
-    return figure
+    axes.set_yticks(range(len(values)), list(values))
+    axes.grid(visible=False, axis="y")
+    axes.xaxis.set_major_locator(MaxNLocator(5))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from raysplit.figures.style import (
     FloatArray,
@@ -21,6 +22,8 @@ from raysplit.figures.style import (
     split_point_ticks,
     styled,
 )
+
+IntArray = NDArray[np.int64]
 
 _FRACTION = 0.4  # of the points that count in each local regression
 _JITTER = 0.16  # layers, so that equal choices do not hide each other
@@ -43,13 +46,40 @@ class Trend:
     r2: float
 
 
-def trend(x_N: FloatArray, split_points_N: FloatArray) -> Trend:
-    """Fit a LOWESS line (local linear regression with three robustifying passes)."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Decisions:
+    """Split points that an agent chose.
+
+    Attributes:
+        coordinate: The link coordinate that they are drawn over.
+        agent: Its name.
+        seeds: How many of its seeds took turns.
+        x_N: The coordinate at each decision.
+        split_points_N: The split point chosen there.
+        split_points: Smallest and largest split point of the problem.
+        optimum: The exact optimum's line, where there is one: coordinate and split point.
+    """
+
+    coordinate: str
+    agent: str
+    seeds: int
+    x_N: FloatArray
+    split_points_N: IntArray
+    split_points: tuple[int, int]
+    optimum: tuple[FloatArray, FloatArray] | None = None
+
+
+def trend(x_N: FloatArray, split_points_N: FloatArray | IntArray) -> Trend:
+    """Fit a LOWESS line: local linear regression.
+
+    Without its robustifying passes: choices are bounded, so there are no outliers, and where most
+    choices are equal these passes would drop all others.
+    """
     from statsmodels.nonparametric.smoothers_lowess import lowess
 
     order = np.argsort(x_N, kind="stable")
     x, y = np.asarray(x_N, dtype=np.float64)[order], np.asarray(split_points_N, float)[order]
-    line = np.asarray(lowess(y, x, frac=_FRACTION, return_sorted=False), dtype=np.float64)
+    line = np.asarray(lowess(y, x, frac=_FRACTION, it=0, return_sorted=False), dtype=np.float64)
     variance = float(np.var(y))
     return Trend(
         x=x,
@@ -60,34 +90,28 @@ def trend(x_N: FloatArray, split_points_N: FloatArray) -> Trend:
 
 
 @styled
-def split_point_trend(
-    coordinate: str,
-    x_N: FloatArray,
-    split_points_N: FloatArray,
-    *,
-    agent: str,
-    optimum: tuple[FloatArray, FloatArray] | None = None,
-) -> Figure:
+def split_point_trend(decisions: Decisions) -> Figure:
     """Draw chosen split points against a link coordinate, the trend, and the optimum behind."""
-    line, label = trend(x_N, split_points_N), coordinate_label(coordinate)
+    line = trend(decisions.x_N, decisions.split_points_N)
+    label, colour = coordinate_label(decisions.coordinate), colour_of(decisions.agent)
     figure, (axes,) = grid_of_axes(1, 1, 3.8)
-    if optimum is not None:
-        draw_optimum(axes, *optimum, steps=True)
-    jitter_N = np.random.default_rng(0).uniform(-_JITTER, _JITTER, len(x_N))
+    if decisions.optimum is not None:
+        draw_optimum(axes, *decisions.optimum, steps=True)
+    jitter_N = np.random.default_rng(0).uniform(-_JITTER, _JITTER, len(decisions.x_N))
     axes.scatter(
-        x_N,
-        split_points_N + jitter_N,
+        decisions.x_N,
+        decisions.split_points_N + jitter_N,
         s=11,
-        color=colour_of(agent),
-        alpha=0.4,
+        color=colour,
+        alpha=0.35,
         linewidth=0,
-        label=f"{agent}, {len(x_N)} decisions",
+        label=f"{decisions.agent}, {len(decisions.x_N)} decisions",
     )
-    axes.plot(line.x, line.y, color=colour_of("a2c"), label=f"LOWESS (R² = {line.r2:.2f})")
+    axes.plot(line.x, line.y, color=colour, label=f"LOWESS (R² = {line.r2:.2f})")
     axes.set_title(f"Linear slope: {line.slope:+.2f} layers per unit of {label}")
     axes.set_xlabel(label)
     axes.set_ylabel("chosen split point p (layers on UE)")
-    first, last = int(split_points_N.min()), int(split_points_N.max())
+    first, last = decisions.split_points
     axes.set_ylim(first - 0.6, last + 0.6)
     split_point_ticks(axes, first, last)
     label_below(figure, [axes], columns=3)

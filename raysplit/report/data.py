@@ -9,6 +9,8 @@ from raysplit.figures import (
     AnswerLine,
     AnswerPlane,
     CostWeightSweep,
+    Decisions,
+    EpisodeReturns,
     LearningPanel,
     PPLPanel,
     Score,
@@ -51,8 +53,8 @@ class PolicyResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RewardCost:
-    """What the rewards of one training cost: a row of the paper's Table IV.
+class TrainingCost:
+    """What one training cost and what it was good for: a row of the paper's Table IV.
 
     Attributes:
         agent: Its name.
@@ -60,6 +62,8 @@ class RewardCost:
         llm_evaluations: Settings that the language model was asked for, mean over seeds.
         worker_seconds: What they took one worker, mean over seeds.
         first_seed_seconds: Wall clock of the first seed's training, measuring in it included.
+        peak_resident_bytes: Most memory of the training process over the seeds, None if not seen.
+        measured: Return of an episode on measured perplexity.
     """
 
     agent: str
@@ -67,6 +71,8 @@ class RewardCost:
     llm_evaluations: float
     worker_seconds: float
     first_seed_seconds: float
+    peak_resident_bytes: int | None
+    measured: Score
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,13 +102,15 @@ class ReportData:
         link: The channel in one phrase.
         created: Date and time, ISO 8601.
         clean_ppl: The whole model's perplexity over a perfect link.
-        cost_weight: Lambda.
-        cost_weight_reason: Why this lambda and this range of the link, in a sentence.
+        objective: What the best split point is best in, in a sentence.
+        description: Why this objective and this range of the link.
         answer: The map of the best split point.
         perplexity: Panels of PPL against the split point.
         policies: Agents and baselines, best first; "optimum" and "random" among them.
+        episodes: Returns of the same episodes under each policy, on measured perplexity.
+        decisions: What the best agent chooses as the link gets worse.
         learning: Learning curves by case.
-        reward_costs: What each agent's rewards cost.
+        training_costs: What each agent's training cost.
         fit: The surrogate's held-out quality.
         fidelity: The check of the surrogate against measured perplexity.
         sweep: The optimum under other weights.
@@ -119,13 +127,15 @@ class ReportData:
     link: str
     created: str
     clean_ppl: float
-    cost_weight: float
-    cost_weight_reason: str
+    objective: str
+    description: str
     answer: AnswerLine | AnswerPlane
     perplexity: Sequence[PPLPanel] = ()
     policies: Sequence[PolicyResult] = ()
+    episodes: EpisodeReturns | None = None
+    decisions: Decisions | None = None
     learning: Sequence[LearningPanel] = ()
-    reward_costs: Sequence[RewardCost] = ()
+    training_costs: Sequence[TrainingCost] = ()
     fit: FitReport | None = None
     fidelity: Fidelity | None = None
     sweep: CostWeightSweep | None = None

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from raysplit import figures
-from raysplit.figures import AnswerLine, AnswerPlane
+from raysplit.figures import AnswerLine, AnswerPlane, EpisodeReturns
 from raysplit.report.answer import sentence
 from raysplit.report.data import PolicyResult, ReportData
 
@@ -46,6 +46,10 @@ def _draw(data: ReportData) -> dict[str, Figure]:
     if measured:
         surrogate = {p.name: p.surrogate.score for p in data.policies if p.surrogate}
         drawn["returns"] = figures.returns_and_intervals(surrogate, measured)
+    if data.episodes:
+        drawn["episodes"] = figures.violins(data.episodes)
+    if data.decisions:
+        drawn["decisions"] = figures.split_point_trend(data.decisions)
     if data.learning:
         drawn["learning"] = figures.learning_curves(data.learning)
     if data.fit:
@@ -64,15 +68,26 @@ def _page(data: ReportData, pictures: Mapping[str, str]) -> str:
         lstrip_blocks=True,
     )
     # jinja2 leaves the type of `filters` open.
-    environment.filters |= {"number": _number, "percent": _percent, "duration": _duration}  # pyright: ignore[reportUnknownMemberType]
+    environment.filters |= {  # pyright: ignore[reportUnknownMemberType]
+        "number": _number,
+        "percent": _percent,
+        "duration": _duration,
+        "memory": _memory,
+    }
     return environment.get_template("report.html.j2").render(
         data=data,
         pictures=pictures,
         sentence=sentence(data.answer),
         is_line=isinstance(data.answer, AnswerLine),
+        episodes=_episodes(data.episodes),
         best_agent=_best([p for p in data.policies if p.is_agent]),
         best_fixed=_best([p for p in data.policies if "fixed" in p.name]),
     )
+
+
+def _episodes(played: EpisodeReturns | None) -> int:
+    """Return how many episodes each policy played (an agent: each of its seeds)."""
+    return min(map(len, played.returns.values())) if played else 0
 
 
 def _best(policies: list[PolicyResult]) -> PolicyResult | None:
@@ -90,7 +105,11 @@ def _number(value: float, digits: int = 3, *, signed: bool = False) -> str:
 
 
 def _percent(share: float, digits: int = 1) -> str:
-    return f"{_number(100 * share, digits)} %"
+    return f"{_number(100 * share, digits)}\N{NO-BREAK SPACE}%"
+
+
+def _memory(size: int | None) -> str:
+    return "–" if size is None else f"{_number(size / 1e9, 2)} GB"  # noqa: RUF001 (a dash)
 
 
 def _duration(seconds: float) -> str:

@@ -21,9 +21,10 @@ from raysplit.measure.service import as_table
 from raysplit.measure.setting import Setting
 from raysplit.progress import console
 from raysplit.run_folder import RunFolder
+from raysplit.stages.episodes import write_episodes
 from raysplit.stages.measuring import measured_problem, measuring_service
 from raysplit.stages.oracles import EVALUATION_TABLE, Oracles, load_oracles, measured_oracle
-from raysplit.stages.rewards import RewardBill
+from raysplit.stages.rewards import TrainingBill
 from raysplit.stages.tracked import tracker_of
 from raysplit.stages.train import BILL, agent_folder
 from raysplit.statistics import interquartile_mean
@@ -35,7 +36,7 @@ _EVALUATION_SEED = 2**40  # no plan's seeds reach it
 
 
 def run(folder: RunFolder) -> list[Path]:
-    """Measure the evaluation grid and write evaluation.parquet and evaluation.json."""
+    """Measure the evaluation grid and write evaluation.parquet, .json and episodes.parquet."""
     _measure_grid(folder)
     oracles = load_oracles(folder)
     result = {
@@ -56,7 +57,7 @@ def run(folder: RunFolder) -> list[Path]:
     for name, agent in result["agents"].items():
         share = agent["measured"]["share_of_gap"]
         console.print(f"{name:<10} closes {share:.1%} of the gap random - optimum on measured PPL")
-    return [path, folder.path / EVALUATION_TABLE]
+    return [path, folder.path / EVALUATION_TABLE, write_episodes(folder, oracles)]
 
 
 def _measure_grid(folder: RunFolder) -> None:
@@ -116,28 +117,23 @@ def _agent(folder: RunFolder, oracles: Oracles, name: str) -> dict[str, Any]:
         source: _scores(oracle, list(policies.values())) for source, oracle in sources.items()
     }
     scores["measured"]["return_ci95"] = _measured_interval(oracles, list(policies.values()))
+    homes = [agent_folder(folder, name, seed) for seed in config.seeds]
+    bills = [TrainingBill.load(home / BILL) for home in homes]
     return {
         "algorithm": config.algorithm,
         "preset": config.preset,
         "seeds": list(policies),
-        "rewards": _cost_of_rewards(folder, name),
+        "rewards": {
+            "from": config.rewards,
+            "llm_evaluations": float(np.mean([bill.llm_evaluations for bill in bills])),
+            "worker_seconds": float(np.mean([bill.worker_seconds for bill in bills])),
+            # Later seeds find much of what they ask for in the ledger.
+            "first_seed_seconds": load_agent(homes[0]).curve[-1].seconds,
+        },
+        "peak_resident_bytes": max(
+            (bill.peak_resident_bytes for bill in bills if bill.peak_resident_bytes), default=None
+        ),
         **scores,
-    }
-
-
-def _cost_of_rewards(folder: RunFolder, name: str) -> dict[str, Any]:
-    """What one training's rewards cost, averaged over the seeds, and how long the first one took.
-
-    Later seeds find much of what they ask for in the ledger, so only the first one's time counts.
-    """
-    config = folder.experiment.agents[name]
-    homes = [agent_folder(folder, name, seed) for seed in config.seeds]
-    bills = [RewardBill.load(home / BILL) for home in homes]
-    return {
-        "from": config.rewards,
-        "llm_evaluations": float(np.mean([bill.llm_evaluations for bill in bills])),
-        "worker_seconds": float(np.mean([bill.worker_seconds for bill in bills])),
-        "first_seed_seconds": load_agent(homes[0]).curve[-1].seconds,
     }
 
 

@@ -26,6 +26,7 @@ from tuning.train import load_agent
 
 _SHOWN_STATES = 6
 _Z95 = 1.96
+_WINDOWS = 12  # a learning curve is a moving mean over one twelfth of the run
 
 
 def perplexity_panel(table: Measurements, title: str = "PPL against the split point") -> PPLPanel:
@@ -70,17 +71,25 @@ def learning_panel(folder: RunFolder, title: str | None = None) -> LearningPanel
 
 
 def learning_curve(folder: RunFolder, name: str) -> Band:
-    """Return an agent's mean return over env steps, with its band over the seeds."""
+    """Return an agent's mean return over env steps, with its band over the seeds.
+
+    It is the return of the episodes played in training, as a moving mean: a single iteration's
+    episodes say more about the link states they met than about the agent.
+    """
     seeds = folder.experiment.agents[name].seeds
     agents = [load_agent(agent_folder(folder, name, seed)) for seed in seeds]
-    return band_over_seeds(
-        [
-            np.array(
-                [(p.step, p.episode_return) for p in agent.curve if p.episode_return is not None]
-            )
-            for agent in agents
-        ]
-    )
+    points = [
+        [(p.step, p.episode_return) for p in agent.curve if p.episode_return is not None]
+        for agent in agents
+    ]
+    return band_over_seeds([_moving_mean(np.array(of_seed)) for of_seed in points])
+
+
+def _moving_mean(curve_T2: FloatArray) -> FloatArray:
+    window = max(1, len(curve_T2) // _WINDOWS)
+    kernel = np.full(window, 1 / window)
+    steps, returns = (np.convolve(column, kernel, mode="valid") for column in curve_T2.T)
+    return np.stack([steps, returns], axis=1)
 
 
 def shown_states(states_GK: FloatArray) -> IntArray:

@@ -11,14 +11,17 @@ from typing import Any, cast
 
 import numpy as np
 
+from envs.problem import ProblemConfig
 from raysplit.ledger import Ledger
 from raysplit.report import ReportData, write_report
 from raysplit.run_folder import RunFolder, versions
 from raysplit.stages.answer import answer_map, weight_sweep
+from raysplit.stages.decisions import best_agents_decisions
+from raysplit.stages.episodes import episode_returns
 from raysplit.stages.measuring import ledger_path
 from raysplit.stages.oracles import load_oracles
 from raysplit.stages.panels import learning_panel, perplexity_panel
-from raysplit.stages.scores import fidelity, policy_results, reward_costs
+from raysplit.stages.scores import fidelity, policy_results, training_costs
 from raysplit.stages.tracked import tracker_of
 from raysplit.surrogate import FitReport
 
@@ -48,13 +51,15 @@ def report_data(folder: RunFolder) -> ReportData:
         link=_link_phrase(folder),
         created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         clean_ppl=float(np.exp(card["clean_log_ppl"])),
-        cost_weight=experiment.problem.cost_weight,
-        cost_weight_reason=experiment.description,
+        objective=_objective_phrase(experiment.problem),
+        description=experiment.description,
         answer=answer_map(oracles),
         perplexity=[perplexity_panel(oracles.table)],
         policies=policy_results(evaluation),
+        episodes=episode_returns(folder, oracles.measured.optimal_return),
+        decisions=best_agents_decisions(oracles, evaluation),
         learning=[learning_panel(folder)],
-        reward_costs=reward_costs(evaluation),
+        training_costs=training_costs(evaluation),
         fit=FitReport.load(folder.path / "surrogate"),
         fidelity=fidelity(evaluation),
         sweep=weight_sweep(oracles),
@@ -71,6 +76,18 @@ def _link_phrase(folder: RunFolder) -> str:
     fading = "no fading" if link.fading == "none" else f"{link.fading} fading"
     ranges = ", ".join(f"{n} {low:g} to {high:g}" for n, (low, high) in problem.ranges().items())
     return f"{fading}, one packet per {link.packet}; {ranges}"
+
+
+def _objective_phrase(problem: ProblemConfig) -> str:
+    weight = f"λ = {problem.cost_weight:g}"
+    if problem.reward == "authors":
+        return (
+            "maximises 10 g + the share of layers that the phone is spared, where g is the "
+            "perplexity's relative fall below that of the smallest split point"
+        )
+    if problem.raw:
+        return f"minimises PPL + λ · (the phone's computation as Eq. 2 has it), {weight}"
+    return f"minimises PPL / clean PPL + λ · (the phone's share of the computation), {weight}"
 
 
 def _settings_measured(folder: RunFolder, card_sha256: str) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from raysplit.figures import Score
-from raysplit.report import Fidelity, Performance, PolicyResult, RewardCost
+from raysplit.report import Fidelity, Performance, PolicyResult, TrainingCost
 
 
 def policy_results(evaluation: Mapping[str, Any]) -> list[PolicyResult]:
@@ -44,15 +44,17 @@ def policy_results(evaluation: Mapping[str, Any]) -> list[PolicyResult]:
     return sorted(rows, key=lambda row: -row.measured.share_of_gap if row.measured else 0.0)
 
 
-def reward_costs(evaluation: Mapping[str, Any]) -> list[RewardCost]:
-    """Return what each agent's rewards cost."""
+def training_costs(evaluation: Mapping[str, Any]) -> list[TrainingCost]:
+    """Return what each agent's training cost."""
     return [
-        RewardCost(
+        TrainingCost(
             agent=name,
             rewards=agent["rewards"]["from"],
             llm_evaluations=agent["rewards"]["llm_evaluations"],
             worker_seconds=agent["rewards"]["worker_seconds"],
             first_seed_seconds=agent["rewards"]["first_seed_seconds"],
+            peak_resident_bytes=agent["peak_resident_bytes"],
+            measured=_performance(agent["measured"]).score,
         )
         for name, agent in evaluation["agents"].items()
     ]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from envs.params import LayerSplitParams
 from raysplit.files import sha256_of_file
+from raysplit.memory import peak_memory_bytes, reset_peak_memory
 from raysplit.progress import Advance, progress_bar
 from raysplit.run_folder import RunFolder
 from raysplit.stages.measuring import measured_problem
@@ -17,7 +18,7 @@ from raysplit.tracking import Tracker
 from tuning.settings import TrainConfig
 from tuning.train import Progress, train
 
-BILL = "rewards.json"
+BILL = "bill.json"
 
 
 def run(folder: RunFolder) -> list[Path]:
@@ -45,15 +46,17 @@ def _train_one(
     seed: int,
     advance: Advance,
 ) -> None:
-    """Train one seed of one agent and write what its rewards cost beside it."""
+    """Train one seed of one agent and write what that cost beside it."""
     config = folder.experiment.agents[name]
     home = agent_folder(folder, name, seed)
-    finished = (home / BILL).exists()
-    source = sources.source_of(config, seed)
+    trained_before, billed = (home / "agent.json").exists(), (home / BILL).exists()
+    source = sources.source_of(config, seed, home)
+    reset_peak_memory()
     with tracker_of(folder, f"train-{name}-{seed}") as tracker:
         train(params, source, config, seed, home, _reporter(advance, tracker, seed))
-    if not finished:
-        sources.bill(config).save(home / BILL)
+    if not billed:
+        peak = None if trained_before else peak_memory_bytes()
+        sources.bill(config, peak).save(home / BILL)
 
 
 def _reporter(advance: Advance, tracker: Tracker, seed: int) -> Callable[[Progress], None]:
@@ -81,7 +84,12 @@ def agent_folder(folder: RunFolder, name: str, seed: int) -> Path:
 
 def _outputs(folder: RunFolder, name: str, config: TrainConfig) -> list[Path]:
     homes = [agent_folder(folder, name, seed) for seed in config.seeds]
-    policies = [path for home in homes for path in sorted((home / "policy").iterdir())]
+    policies = [
+        path
+        for home in homes
+        for kind in ("policy", "untrained")
+        for path in sorted((home / kind).iterdir())
+    ]
     return [
         *(home / "agent.json" for home in homes),
         *(home / "curve.json" for home in homes),

@@ -1,0 +1,101 @@
+"""Episodes played on measured perplexity: the paper's Fig. 6.
+
+Every policy plays the same episodes: the same starts, the same draws of the link at every step. The
+evaluate stage plays and writes episodes.parquet, one row an episode; the report only draws it.
+
+Shape suffixes: N episodes, K link coordinates.
+"""
+
+# pandas leaves the types of what is selected open:
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from envs.grid import FloatArray
+from envs.params import LayerSplitParams
+from envs.policies import Policy, RandomPolicy
+from envs.ppl_source import PPLSource
+from envs.vector import LayerSplitVectorEnv
+from raysplit.figures import EpisodeReturns
+from raysplit.files import replacing
+from raysplit.run_folder import RunFolder
+from raysplit.stages.oracles import Oracles
+from raysplit.stages.train import agent_folder
+from tuning.policy import Policy as TrainedPolicy
+
+EPISODES_TABLE = "episodes.parquet"
+EPISODES = 500  # of each policy and seed
+_SEED = 2**20  # of the starts and the link; no agent's
+
+Player = tuple[str, str, int, Policy]  # kind, name, seed, policy
+
+
+def write_episodes(folder: RunFolder, oracles: Oracles) -> Path:
+    """Let every policy play and write the table: kind, policy, seed, episode, return."""
+    params, source = oracles.params, oracles.measured.source
+    parts = [
+        pd.DataFrame(
+            {
+                "kind": kind,
+                "policy": name,
+                "seed": seed,
+                "episode": np.arange(EPISODES),
+                "return": played_returns(params, source, policy, EPISODES, _SEED),
+            }
+        )
+        for kind, name, seed, policy in _players(folder, oracles)
+    ]
+    path = folder.path / EPISODES_TABLE
+    with replacing(path) as new:
+        pd.concat(parts, ignore_index=True).to_parquet(new, index=False)
+    return path
+
+
+def played_returns(
+    params: LayerSplitParams, source: PPLSource, policy: Policy, episodes: int, seed: int
+) -> FloatArray:
+    """Return the returns (N,) of a policy; equal seeds give equal starts and equal links."""
+    env = LayerSplitVectorEnv(params, source, episodes)
+    observation_NI, _ = env.reset(seed=seed)
+    returns_N, links = np.zeros(episodes), len(params.link_names)
+    for step in range(params.episode_steps):
+        split_points_N = observation_NI[:, links].astype(np.int64)
+        links_NK = observation_NI[:, :links].astype(np.float64)
+        actions_N = policy(split_points_N, links_NK, np.full(episodes, step))
+        observation_NI, rewards_N, *_ = env.step(actions_N)
+        returns_N += params.discount**step * rewards_N
+    return returns_N
+
+
+def episode_returns(folder: RunFolder, optimal_return: float) -> EpisodeReturns:
+    """Read the table for the figure: agents first, what they were before training, random."""
+    table = pd.read_parquet(folder.path / EPISODES_TABLE)
+    returns: dict[str, FloatArray] = {}
+    for kind, prefix in (("agent", ""), ("untrained", "untrained "), ("random", "")):
+        part = table[table["kind"] == kind]
+        for name in dict.fromkeys(part["policy"]):
+            returns[f"{prefix}{name}"] = part.loc[part["policy"] == name, "return"].to_numpy()
+    optimum = table.loc[table["kind"] == "optimum", "return"].to_numpy()
+    return EpisodeReturns(
+        returns=returns,
+        optimal_return=optimal_return,
+        optimum_N=optimum if len(optimum) else None,
+    )
+
+
+def _players(folder: RunFolder, oracles: Oracles) -> Iterator[Player]:
+    for name, by_seed in oracles.agents.items():
+        for seed, policy in by_seed.items():
+            yield "agent", name, seed, policy
+            home = agent_folder(folder, name, seed)
+            yield "untrained", name, seed, TrainedPolicy.load(home / "untrained").actions
+    yield "random", "random", 0, RandomPolicy(0)
+    if oracles.params.link_dynamics != "trace":  # its optimum knows the future and is no policy
+        yield "optimum", "optimum", 0, oracles.measured.optimal_policy()
