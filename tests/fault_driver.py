@@ -1,7 +1,6 @@
 """A small measuring run that can be broken: a tiny model, its text, and actors made slow or deadly.
 
-As a program it measures with Ray, waiting for a kill, or in a cluster that loses a node on the way:
-`python -m tests.fault_driver measure_with_ray|lose_a_node FOLDER LEDGER`.
+As a program it measures with Ray, waiting for a kill: `python -m tests.fault_driver FOLDER LEDGER`.
 """
 
 from __future__ import annotations
@@ -116,8 +115,9 @@ def _plain(actor_class):
 def faulty_actors(folder, seconds=0.25):
     """UE and edge actors that take their time and note in `folder` where they run.
 
-    A setting with the seed `POISON_SEED` kills its actor. The classes are made here, inside a
-    function, so that Ray carries them to the actors whole.
+    A setting with the seed `POISON_SEED` kills its actor; while there is a file `hold`, settings
+    wait. The classes are made here, inside a function, so that Ray carries them to the actors
+    whole.
     """
     import ray
 
@@ -145,6 +145,8 @@ def faulty_actors(folder, seconds=0.25):
             if setting.seed == poison:
                 os._exit(1)
             time.sleep(seconds)
+            while (Path(folder) / "hold").exists():
+                time.sleep(0.05)
             return super().measure(shared, setting, reference)
 
     return ray.remote(SlowUE), ray.remote(FaultyEdge)
@@ -164,33 +166,6 @@ def drive_slowly(folder, ledger_path, journal, count):
     measure(folder, ledger_path, settings(count))
 
 
-def lose_a_node(folder, ledger_path):
-    """Measure on one of two equal nodes and remove that one after two rows."""
-    import ray
-    from ray.cluster_utils import Cluster
-
-    from raysplit.shards import cluster as room
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
-    ray.init(address=cluster.address, log_to_driver=False)
-    room.UEActor, room.EdgeActor = faulty_actors(folder)
-
-    def remove(_workers):
-        (marker,) = Path(folder).glob("edge-*")
-        used = marker.read_text().split()[1]
-        (node,) = [node for node in nodes if node.node_id == used]
-        cluster.remove_node(node, allow_graceful=False)
-
-    watcher = when_rows(ledger_path, 2, remove)
-    try:
-        measure(folder, ledger_path, settings(), BackendConfig(edge_shards=1))
-        watcher.join()
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
-
-
 def measure_with_ray(folder, ledger_path):
     """Measure with a Ray that this process starts."""
     from raysplit.shards import cluster as room
@@ -200,6 +175,4 @@ def measure_with_ray(folder, ledger_path):
 
 
 if __name__ == "__main__":
-    {"measure_with_ray": measure_with_ray, "lose_a_node": lose_a_node}[sys.argv[1]](
-        Path(sys.argv[2]), Path(sys.argv[3])
-    )
+    measure_with_ray(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -25,7 +25,7 @@ from raysplit.measure.service import as_table
 from raysplit.measure.setting import Setting, sha256_of
 from raysplit.measure.table import Measurements
 from raysplit.shards.config import BackendConfig
-from tests import fault_driver
+from tests import cluster_nodes, fault_driver
 from tests.fault_driver import POISON_SEED, facts, measure, prepared, settings, when_rows
 
 TWO_ACTORS = BackendConfig(kind="ray", edge_shards=2)
@@ -93,6 +93,21 @@ def test_the_ue_actor_killed_while_it_prepares(folder, unbroken, actors_noted):
 
 
 @pytest.mark.ray
+def test_the_ue_actor_killed_when_all_its_work_is_done(folder, unbroken, actors_noted):
+    ledger = actors_noted / "ledger.sqlite"
+
+    def kill_ue(_workers):
+        (note,) = actors_noted.glob("ue-*")
+        os.kill(int(note.name.partition("-")[2]), signal.SIGKILL)
+
+    watcher = when_rows(ledger, 3, kill_ue)
+    rows = measure(folder, ledger, settings(), TWO_ACTORS)
+    watcher.join()
+    assert facts(rows) == facts(unbroken)
+    assert all(row.attempts == 1 for row in rows.values())  # what it had made is made anew
+
+
+@pytest.mark.ray
 def test_a_poisoned_setting_is_quarantined_and_everything_else_measured(
     folder, unbroken, actors_noted
 ):
@@ -109,8 +124,8 @@ def test_a_poisoned_setting_is_quarantined_and_everything_else_measured(
     assert again[poison].finished > bad.finished
 
 
-def _driver(what, folder, ledger):
-    command = [sys.executable, "-W", "ignore", "-m", "tests.fault_driver", what]
+def _driver(folder, ledger):
+    command = [sys.executable, "-W", "ignore", "-m", "tests.fault_driver"]
     return subprocess.Popen(
         [*command, str(folder), str(ledger)],
         cwd=Path(__file__).parents[1],
@@ -124,7 +139,7 @@ def _driver(what, folder, ledger):
 def test_a_killed_driver_takes_its_actors_along_and_loses_nothing(folder, unbroken, tmp_path):
     ledger = tmp_path / "ledger.sqlite"
     model = shutil.copytree(folder, tmp_path / "model")
-    driver = _driver("measure_with_ray", model, ledger)
+    driver = _driver(model, ledger)
     when_rows(ledger, 3, lambda _workers: driver.kill()).join(120)
     assert driver.wait(timeout=10) == -signal.SIGKILL
     held = fault_driver.rows_in(ledger)
@@ -145,15 +160,13 @@ def test_a_killed_driver_takes_its_actors_along_and_loses_nothing(folder, unbrok
 def test_a_node_removed_with_a_spare_one(folder, unbroken, tmp_path):
     ledger = tmp_path / "ledger.sqlite"
     model = shutil.copytree(folder, tmp_path / "model")
-    driver = _driver("lose_a_node", model, ledger)
-    assert driver.wait(timeout=180) == 0
+    cluster_nodes.run("lose_the_only_node", model, ledger)
     rows = measure(model, ledger, settings())  # all is there: nothing is measured
     assert facts(rows) == facts(unbroken)
     assert len({row.worker for row in rows.values()}) == 2
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("lives", [4, pytest.param(20, id="20 points")])
+@pytest.mark.parametrize("lives", [3, pytest.param(20, marks=pytest.mark.slow, id="20 points")])
 def test_the_driver_killed_at_random_points(folder, tmp_path, lives):
     count = 15 * lives
     ledger, journal = tmp_path / "ledger.sqlite", tmp_path / "journal"
