@@ -114,18 +114,19 @@ def sweep(
         Path | None,
         typer.Option("--resume", help="Go on with the sweep of this run folder.", metavar="RUN"),
     ] = None,
+    backend: BackendOption = None,
 ) -> None:
     """Vary hyper-parameters with Ray Tune, the paper's Fig. 8 by default (after fit)."""
     if (experiment is None) == (resume is None):
         raise UserError("sweep takes an EXPERIMENT, or --resume RUN for one that was begun")
-    if resume is not None and (out is not None or set_):
-        raise UserError("--resume takes the experiment and its folder from RUN: no --out or --set")
+    if resume is not None and (out is not None or set_ or backend):
+        raise UserError("--resume takes the experiment from RUN: no --out, --set or --backend")
     from raysplit.stages import sweep as stage
 
     if resume is not None:
         stage.resume(resume)
     else:
-        stage.sweep(_load(str(experiment), set_, None), out)
+        stage.sweep(_load(str(experiment), set_, backend), out)
 
 
 @app.command()

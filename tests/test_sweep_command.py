@@ -101,7 +101,7 @@ def test_a_sweep_that_cannot_run_is_refused(swept, tmp_path, value, message):
         (["demo", "--out", "new"], "stage 'measure' is not done"),
         (["--resume", "new"], "holds no sweep to resume"),
         (["demo", "--resume", "new"], "takes an EXPERIMENT, or --resume"),
-        (["--resume", "new", "--set", "name=x"], "no --out or --set"),
+        (["--resume", "new", "--set", "name=x"], "no --out, --set or --backend"),
     ],
 )
 def test_a_sweep_of_nothing_is_refused(tmp_path, arguments, message):
