@@ -35,7 +35,7 @@ SetOption = Annotated[
 ]
 BackendOption = Annotated[
     str | None,
-    typer.Option(help="Where to measure: ray (actors) or inprocess (one process, breakpoints)."),
+    typer.Option(help="Where it runs: ray (actors) or inprocess (one process, breakpoints)."),
 ]
 
 
