@@ -1,20 +1,12 @@
 """Measuring end to end on a tiny model: right numbers, once each, whatever the backend."""
 
 import dataclasses
-import json
 import math
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM
 
 from raysplit.corpus.config import CorpusConfig
 from raysplit.errors import UserError
@@ -26,7 +18,7 @@ from raysplit.measure.service import MeasuringService, as_table
 from raysplit.measure.setting import Setting
 from raysplit.perplexity.protocol import ProtocolConfig
 from raysplit.shards.config import BackendConfig, MeasuringConfig, ModelConfig
-from tests.tiny_models import VOCABULARY, save_tiny
+from tests import fault_driver
 
 CONTEXT = 24
 NOISY = LinkState(noise_std=0.5)
@@ -37,17 +29,7 @@ SETTINGS = [Setting(p, LinkState(noise_std=s)) for p in (1, 3, 5) for s in (0.0,
 def folder(tmp_path_factory) -> Path:
     """A tiny Llama with a word tokenizer and a text of 200 sentences."""
     folder = tmp_path_factory.mktemp("model")
-    save_tiny(folder, "llama", tie_word_embeddings=False)
-    words = {"<s>": 1} | {f"w{i}": i for i in range(VOCABULARY) if i != 1}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>").save_pretrained(folder)
-    rng = random.Random(0)
-    lines = [
-        " ".join(f"w{rng.randrange(2, VOCABULARY)}" for _ in range(rng.randrange(5, 20))) + " w2"
-        for _ in range(200)
-    ]
-    (folder / "text.txt").write_text("\n".join(lines))
+    fault_driver.save_model(folder)
     return folder
 
 
@@ -153,6 +135,14 @@ def test_nothing_is_measured_twice(folder, tmp_path):
     assert again == first
 
 
+def test_the_order_of_measuring_changes_no_value(folder, tmp_path):
+    (tmp_path / "reversed").mkdir()
+    settings = [dataclasses.replace(setting, seed=i) for i, setting in enumerate(SETTINGS)]
+    one, _ = measured(folder, settings, tmp_path, target_stderr=0.05)
+    other, _ = measured(folder, settings[::-1], tmp_path / "reversed", target_stderr=0.05)
+    assert [row.log_ppl for row in one.values()] == [row.log_ppl for row in other.values()][::-1]
+
+
 def test_weights_with_nan_make_invalid_rows_never_a_number(folder, tmp_path):
     from safetensors.torch import load_file, save_file
 
@@ -198,51 +188,3 @@ def test_ray_gives_the_rows_of_one_process(folder, tmp_path):
     for setting in settings:
         assert many[setting].log_ppl == one[setting].log_ppl
         assert many[setting].stderr == one[setting].stderr
-
-
-_DRIVER = """
-import json, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[3])
-from tests.test_measuring import SETTINGS, measured
-rows, _ = measured(Path(sys.argv[1]), SETTINGS, Path(sys.argv[2]))
-print(json.dumps([row.log_ppl for row in rows.values()]))
-"""
-
-
-def _drive(folder, tmp_path):
-    arguments = [str(folder), str(tmp_path), str(Path(__file__).parent.parent)]
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", _DRIVER, *arguments],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-@pytest.mark.slow
-def test_a_killed_driver_loses_nothing_and_the_final_table_is_the_same(folder, tmp_path):
-    expected, _ = measured(folder, SETTINGS, tmp_path / "unbroken")
-    (tmp_path / "broken").mkdir()
-    ledger_path = tmp_path / "broken" / "inprocess.sqlite"
-    rng, kept = random.Random(1), 0
-    for _ in range(3):
-        driver = _drive(folder, tmp_path / "broken")
-        while driver.poll() is None and not ledger_path.exists():
-            time.sleep(0.01)
-        time.sleep(rng.uniform(0.0, 0.15))
-        os.kill(driver.pid, signal.SIGKILL)
-        driver.wait()
-        driver.stdout.close()
-        with Ledger(ledger_path) as ledger:
-            count = len(ledger.rows(_card_sha(folder)))
-        assert count >= kept
-        kept = count
-    with _drive(folder, tmp_path / "broken") as driver:
-        final = json.loads(driver.stdout.read())
-    assert final == [row.log_ppl for row in expected.values()]
-
-
-def _card_sha(folder):
-    from raysplit.measure.setting import sha256_of
-
-    return sha256_of(prepared(folder)[1])

@@ -8,6 +8,7 @@ import pytest
 import ray
 from ray.exceptions import ActorDiedError
 
+from raysplit.shards import scheduler as room
 from raysplit.shards.scheduler import NoWorkersLeftError, Scheduler
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
@@ -108,3 +109,42 @@ def test_a_second_run_uses_the_same_workers():
     _, scheduler = make(2)
     assert len(list(scheduler.run(range(5)))) == 5
     assert sorted(o.result for o in scheduler.run(range(4))) == [0, 2, 4, 6]
+
+
+@ray.remote(num_cpus=0, max_restarts=-1)
+class Returning:
+    """Dies at its first unit, and takes its time to come back."""
+
+    def __init__(self, note, seconds):
+        if note.exists():
+            time.sleep(seconds)
+        self.note = note
+
+    def ready(self):
+        pass
+
+    def double(self, unit):
+        if not self.note.exists():
+            self.note.touch()
+            os._exit(1)
+        return 2 * unit
+
+
+def test_a_worker_that_is_long_in_coming_back_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "_MOST_DEATHS", 2)
+    worker = Returning.remote(tmp_path / "note", 7)  # Ray reports it missing every two seconds
+    scheduler = Scheduler([worker], lambda actor, unit: actor.double.remote(unit))
+    assert sorted(o.result for o in scheduler.run(range(4))) == [0, 2, 4, 6]
+
+
+@ray.remote(num_cpus=0, max_restarts=-1)
+class Hopeless:
+    def ready(self):
+        os._exit(1)
+
+
+def test_a_worker_that_loading_kills_every_time_is_given_up(monkeypatch):
+    monkeypatch.setattr(room, "_MOST_DEATHS", 2)
+    scheduler = Scheduler([Hopeless.remote()], lambda actor, unit: actor.double.remote(unit))
+    with pytest.raises(NoWorkersLeftError, match="Actor"):
+        list(scheduler.run(range(4)))

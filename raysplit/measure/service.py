@@ -60,7 +60,7 @@ class MeasuringService:
         wanted = {setting.key(self.card_sha256): setting for setting in settings}
         self._ledger.forget_failures(wanted)  # what failed before is tried again
         known = self._ledger.rows(self.card_sha256)
-        missing = [setting for key, setting in wanted.items() if key not in known]
+        missing = in_measuring_order(setting for key, setting in wanted.items() if key not in known)
         if missing:
             reference = self.reference()
             hits = len(wanted) - len(missing)
@@ -94,6 +94,14 @@ class MeasuringService:
         if self._backend is None:
             self._backend = _open_backend(self._job, self._backend_config)
         return self._backend
+
+
+def in_measuring_order(settings: Iterable[Setting]) -> list[Setting]:
+    """Settings of one split point together, as their hidden states are then at hand.
+
+    The longest suffixes come first, so that workers end at nearly the same time.
+    """
+    return sorted(settings, key=lambda setting: setting.split_point)
 
 
 def _stop_if_hopeless(failures: int, row: Row) -> None:

@@ -19,19 +19,16 @@ import ray
 from raysplit.errors import UserError
 from raysplit.ledger import Row
 from raysplit.measure.setting import Setting
-from raysplit.shards.actors import EdgeActor, Shared, UEActor
-from raysplit.shards.config import BackendConfig
-from raysplit.shards.hidden import Key
+from raysplit.shards.actors import EdgeActor, Shared, UEActor, ue_of
+from raysplit.shards.config import GB, BackendConfig
 from raysplit.shards.job import Job
+from raysplit.shards.placement import edge_count, edge_options, ue_options
 from raysplit.shards.reference import CleanBlock, CleanReference
 from raysplit.shards.scheduler import NoWorkersLeftError, Outcome, Scheduler
 
-_GB = 1e9
-_UE_RESTARTS = 20  # enough for any number of lost nodes, and an end where loading itself kills it
-
 
 class RayBackend:
-    """UE actors fill the object store with clean hidden states; edge actors measure from it."""
+    """Edge actors measure; UE actors compute the clean hidden states that those ask for."""
 
     def __init__(self, job: Job, config: BackendConfig) -> None:
         """Join or start Ray and create the actors.
@@ -42,22 +39,12 @@ class RayBackend:
         self._started_ray = start_ray(config)
         self._job = job
         self._config = config
-        edges = self._edge_count()
-        self._shared = Shared(ray.put(job))
-        self._ues = [
-            UEActor.options(
-                # UE shards work at the start only, so they ask for no core of their own.
-                num_cpus=0,
-                num_gpus=config.gpus_per_ue,
-                max_restarts=_UE_RESTARTS,
-                max_task_retries=_UE_RESTARTS,
-            ).remote(config.gpus_per_ue, config.cpus_per_shard)
-            for _ in range(config.ue_shards)
-        ]
-        directory, self._sums = self._start_prefix()
-        self._refs = list(directory.values())  # this process owns them; without it they are gone
-        self._shared = Shared(self._shared.job, ray.put(directory))
-        self._edges = [self._edge_actor() for _ in range(edges)]
+        edges = edge_count(config, ray.cluster_resources())
+        ue = UEActor.options(**ue_options(config))
+        edge = EdgeActor.options(**edge_options(config))
+        self._ues = [ue.remote(config) for _ in range(config.ue_shards)]
+        self._edges = [edge.remote(config) for _ in range(edges)]
+        self._shared = Shared(ray.put(job), ray.put(self._ues))
         self._settings = self._scheduler(self._start_setting)
         self._reference: ray.ObjectRef | None = None
 
@@ -68,17 +55,14 @@ class RayBackend:
 
     def clean_blocks(self) -> Iterator[tuple[int, CleanBlock]]:
         """Yield every block's part of the clean pass as it is done."""
-        split_point = self._job.split_points[1]
-        blocks = self._scheduler(
-            lambda actor, block: actor.clean_nll.remote(self._shared, block, split_point)
-        )
+        blocks = self._scheduler(self._start_block)
         for outcome in _or_user_error(blocks.run(range(len(self._job.corpus.blocks)))):
             if outcome.reason:
                 raise UserError(
                     f"the clean pass failed at block {outcome.unit}: {outcome.reason}; start again "
                     "to go on, or use --backend inprocess to see where"
                 )
-            yield outcome.unit, CleanBlock(outcome.result, ray.get(self._sums[outcome.unit]))
+            yield outcome.unit, outcome.result
 
     def run(self, settings: Iterable[Setting], reference: CleanReference) -> Iterator[Row]:
         """Yield one row a setting, in any order."""
@@ -101,53 +85,13 @@ class RayBackend:
             ready=lambda actor: actor.ready.remote(self._shared),
         )
 
+    def _start_block(self, actor: Any, block: int) -> ray.ObjectRef:  # noqa: ANN401
+        # The UE begins while the edge may still be at another block.
+        ue_of(block, self._ues).prefix.remote(self._shared, block)
+        return actor.clean_block.remote(self._shared, block)
+
     def _start_setting(self, actor: Any, setting: Setting) -> ray.ObjectRef:  # noqa: ANN401
         return actor.measure.remote(self._shared, setting, self._reference)
-
-    def _edge_actor(self) -> Any:  # noqa: ANN401 - Ray's handles are untyped
-        config = self._config
-        return EdgeActor.options(
-            num_cpus=config.cpus_per_shard, num_gpus=config.gpus_per_edge, max_restarts=-1
-        ).remote(
-            config.gpus_per_edge,
-            config.cpus_per_shard,
-            config.device_cache_gb * _GB,
-        )
-
-    def _start_prefix(self) -> tuple[dict[Key, ray.ObjectRef], dict[int, ray.ObjectRef]]:
-        """Where each (block, split point) and each block's sums will lie.
-
-        The UE actors fill it in the background, in the order in which settings draw the blocks.
-        """
-        first, last = self._job.split_points
-        split_points = list(range(first, last + 1))
-        directory: dict[Key, ray.ObjectRef] = {}
-        sums: dict[int, ray.ObjectRef] = {}
-        for block in range(len(self._job.corpus.blocks)):
-            ue = self._ues[block % len(self._ues)]
-            prefix = ue.prefix.options(num_returns=len(split_points) + 1)
-            *refs, sums[block] = prefix.remote(self._shared, block, split_points)
-            directory |= {(block, p): ref for p, ref in zip(split_points, refs, strict=True)}
-        return directory, sums
-
-    def _edge_count(self) -> int:
-        """Edge actors to create; refuses what would stay pending for ever."""
-        config = self._config
-        total = ray.cluster_resources()
-        by_cpu = int(total.get("CPU", 0.0) // config.cpus_per_shard)
-        gpus_left = total.get("GPU", 0.0) - config.ue_shards * config.gpus_per_ue
-        by_gpu = int((gpus_left + 1e-9) // config.gpus_per_edge) if config.gpus_per_edge else by_cpu
-        fit = min(by_cpu, by_gpu)
-        if (fit < 1 or gpus_left < -1e-9) and config.address is None:
-            raise UserError(
-                f"the shards do not fit: an edge asks for {config.cpus_per_shard} cores and "
-                f"{config.gpus_per_edge:g} GPUs, the UEs for "
-                f"{config.ue_shards * config.gpus_per_ue:g} GPUs; there are "
-                f"{total.get('CPU', 0):g} and {total.get('GPU', 0):g}: lower "
-                "backend.cpus_per_shard, gpus_per_edge or gpus_per_ue"
-            )
-        # On an autoscaled cluster more nodes may come; actors that wait do not hold any work.
-        return config.edge_shards or max(1, fit)
 
 
 def start_ray(config: BackendConfig) -> bool:
@@ -161,7 +105,7 @@ def start_ray(config: BackendConfig) -> bool:
         ray.init(
             address=config.address or "local",
             include_dashboard=False if config.address is None else None,
-            object_store_memory=int(object_store * _GB) if object_store else None,
+            object_store_memory=int(object_store * GB) if object_store else None,
             num_cpus=os.cpu_count() if config.address is None else None,
             log_to_driver=False,
             logging_level=logging.ERROR,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from raysplit.config import Config
+
+GB = 1e9
 
 
 class ModelConfig(Config):
@@ -52,6 +54,13 @@ class BackendConfig(Config):
     device_cache_gb: float = Field(default=8.0, ge=0.0)
     host_cache_gb: float | None = Field(default=None, gt=0.0)
     attempts: int = Field(default=3, ge=1)
+
+    @field_validator("gpus_per_ue", "gpus_per_edge")
+    @classmethod
+    def _a_share_or_whole_ones(cls, gpus: float) -> float:
+        if gpus > 1 and gpus % 1:
+            raise ValueError("must be a share of one GPU (up to 1) or a whole number of GPUs")
+        return gpus
 
 
 class MeasuringConfig(Config):

@@ -19,7 +19,10 @@ Key = tuple[int, int]
 
 
 class DeviceCache:
-    """Keeps what `fetch` brings on the device, until the budget is used up; the rest comes anew."""
+    """Keeps on the device what `fetch` brings, as long as the budget lasts.
+
+    Settings of one split point come together, so what belongs to another one makes room.
+    """
 
     def __init__(
         self, device: torch.device, budget_bytes: float, fetch: Callable[[Key], Sequence[Tensor]]
@@ -34,7 +37,11 @@ class DeviceCache:
         if key in self._kept:
             return self._kept[key]
         states = [state.to(self._device) for state in self._fetch(key)]
-        size = sum(state.nbytes for state in states)
+        size = _bytes(states)
+        for other in [kept for kept in self._kept if kept[1] != key[1]]:
+            if size <= self._left:
+                break
+            self._left += _bytes(self._kept.pop(other))
         if size <= self._left:
             self._left -= size
             self._kept[key] = states
@@ -52,7 +59,7 @@ class HostStore:
     def put(self, key: Key, states: Sequence[Tensor]) -> None:
         """Keep a block's batches at one split point."""
         states = [state.cpu() for state in states]
-        size = sum(state.nbytes for state in states)
+        size = _bytes(states)
         if size <= self._left:
             self._left -= size
             self._memory[key] = states
@@ -79,3 +86,7 @@ class HostStore:
             self._folder = Path(tempfile.mkdtemp(prefix="raysplit-hidden-"))
         block, split_point = key
         return self._folder / f"{block}-{split_point}.safetensors"
+
+
+def _bytes(states: Sequence[Tensor]) -> int:
+    return sum(state.nbytes for state in states)

@@ -27,6 +27,12 @@ class Job:
     target_stderr: float
     split_points: tuple[int, int]
 
+    @property
+    def all_split_points(self) -> range:
+        """Every split point from the first to the last."""
+        first, last = self.split_points
+        return range(first, last + 1)
+
     def ue_part(self, devices: tuple[str, ...], threads: int | None = None) -> ModelPart:
         """The embedding and the layers that any split point puts on the UE."""
         return self._part(0, self.split_points[1], devices, threads)

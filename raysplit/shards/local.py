@@ -10,7 +10,7 @@ from torch import Tensor
 from raysplit.ledger import Row
 from raysplit.link.signal import SignalSums
 from raysplit.measure.setting import Setting
-from raysplit.shards.config import BackendConfig
+from raysplit.shards.config import GB, BackendConfig
 from raysplit.shards.edge import EdgeShard
 from raysplit.shards.hidden import DeviceCache, HostStore, Key
 from raysplit.shards.job import Job
@@ -18,7 +18,6 @@ from raysplit.shards.model import shard_devices
 from raysplit.shards.reference import CleanBlock, CleanReference
 from raysplit.shards.ue import UEShard
 
-_GB = 1e9
 _HOST_CACHE_GB = 4.0
 
 
@@ -37,10 +36,10 @@ class LocalBackend:
         self._edge = EdgeShard(
             job.edge_part(devices, threads), job.corpus, job.link, job.target_stderr
         )
-        self._store = HostStore((config.host_cache_gb or _HOST_CACHE_GB) * _GB)
+        self._store = HostStore((config.host_cache_gb or _HOST_CACHE_GB) * GB)
         self._sums: dict[int, Sequence[SignalSums]] = {}
         self._cache = DeviceCache(
-            torch.device(devices[0]), config.device_cache_gb * _GB, self._clean_hidden
+            torch.device(devices[0]), config.device_cache_gb * GB, self._clean_hidden
         )
 
     def clean_blocks(self) -> Iterator[tuple[int, CleanBlock]]:
@@ -66,8 +65,7 @@ class LocalBackend:
     def _clean_hidden(self, key: Key) -> Sequence[Tensor]:
         block = key[0]
         if key not in self._store:
-            first, last = self._job.split_points
-            split_points = range(first, last + 1)
+            split_points = self._job.all_split_points
             states_P, self._sums[block] = self._ue.prefix(block, split_points)
             for p, states in zip(split_points, states_P, strict=True):
                 self._store.put((block, p), states)

@@ -21,7 +21,13 @@ from typing import Any, Generic, TypeGuard, TypeVar
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
 
 UnitT = TypeVar("UnitT")
 
@@ -152,7 +158,7 @@ class Scheduler(Generic[UnitT]):
     def _bury(self, worker: _Worker[UnitT], error: RayActorError) -> None:
         """Take back what a dead worker held and, unless it died for good, wait for its return."""
         self._last_death = _reason(error)
-        worker.deaths += 1
+        worker.deaths += not is_restarting(error)
         for ref, task in reversed(worker.queue):
             self._owner.pop(ref, None)
             self._todo.appendleft(task)
@@ -181,6 +187,14 @@ class Scheduler(Generic[UnitT]):
             yield Outcome(task.unit, None, reason, task.attempts)
 
 
+def is_restarting(error: RayActorError) -> bool:
+    """Tell an actor that is on its way back from one that was just lost.
+
+    Ray says so anew every two seconds, for as long as it takes to find it another node.
+    """
+    return isinstance(error, ActorUnavailableError) and "restarting" in str(error)
+
+
 def _is_death(error: RayError) -> TypeGuard[RayActorError]:
     """Tell a worker's own death from what it raised, which may be the death of another actor.
 
@@ -190,6 +204,8 @@ def _is_death(error: RayError) -> TypeGuard[RayActorError]:
 
 
 def _reason(error: RayError) -> str:
-    cause = error.cause if isinstance(error, RayTaskError) else error
+    cause: BaseException = error
+    while isinstance(cause, RayTaskError):  # once more for each actor that passed it on
+        cause = cause.cause
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     return f"{type(cause).__name__}: {lines[0] if lines else ''}"[:500]

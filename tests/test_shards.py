@@ -1,0 +1,221 @@
+"""The halves as workers: where they sit, what they keep, and how little they compute."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import ray
+import torch
+from pydantic import ValidationError
+
+from raysplit.errors import UserError
+from raysplit.link.state import LinkState
+from raysplit.measure.service import in_measuring_order
+from raysplit.measure.setting import Setting
+from raysplit.shards import cluster, local
+from raysplit.shards.config import BackendConfig
+from raysplit.shards.hidden import DeviceCache
+from raysplit.shards.local import LocalBackend
+from raysplit.shards.placement import edge_count, edge_options, ue_options
+from raysplit.shards.reference import CleanReference
+from raysplit.shards.ue import UEShard
+from tests import fault_driver
+
+NOISY = [Setting(p, LinkState(noise_std=0.5), seed=p) for p in (1, 3, 5)]
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    fault_driver.save_model(folder)
+    return fault_driver.prepared(folder)[0]
+
+
+def reference_of(job, backend):
+    blocks = dict(backend.clean_blocks())
+    return CleanReference.gather(blocks, job.corpus.tokens_N, job.split_points[0])
+
+
+class TestPlacement:
+    def test_options_are_what_the_configuration_asks_for(self):
+        config = BackendConfig(gpus_per_ue=0.3, gpus_per_edge=0.7, cpus_per_shard=2)
+        ue, edge = ue_options(config), edge_options(config)
+        assert (ue["num_cpus"], ue["num_gpus"]) == (0, 0.3)
+        assert (edge["num_cpus"], edge["num_gpus"]) == (2, 0.7)
+        # They come back as often as it takes; what they were asked is asked again by those who
+        # count, and Ray's own retries, which print a line each, stay off.
+        for options in (ue, edge):
+            assert options["max_restarts"] == -1
+            assert not options.get("max_task_retries")
+
+    @pytest.mark.parametrize(
+        ("backend", "cpus", "gpus", "edges"),
+        [
+            ({}, 8, 0, 8),
+            ({"cpus_per_shard": 3}, 8, 0, 2),
+            ({"gpus_per_ue": 0.3, "gpus_per_edge": 0.7}, 8, 1, 1),  # a pair on one GPU
+            ({"gpus_per_ue": 1, "gpus_per_edge": 1}, 8, 2, 1),  # a pair on two
+            ({"gpus_per_ue": 0.3, "gpus_per_edge": 0.7}, 8, 4, 4),
+            ({"gpus_per_ue": 0.5, "gpus_per_edge": 0.5, "ue_shards": 2}, 8, 4, 6),
+            ({"gpus_per_ue": 0.5, "gpus_per_edge": 1}, 8, 4, 3),  # half a GPU is left over
+            ({"gpus_per_edge": 2}, 8, 5, 2),  # chains over two GPUs
+            ({"gpus_per_edge": 0.25}, 3, 1, 3),
+            ({"gpus_per_edge": 0.1}, 64, 1, 10),
+            ({"edge_shards": 5}, 8, 0, 5),
+        ],
+    )
+    def test_as_many_edges_as_there_is_room_for(self, backend, cpus, gpus, edges):
+        resources = {"CPU": float(cpus), "GPU": float(gpus)}
+        assert edge_count(BackendConfig(**backend), resources) == edges
+
+    @pytest.mark.parametrize(
+        "backend",
+        [
+            {"cpus_per_shard": 9},
+            {"gpus_per_edge": 3},
+            {"gpus_per_ue": 0.6, "gpus_per_edge": 0.6, "ue_shards": 3},
+        ],
+    )
+    def test_what_would_wait_for_ever_is_refused(self, backend):
+        resources = {"CPU": 8.0, "GPU": 2.0}
+        with pytest.raises(UserError, match=r"do not fit.*lower backend\.cpus_per_shard"):
+            edge_count(BackendConfig(**backend), resources)
+        # On a cluster that grows, they wait for the nodes to come.
+        assert edge_count(BackendConfig(**backend, address="auto"), resources) == 1
+
+    def test_one_and_a_half_gpus_are_refused(self):
+        with pytest.raises(ValidationError, match="a whole number of GPUs"):
+            BackendConfig(gpus_per_edge=1.5)
+
+    @pytest.mark.ray
+    @pytest.mark.usefixtures("ray_session")
+    def test_the_backend_gives_them_to_its_actors(self, job, monkeypatch):
+        made = []
+
+        class Noted:
+            def __init__(self, kind):
+                self.kind = kind
+
+            def options(self, **options):
+                made.append((self.kind, options))
+                return self
+
+            def remote(self, config):
+                made.append((self.kind, config))
+
+        config = BackendConfig(gpus_per_ue=0.4, gpus_per_edge=0.3, ue_shards=2)
+        monkeypatch.setattr(cluster, "UEActor", Noted("ue"))
+        monkeypatch.setattr(cluster, "EdgeActor", Noted("edge"))
+        monkeypatch.setattr(cluster.ray, "cluster_resources", lambda: {"CPU": 3.0, "GPU": 2.0})
+        cluster.RayBackend(job, config)
+        assert ("ue", ue_options(config)) in made
+        assert ("edge", edge_options(config)) in made
+        assert [made.count((kind, config)) for kind in ("ue", "edge")] == [2, 3]
+
+
+@pytest.mark.parametrize("spans", [2, 3])
+def test_a_chain_of_spans_gives_the_rows_of_a_single_one(job, monkeypatch, spans):
+    def rows():
+        backend = LocalBackend(job, BackendConfig(kind="inprocess"))
+        reference = reference_of(job, backend)
+        rows = {row.setting: row for row in backend.run(NOISY, reference)}
+        return backend, reference, fault_driver.facts(rows)
+
+    _, reference, expected = rows()
+    monkeypatch.setattr(local, "shard_devices", lambda _gpus: ("cpu",) * spans)
+    backend, of_chain, found = rows()
+    assert len(backend._edge._chain.spans) == spans
+    assert (of_chain.corpus.nll_N == reference.corpus.nll_N).all()
+    assert found == expected
+
+
+def test_a_chain_of_spans_keeps_the_hidden_states_of_a_single_one(job):
+    of_one, of_three = (
+        UEShard(job.ue_part(("cpu",) * spans), job.corpus, job.link).prefix(0, range(1, 6))[0]
+        for spans in (1, 3)
+    )
+    for one, three in zip(of_one, of_three, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, three, strict=True))
+
+
+def test_what_belongs_to_another_split_point_makes_room():
+    fetched = []
+
+    def fetch(key):
+        fetched.append(key)
+        return [torch.zeros(10)]  # 40 bytes
+
+    cache = DeviceCache(torch.device("meta"), 100, fetch)
+    for key in [(0, 1), (1, 1), (0, 1), (2, 1), (0, 2), (1, 1), (0, 2), (0, 1)]:
+        assert cache.get(key)[0].device.type == "meta"
+    # (2, 1) found no room, as its own split point filled it; (0, 2) took that of (0, 1).
+    assert fetched == [(0, 1), (1, 1), (2, 1), (0, 2), (0, 1)]
+
+
+def test_settings_of_one_split_point_are_measured_together_longest_suffix_first():
+    settings = [Setting(p, LinkState(noise_std=x)) for p, x in [(3, 0.1), (1, 0.2), (3, 0.0)]]
+    assert in_measuring_order(settings) == [settings[1], settings[0], settings[2]]
+
+
+def test_only_the_blocks_that_a_setting_draws_are_computed(job, monkeypatch):
+    reference = reference_of(job, LocalBackend(job, BackendConfig(kind="inprocess")))
+    computed, plain = [], UEShard.prefix
+
+    def noted(self, block, split_points):
+        computed.append(block)
+        return plain(self, block, split_points)
+
+    monkeypatch.setattr(UEShard, "prefix", noted)
+    assert len(job.corpus.blocks) == 4
+    list(LocalBackend(_coarse(job), BackendConfig(kind="inprocess")).run(NOISY, reference))
+    assert computed == [0, 1, 2]
+
+
+def _coarse(job):
+    return dataclasses.replace(job, target_stderr=10.0)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_actors_compute_only_the_blocks_that_a_setting_draws(job):
+    reference = reference_of(job, LocalBackend(job, BackendConfig(kind="inprocess")))
+    backend = cluster.RayBackend(_coarse(job), BackendConfig(edge_shards=2, ue_shards=2))
+    try:
+        assert len(list(backend.run(NOISY, reference))) == len(NOISY)
+        kept = [ray.get(ue.__ray_call__.remote(lambda ue: sorted(ue._kept))) for ue in backend._ues]
+        assert kept == [[0, 2], [1]]
+    finally:
+        backend.close()
+
+
+_CUT_SHORT = """
+import sys
+from pathlib import Path
+from raysplit.shards.cluster import RayBackend
+from raysplit.shards.config import BackendConfig
+from tests import fault_driver
+
+if __name__ == "__main__":
+    job, _ = fault_driver.prepared(Path(sys.argv[1]))
+    backend = RayBackend(job, BackendConfig(edge_shards=2))
+    next(backend.clean_blocks())  # further blocks are on their way to both kinds of actors
+    backend.close()
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_backend_closed_in_the_middle_leaves_the_terminal_clean(tmp_path):
+    fault_driver.save_model(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", _CUT_SHORT, str(tmp_path)],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout, done.stderr) == ("", "")
