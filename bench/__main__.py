@@ -1,7 +1,7 @@
 """Run benchmarks and write their reports: `python -m bench [NAME ...] [--quick]`.
 
-Speed is measured as ratios within one run; leave the machine alone meanwhile. Takes about 20
-minutes on two cores, `--quick` about two.
+Speed is measured as ratios within one run; leave the machine alone meanwhile. Takes more than half
+an hour on two cores, `--quick` some minutes.
 """
 
 from __future__ import annotations
