@@ -24,9 +24,13 @@ from raysplit.measure.setting import Setting
 Status = Literal["done", "invalid", "quarantined"]
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS cards (sha256 TEXT PRIMARY KEY, card TEXT NOT NULL, created REAL NOT
-NULL); CREATE TABLE IF NOT EXISTS clean (card TEXT PRIMARY KEY REFERENCES cards, reference BLOB NOT
-NULL); CREATE TABLE IF NOT EXISTS settings (
+CREATE TABLE IF NOT EXISTS cards (
+    sha256 TEXT PRIMARY KEY, card TEXT NOT NULL, created REAL NOT NULL
+);
+CREATE TABLE IF NOT EXISTS clean (
+    card TEXT PRIMARY KEY REFERENCES cards, reference BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS settings (
     key TEXT PRIMARY KEY,
     card TEXT NOT NULL REFERENCES cards,
     split_point INTEGER NOT NULL,

@@ -52,6 +52,8 @@ def test_the_figure_shows_agents_then_untrained_ones_then_random(tmp_path):
         ("untrained", "random", 0, 0, 1.0),
         ("agent", "random", 1, 0, 2.0),
         ("untrained", "random", 1, 0, 0.5),
+        ("untrained", "like it", 0, 0, 1.0),
+        ("untrained", "like it", 1, 0, 0.5),
         ("random", "random", 0, 0, 0.0),
         ("optimum", "optimum", 0, 0, 4.0),
     ]

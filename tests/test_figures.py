@@ -142,6 +142,14 @@ def played():
 FIGURES = {
     "line": lambda: figures.answer_line(line()),
     "plane": lambda: figures.answer_plane(plane()),
+    "four maps": lambda: figures.answer_plane(
+        dataclasses.replace(
+            plane(),
+            choices=dict.fromkeys(
+                ("ppo_measured", "ppo_surrogate", "ppo_algorithm_1"), plane().choices["PPO"]
+            ),
+        )
+    ),
     "perplexity": lambda: figures.ppl_against_split_point([ppl_panel()]),
     "long labels": lambda: figures.ppl_against_split_point(
         [ppl_panel(labels=[f"noise σ = {s}, fading scale σₕ = 1.25" for s in (0.25, 0.5, 0.75)])]

@@ -33,14 +33,14 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def prepared(folder, *, link=None, target_stderr=0.0, unit="sentence"):
+def prepared(folder, *, link=None, target_stderr=0.0, unit="sentence", split_points=(1, 5)):
     return prepare_job(
         model=ModelConfig(name=str(folder)),
         corpus=CorpusConfig(source="file", path=folder / "text.txt"),
         protocol=ProtocolConfig(unit=unit, context=CONTEXT, stride=10),
         link=link or LinkConfig(),
         measuring=MeasuringConfig(target_stderr=target_stderr),
-        split_points=(1, 5),
+        split_points=split_points,
         device="cpu",
     )
 
@@ -82,7 +82,22 @@ def test_without_noise_it_is_the_plain_perplexity(folder, tmp_path, unit):
         assert row.recomputed == 0  # nothing was touched, so nothing was run
 
 
-def test_noise_hurts_and_more_noise_hurts_more(folder, tmp_path):
+def test_experiments_with_other_split_points_share_a_ledger(folder, tmp_path):
+    link = LinkConfig(concealment="corpus_mean", packet="token")
+    lossy = LinkState(snr_db=3.0, loss_probability=0.4)
+    wanted = [Setting(p, lossy) for p in (1, 3, 5)]
+    (tmp_path / "alone").mkdir()
+    alone, _ = measured(folder, wanted, tmp_path / "alone", link=link)
+    shared = {}
+    for split_points, settings in (((2, 4), wanted[1:2]), ((1, 5), wanted), ((3, 5), wanted[2:])):
+        found, _ = measured(folder, settings, tmp_path, link=link, split_points=split_points)
+        shared |= found
+    assert {s: row.log_ppl for s, row in shared.items()} == {
+        s: row.log_ppl for s, row in alone.items()
+    }
+
+
+def test_noise_changes_the_value_and_more_noise_changes_it_again(folder, tmp_path):
     rows, reference = measured(folder, SETTINGS, tmp_path)
     for p in (1, 3, 5):
         clean, low, high = (rows[Setting(p, LinkState(noise_std=s))] for s in (0.0, 0.4, 1.5))

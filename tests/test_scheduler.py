@@ -86,6 +86,14 @@ def test_a_worker_that_tells_of_another_ones_death_goes_on():
     assert ray.get(workers[0].pid.remote()) == pid
 
 
+def test_an_abandoned_run_leaves_nothing_to_the_next():
+    _, scheduler = make(2)
+    begun = scheduler.run(range(100, 140))
+    assert next(begun).unit >= 100
+    begun.close()  # as Ctrl-C in a notebook does
+    assert sorted(o.unit for o in scheduler.run([1, 2, 3])) == [1, 2, 3]
+
+
 def test_workers_that_die_for_good_end_the_run_with_the_reason():
     workers, scheduler = make(1, restarts=0)
     outcomes = scheduler.run(range(100))

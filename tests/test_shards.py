@@ -82,8 +82,11 @@ class TestPlacement:
         resources = {"CPU": 8.0, "GPU": 2.0}
         with pytest.raises(UserError, match=r"do not fit.*lower backend\.cpus_per_shard"):
             edge_count(BackendConfig(**backend), resources)
-        # On a cluster that grows, they wait for the nodes to come.
-        assert edge_count(BackendConfig(**backend, address="auto"), resources) == 1
+        # On a cluster that grows, as many as asked for wait for the nodes to come.
+        waiting = BackendConfig(**backend, address="auto", edge_shards=4)
+        assert edge_count(waiting, resources) == 4
+        with pytest.raises(UserError, match=r"no node of the cluster has room.*edge_shards=4"):
+            edge_count(BackendConfig(**backend, address="auto"), resources)
 
     def test_one_and_a_half_gpus_are_refused(self):
         with pytest.raises(ValidationError, match="a whole number of GPUs"):

@@ -16,10 +16,11 @@ from envs.example import example_params, example_source
 from envs.oracle import Oracle
 from envs.ppl_source import as_source
 from raysplit.errors import UserError
-from tuning.checkpoint import weights_sha256
+from tuning.checkpoint import restore_checkpoint
 from tuning.evaluate import fidelity, score, summarise
+from tuning.local import one_thread, quiet_rllib
 from tuning.settings import TrainConfig
-from tuning.train import load_agent, train
+from tuning.train import _build, load_agent, policy_of, train
 
 QUICK = TrainConfig(
     preset="paper",
@@ -200,7 +201,17 @@ def test_a_faithful_surrogate_passes_the_gate_and_a_misleading_one_is_named():
     assert "misleads" in bad.warning
 
 
-def test_weights_of_a_finished_agent_are_those_of_its_checkpoint(agent):
-    manifest = json.loads((agent.checkpoint / "manifest.json").read_text())
-    assert len(manifest["weights_sha256"]) == 64
-    assert callable(weights_sha256)
+def test_the_exported_policy_is_that_of_the_newest_checkpoint(agent):
+    with quiet_rllib(0), one_thread():
+        algorithm = _build(example_params(), example_source, QUICK, 7)
+        try:
+            another = policy_of(algorithm, example_params(), "")
+            restore_checkpoint(algorithm, agent.checkpoint)
+            restored = policy_of(algorithm, example_params(), "")
+        finally:
+            algorithm.stop()
+    exported = agent.policy()
+    for i, (weight, bias) in enumerate(restored.layers):
+        np.testing.assert_array_equal(weight, exported.layers[i][0])
+        np.testing.assert_array_equal(bias, exported.layers[i][1])
+        assert not np.array_equal(weight, another.layers[i][0])

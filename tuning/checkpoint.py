@@ -25,6 +25,7 @@ from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from raysplit.errors import UserError
 
 MANIFEST = "manifest.json"
+_REMEDY = "delete that folder: training goes on from the checkpoint before it"
 
 
 def save_checkpoint(algorithm: Algorithm, folder: Path, record: dict[str, Any]) -> None:
@@ -57,9 +58,7 @@ def restore_checkpoint(algorithm: Algorithm, folder: Path) -> dict[str, Any]:
     manifest = verify_checkpoint(folder)
     algorithm.restore_from_path(folder.resolve() / "rllib")
     if weights_sha256(algorithm) != manifest["weights_sha256"]:
-        raise UserError(
-            f"checkpoint {folder} loaded other weights than were saved; use another one"
-        )
+        raise UserError(f"checkpoint {folder} loaded other weights than were saved; {_REMEDY}")
     return json.loads((folder / "record.json").read_text())
 
 
@@ -73,11 +72,15 @@ def verify_checkpoint(folder: Path) -> dict[str, Any]:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         claimed = manifest.pop("manifest_sha256")
     except OSError as error:
-        raise UserError(f"checkpoint {folder} is incomplete: it has no {MANIFEST}") from error
+        raise UserError(
+            f"checkpoint {folder} is incomplete: it has no {MANIFEST}; {_REMEDY}"
+        ) from error
     except (ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"checkpoint {folder} is damaged: {MANIFEST} cannot be read") from error
+        raise UserError(
+            f"checkpoint {folder} is damaged: {MANIFEST} cannot be read; {_REMEDY}"
+        ) from error
     if claimed != _sha256(_canonical(manifest)):
-        raise UserError(f"checkpoint {folder} is damaged: {MANIFEST} was changed")
+        raise UserError(f"checkpoint {folder} is damaged: {MANIFEST} was changed; {_REMEDY}")
     expected, found = manifest["files"], _checksums(folder)
     if expected != found:
         wrong = sorted(
@@ -86,7 +89,7 @@ def verify_checkpoint(folder: Path) -> dict[str, Any]:
         what = "is missing" if wrong[0] not in found else "differs from what was saved"
         raise UserError(
             f"checkpoint {folder} is damaged: {wrong[0]} {what} ({len(wrong)} file(s) in all); "
-            "use another checkpoint"
+            f"{_REMEDY}"
         )
     return manifest
 

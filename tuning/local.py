@@ -108,5 +108,5 @@ class LostSource:
         """
         raise UserError(
             "this source of PPL cannot leave the process it was made in; "
-            "set train.num_env_runners to 0"
+            "set num_env_runners of the agent to 0"
         )

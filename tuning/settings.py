@@ -139,7 +139,7 @@ TUNED: dict[Algorithm, dict[str, Any]] = {
     "ppo": {
         **_TUNED_NETWORKS,
         "step_seen_by": "critic",
-        "learning_rate": (5e-3, 1e-4),
+        "learning_rate": (3e-3, 1e-4),
         "entropy_coefficient": (0.01, 0.0),
         "gae_lambda": 0.9,
         "epochs": 20,
@@ -164,7 +164,7 @@ TUNED: dict[Algorithm, dict[str, Any]] = {
 
 
 class TrainConfig(Config):
-    """The `train` section of an experiment.
+    """An agent of an experiment: an entry of its `agents`.
 
     Attributes:
         algorithm: ppo, a2c or dqn.

@@ -222,7 +222,9 @@ class Recorder(tune.Callback):
         config = trial.config.get("trial", {"overrides": trial.config, "seeds": self._config.seeds})
         for seed in config["seeds"]:
             folder = TrialFolder(self._job.folder, self._job.base.key(config["overrides"], seed))
-            record = folder.record() or self._stopped(folder)
+            record = folder.record()
+            if record is None and self._config.asha is not None:
+                record = self._stopped(folder)
             if record is not None:
                 self._on_trial(record)
 

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from statistics import fmean
 from types import SimpleNamespace
 from typing import Any
 
@@ -85,14 +87,41 @@ def scheduler(
         max_t=total_steps * seeds_per_trial,
         reduction_factor=config.asha.reduction_factor,
     )
-    for record in earlier:
-        if record.trial.search == search:
-            _replay(asha, record)
+    begun = [record for record in earlier if record.trial.search == search]
+    for trial_id, records in _as_trials(config, begun).items():
+        _replay(asha, trial_id, records, total_steps)
     return asha
 
 
-def _replay(asha: AsyncHyperBandScheduler, record: TrialRecord) -> None:
-    trial = SimpleNamespace(trial_id=f"earlier-{record.trial.key}")
+def _as_trials(
+    config: SweepConfig, records: Sequence[TrialRecord]
+) -> dict[str, Sequence[TrialRecord]]:
+    """The trainings of each Tune trial, in its order: all seeds of a setting with optuna."""
+    if config.method != "optuna":
+        return {record.trial.key: [record] for record in records}
+    by_setting: dict[str, dict[int, TrialRecord]] = {}
+    for record in records:
+        setting = json.dumps(dict(record.trial.overrides), sort_keys=True)
+        by_setting.setdefault(setting, {})[record.trial.seed] = record
+    return {
+        setting: [by_seed[seed] for seed in config.seeds if seed in by_seed]
+        for setting, by_seed in by_setting.items()
+    }
+
+
+def _replay(
+    asha: AsyncHyperBandScheduler, trial_id: str, records: Sequence[TrialRecord], total_steps: int
+) -> None:
+    """Report what a trial reported (see `run_trial`)."""
+    trial = SimpleNamespace(trial_id=f"earlier-{trial_id}")
     asha.on_trial_add(None, trial)
-    for step, value in record.progress.reports:
-        asha.on_trial_result(None, trial, {STEP: step, METRIC: value})
+    returns: list[float] = []
+    for done, record in enumerate(records):
+        begun = done * total_steps
+        for step, value in record.progress.reports:
+            reported = {STEP: begun + step, METRIC: fmean([*returns, value])}
+            asha.on_trial_result(None, trial, reported)
+        if record.episode_return is None:
+            return
+        returns.append(record.episode_return)
+        asha.on_trial_result(None, trial, {STEP: begun + total_steps, METRIC: fmean(returns)})

@@ -33,6 +33,7 @@ from envs import register_with_ray
 from envs.params import LayerSplitParams
 from envs.ppl_source import PPLSource
 from raysplit.errors import UserError
+from raysplit.files import write_atomically
 from tuning.algorithms import algorithm_config
 from tuning.checkpoint import restore_checkpoint, save_checkpoint
 from tuning.local import SharedSource, one_thread, quiet_rllib
@@ -163,7 +164,10 @@ def load_agent(out: Path, inputs: str | None = None) -> TrainedAgent:
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{out} holds no finished agent ({error})") from error
+        raise UserError(
+            f"{out} holds no finished agent ({error}); delete its agent.json, if there is one, and "
+            "train again: it goes on from the newest checkpoint"
+        ) from error
 
 
 def inputs_sha256(params: LayerSplitParams, config: TrainConfig, seed: int) -> str:
@@ -265,7 +269,7 @@ class _Run:
         )
         policy_of(self.algorithm, params, trained_by).save(self.out / "policy")
         curve = [asdict(point) for point in self.curve]
-        (self.out / "curve.json").write_text(json.dumps(curve))
+        write_atomically(self.out / "curve.json", json.dumps(curve))
         record = {
             "algorithm": self.config.algorithm,
             "preset": self.config.preset,
@@ -273,7 +277,7 @@ class _Run:
             "checkpoint": str(self.checkpoints()[-1].relative_to(self.out)),
             "inputs_sha256": self.inputs,
         }
-        (self.out / "agent.json").write_text(json.dumps(record, indent=2))
+        write_atomically(self.out / "agent.json", json.dumps(record, indent=2))
 
 
 def _curve_point(result: dict[str, Any], seconds: float) -> CurvePoint:

@@ -98,9 +98,17 @@ def _staircase(axes: Axes, answer: AnswerLine) -> None:
     for index, (name, band) in enumerate(answer.choices.items()):
         # Side by side: agents that agree would hide each other.
         x = band.x + step * _DODGE * (index - (len(answer.choices) - 1) / 2)
-        colour, marker = colour_of(name), _MARKERS[index % len(_MARKERS)]
+        colour = colour_of(name)
         axes.vlines(x, band.low, band.high, color=colour, linewidth=3, alpha=0.35)
-        axes.plot(x, band.centre, marker, color=colour, markersize=4.5, label=name)
+        axes.plot(
+            x,
+            band.centre,
+            linestyle="",
+            marker=_marker(answer, name),
+            color=colour,
+            markersize=4.5,
+            label=name,
+        )
     first, last = answer.split_points
     axes.set_ylim(first - 0.6, last + 0.6)
     split_point_ticks(axes, first, last)
@@ -117,19 +125,31 @@ def _costs(axes: Axes, answer: AnswerLine) -> None:
             objective_X - answer.optimal_objective_X,
             color=colour_of(name),
             linestyle=styles[name],
+            marker=_marker(answer, name),
+            markersize=4,
             label=name,
         )
     axes.set_ylabel("above the optimum")
     axes.set_title("What that costs: the objective beyond its optimum")
 
 
+def _marker(answer: AnswerLine, name: str) -> str:
+    """Return an agent's marker; agents of one algorithm share their colour."""
+    names = list(answer.choices)
+    return _MARKERS[names.index(name) % len(_MARKERS)] if name in names else ""
+
+
 @styled
 def answer_plane(answer: AnswerPlane) -> Figure:
     """Draw the optimum's map and, beside it, the map of each agent's choice."""
     maps = {"Exact optimum": answer.optimum_YX.astype(np.float64)} | dict(answer.choices)
-    figure, axes = grid_of_axes(1, len(maps), 3.4, share_x=True, share_y=True)
+    columns = min(len(maps), 3)
+    rows = -(-len(maps) // columns)
+    figure, axes = grid_of_axes(
+        rows, columns, 3.4 if rows == 1 else 2.7 * rows, share_x=True, share_y=True
+    )
     colour_map, norm = split_point_colours(*answer.split_points)
-    for panel, (name, split_points_YX) in zip(axes, maps.items(), strict=True):
+    for index, (panel, (name, split_points_YX)) in enumerate(zip(axes, maps.items(), strict=False)):
         mesh = panel.pcolormesh(
             answer.values_X,
             answer.values_Y,
@@ -141,10 +161,22 @@ def answer_plane(answer: AnswerPlane) -> Figure:
         )
         panel.grid(visible=False)
         panel.set_title(name)
-        panel.set_xlabel(coordinate_label(answer.coordinates[0]))
-        panel.label_outer()
-    axes[0].set_ylabel(coordinate_label(answer.coordinates[1]))
+        panel.set_xticks(_few(answer.values_X))
+        panel.set_yticks(_few(answer.values_Y))
+        panel.tick_params(labelleft=index % columns == 0, labelbottom=index + columns >= len(maps))
+        if index % columns == 0:
+            panel.set_ylabel(coordinate_label(answer.coordinates[1]))
+        if index + columns >= len(maps):
+            panel.set_xlabel(coordinate_label(answer.coordinates[0]))
+    for unused in axes[len(maps) :]:
+        unused.remove()
     first, last = answer.split_points
-    bar = figure.colorbar(mesh, ax=axes, ticks=range(first, last + 1), pad=0.02)  # pyright: ignore[reportPossiblyUnboundVariable]
+    bar = figure.colorbar(mesh, ax=axes[: len(maps)], ticks=range(first, last + 1), pad=0.02)  # pyright: ignore[reportPossiblyUnboundVariable]
     bar.set_label("split point p (layers on UE)")
     return figure
+
+
+def _few(values: FloatArray) -> FloatArray:
+    """Both ends and at most two values in between: what fits a narrow panel."""
+    index = np.unique(np.linspace(0, len(values) - 1, 4).round().astype(int))
+    return values[index]

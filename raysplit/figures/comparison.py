@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from raysplit.figures.style import (
+    INK,
     MUTED,
     FloatArray,
     colour_of,
@@ -86,10 +87,10 @@ def _dot(axes: Axes, score: Score, row: float, colour: str, *, filled: bool) -> 
 
 @styled
 def violins(played: EpisodeReturns) -> Figure:
-    """Draw the distribution of episode returns of each policy, and of what the optimum has more.
+    """Draw the distribution of episode returns of each policy, and of what they lack.
 
-    Returns differ far more between episodes than between policies; the second panel takes each
-    episode's optimum away. Inside a violin: the median and the quartiles.
+    Returns differ far more between episodes than between policies, so the second panel compares
+    with the optimum's in the same episode. Inside a violin: the median and the quartiles.
     """
     panels = 1 if played.optimum_N is None else 2
     figure, axes = grid_of_axes(1, panels, 1.5 + 0.5 * len(played.returns), share_y=True)
@@ -106,10 +107,17 @@ def violins(played: EpisodeReturns) -> Figure:
         }
         _violin_panel(axes[1], lost)
         axes[1].axvline(0.0, color=colour_of("optimum"), linewidth=1.2, zorder=0)
-        axes[1].set_xlabel("what the optimum has more")
+        axes[1].set_xlabel("short of the optimum's")
+        for row, lost_N in enumerate(lost.values()):
+            _note_at_end(axes[1], row, f"mean {lost_N.mean():.2g}")
         axes[1].tick_params(labelleft=False)
     label_below(figure, axes, columns=1)
     return figure
+
+
+def _note_at_end(axes: Axes, row: int, text: str) -> None:
+    place = axes.get_yaxis_transform()  # x from 0 to 1 across the panel
+    axes.text(0.99, row - 0.22, text, transform=place, ha="right", fontsize=9, color=INK)
 
 
 def _violin_panel(axes: Axes, values: Mapping[str, FloatArray]) -> None:

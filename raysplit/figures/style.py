@@ -33,6 +33,7 @@ FloatArray = NDArray[np.float64]
 
 WIDTH = 6.4  # inches; with 11-point type still legible at half of it
 _LINE_WIDTH, _LETTER_WIDTH = 0.65, 0.085  # inches, of an entry of a legend
+_ROW_HEIGHT, _FREE_ROWS = 0.2, 2  # inches, of a row of it; rows that every figure has room for
 INK, MUTED, GRID = "#1f2933", "#6b7785", "#e3e7ec"
 
 _COLOURS = {
@@ -214,15 +215,16 @@ def draw_band(axes: Axes, band: Band, colour: str, line_style: str, label: str) 
 
 
 def label_below(figure: Figure, axes: Sequence[Axes], columns: int) -> None:
-    """Put one legend for all panels below the figure, in as many columns as fit its width."""
+    """Put one legend for all panels below the figure, in as many columns as fit its width.
+
+    The figure grows with the legend's rows, so that the panels do not pay for long labels.
+    """
     entries: dict[str, Artist] = {}
     for panel in axes:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     widest = _LINE_WIDTH + _LETTER_WIDTH * max(map(len, entries), default=0)
-    figure.legend(
-        list(entries.values()),
-        list(entries),
-        loc="outside lower center",
-        ncols=max(1, min(columns, int(WIDTH / widest))),
-    )
+    columns = max(1, min(columns, int(WIDTH / widest)))
+    rows = -(-len(entries) // columns)
+    figure.set_figheight(figure.get_figheight() + _ROW_HEIGHT * max(0, rows - _FREE_ROWS))
+    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)

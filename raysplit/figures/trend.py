@@ -110,7 +110,7 @@ def split_point_trend(decisions: Decisions) -> Figure:
     axes.plot(line.x, line.y, color=colour, label=f"LOWESS (R² = {line.r2:.2f})")
     axes.set_title(f"Linear slope: {line.slope:+.2f} layers per unit of {label}")
     axes.set_xlabel(label)
-    axes.set_ylabel("chosen split point p (layers on UE)")
+    axes.set_ylabel("chosen split point p")
     first, last = decisions.split_points
     axes.set_ylim(first - 0.6, last + 0.6)
     split_point_ticks(axes, first, last)

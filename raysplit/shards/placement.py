@@ -29,10 +29,16 @@ def edge_count(config: BackendConfig, resources: Mapping[str, float]) -> int:
     """Edge actors to create on a cluster with these resources.
 
     Raises:
-        UserError: If a local Ray cannot hold the UEs and one edge: they would wait for ever.
+        UserError: If a local Ray cannot hold the UEs and one edge, which would wait for ever; or a
+            cluster cannot hold them yet and nothing says how many there shall be.
     """
     cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
     fit = min(int(cpus // config.cpus_per_shard), _edges_on_gpus(config, int(gpus)))
+    if fit < 1 and config.address is not None and config.edge_shards is None:
+        raise UserError(
+            f"no node of the cluster has room for an edge yet ({cpus:g} cores, {gpus:g} GPUs): say "
+            "how many edges shall wait for the nodes that come, e.g. --set backend.edge_shards=4"
+        )
     if fit < 1 and config.address is None:
         raise UserError(
             f"the shards do not fit: an edge asks for {config.cpus_per_shard} cores and "
@@ -41,7 +47,7 @@ def edge_count(config: BackendConfig, resources: Mapping[str, float]) -> int:
             "backend.cpus_per_shard, gpus_per_edge or gpus_per_ue"
         )
     # On an autoscaled cluster more nodes may come; actors that wait do not hold any work.
-    return config.edge_shards or max(1, fit)
+    return config.edge_shards or fit
 
 
 def _edges_on_gpus(config: BackendConfig, gpus: int) -> int:

@@ -60,13 +60,22 @@ class CleanReference:
             np.stack([total.mean_D.numpy() for total in totals]),
         )
 
+    def covers(self, split_points: tuple[int, int]) -> bool:
+        """Tell whether the first and the last split point of a range lie within this one."""
+        behind = self.first_split_point + len(self.rms_P)
+        return self.first_split_point <= split_points[0] and split_points[1] < behind
+
     def rms(self, split_point: int) -> float:
         """Signal at a split point."""
-        return float(self.rms_P[split_point - self.first_split_point])
+        return float(self.rms_P[self._index(split_point)])
 
     def mean_D(self, split_point: int) -> torch.Tensor:
         """Mean hidden state at a split point."""
-        return torch.from_numpy(self.mean_PD[split_point - self.first_split_point].copy())
+        return torch.from_numpy(self.mean_PD[self._index(split_point)].copy())
+
+    def _index(self, split_point: int) -> int:
+        assert self.covers((split_point, split_point)), f"no clean pass over p = {split_point}"
+        return split_point - self.first_split_point
 
     def to_bytes(self) -> bytes:
         """Serialise (safetensors)."""

@@ -14,6 +14,7 @@ given up with the reason.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from ray.exceptions import (
 )
 
 UnitT = TypeVar("UnitT")
+_LOGGER = logging.getLogger(__name__)
 
 IN_FLIGHT = 2
 _MOST_DEATHS = 20  # in a row: whatever kills this worker will not stop
@@ -60,6 +62,7 @@ class _Worker(Generic[UnitT]):
     actor: ActorHandle
     ready: bool = False
     deaths: int = 0  # in a row, without a unit done in between
+    refusals: int = 0  # in a row, of loading what it works with
     queue: deque[tuple[ray.ObjectRef, _Task[UnitT]]] = field(default_factory=deque)
 
 
@@ -103,10 +106,21 @@ class Scheduler(Generic[UnitT]):
         for worker in self._workers:
             if not worker.ready and worker not in self._owner.values():
                 self._await_ready(worker)
-        while self._todo or any(worker.queue for worker in self._workers):
-            self._fill()
-            for ref in self._finished():
-                yield from self._take(ref)
+        try:
+            while self._todo or any(worker.queue for worker in self._workers):
+                self._fill()
+                for ref in self._finished():
+                    yield from self._take(ref)
+        finally:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Drop what a caller that went away left behind, so that the next run is its own."""
+        self._todo.clear()
+        for worker in self._workers:
+            for ref, _ in worker.queue:
+                self._owner.pop(ref, None)
+            worker.queue.clear()
 
     def _fill(self) -> None:
         # Breadth first: a second unit for nobody while somebody has none.
@@ -174,11 +188,21 @@ class Scheduler(Generic[UnitT]):
         try:
             ray.get(ref)
             worker.ready = True
+            worker.refusals = 0
         except RayError as error:
             if _is_death(error):
                 self._bury(worker, error)
             else:
-                self._last_death = _reason(error)  # it cannot load, and will not learn it
+                self._refused(worker, _reason(error))
+
+    def _refused(self, worker: _Worker[UnitT], reason: str) -> None:
+        """Ask a worker that could not load again, as a disk or a hub may have been away."""
+        self._last_death = reason
+        worker.refusals += 1
+        if worker.refusals < self._attempts:
+            self._await_ready(worker)
+        else:
+            _LOGGER.warning("a worker that cannot load is given up: %s", reason)
 
     def _retry(self, task: _Task[UnitT], reason: str) -> Iterator[Outcome[UnitT]]:
         if task.attempts < self._attempts:

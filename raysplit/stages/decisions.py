@@ -16,6 +16,7 @@ from raysplit.stages.oracles import Oracles
 from raysplit.stages.settling import settled_split_points
 
 _DECISIONS = 500
+_SEED = 2**20 + 1  # apart from the episodes' and from every agent's
 
 
 def best_agents_decisions(oracles: Oracles, evaluation: Mapping[str, Any]) -> Decisions:
@@ -29,7 +30,7 @@ def best_agents_decisions(oracles: Oracles, evaluation: Mapping[str, Any]) -> De
         name: agent["measured"]["share_of_gap"] for name, agent in evaluation["agents"].items()
     }
     best = max(shares, key=lambda name: shares[name])
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(_SEED)
     span_K = params.link_high_K - params.link_low_K
     states_NK = params.link_low_K + span_K * rng.random((_DECISIONS, len(span_K)))
     first, last = params.start_split_points

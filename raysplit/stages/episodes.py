@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from envs.grid import FloatArray
+from envs.oracle import Oracle
 from envs.params import LayerSplitParams
 from envs.policies import Policy, RandomPolicy
 from envs.ppl_source import PPLSource
@@ -32,6 +33,7 @@ from tuning.policy import Policy as TrainedPolicy
 
 EPISODES_TABLE = "episodes.parquet"
 EPISODES = 500  # of each policy and seed
+_PLANNED_SETTINGS, _MOST_POINTS = 20_000, 201  # of the optimum: in all, and a coordinate
 _SEED = 2**20  # of the starts and the link; no agent's
 
 Player = tuple[str, str, int, Policy]  # kind, name, seed, policy
@@ -81,7 +83,10 @@ def episode_returns(folder: RunFolder, optimal_return: float) -> EpisodeReturns:
     for kind, prefix in (("agent", ""), ("untrained", "untrained "), ("random", "")):
         part = table[table["kind"] == kind]
         for name in dict.fromkeys(part["policy"]):
-            returns[f"{prefix}{name}"] = part.loc[part["policy"] == name, "return"].to_numpy()
+            played = part.loc[part["policy"] == name, "return"].to_numpy()
+            # Agents that differ in their rewards only begin with the same networks.
+            if not (prefix and any(np.array_equal(played, other) for other in returns.values())):
+                returns[f"{prefix}{name}"] = played
     optimum = table.loc[table["kind"] == "optimum", "return"].to_numpy()
     return EpisodeReturns(
         returns=returns,
@@ -97,5 +102,14 @@ def _players(folder: RunFolder, oracles: Oracles) -> Iterator[Player]:
             home = agent_folder(folder, name, seed)
             yield "untrained", name, seed, TrainedPolicy.load(home / "untrained").actions
     yield "random", "random", 0, RandomPolicy(0)
-    if oracles.params.link_dynamics != "trace":  # its optimum knows the future and is no policy
-        yield "optimum", "optimum", 0, oracles.measured.optimal_policy()
+    params = oracles.params
+    if params.link_dynamics != "trace":  # its optimum knows the future and is no policy
+        planner = _fine_oracle(params, oracles.measured.source)
+        yield "optimum", "optimum", 0, planner.optimal_policy()
+
+
+def _fine_oracle(params: LayerSplitParams, source: PPLSource) -> Oracle:
+    """Solve the problem between the measured link states too, where episodes are played."""
+    settings = _PLANNED_SETTINGS / len(params.split_points_P)
+    points = min(_MOST_POINTS, int(settings ** (1 / len(params.link_names))))
+    return Oracle(params, source, grid_points=[max(points, n) for n in params.grid_points])

@@ -11,6 +11,7 @@ import json
 import numpy as np
 
 from envs.grid import FloatArray, IntArray
+from envs.problem import LOWER_IS_WORSE
 from raysplit.figures import (
     Band,
     LearningPanel,
@@ -26,12 +27,14 @@ from tuning.train import load_agent
 
 _SHOWN_STATES = 6
 _Z95 = 1.96
-_WINDOWS = 12  # a learning curve is a moving mean over one twelfth of the run
+_WINDOWS = 10  # a learning curve is a moving mean over a tenth of the run
 
 
 def perplexity_panel(table: Measurements, title: str = "PPL against the split point") -> PPLPanel:
     """Return measured PPL against the split point for a handful of the table's link states."""
     states_GK = np.unique(table.link_states_NK, axis=0)
+    if table.link_names[0] in LOWER_IS_WORSE:
+        states_GK = states_GK[::-1]  # a panel goes from mild to harsh
     return PPLPanel(
         title=title,
         curves=[
@@ -59,9 +62,14 @@ def perplexity_band(table: Measurements, state_K: FloatArray) -> Band:
 
 
 def learning_panel(folder: RunFolder, title: str | None = None) -> LearningPanel:
-    """Return the learning curves of an evaluated run, each agent's over its seeds."""
+    """Return the learning curves of an evaluated run, each agent's over its seeds.
+
+    The two lines are the surrogate's, unless no agent learned from it.
+    """
     evaluation = json.loads((folder.path / "evaluation.json").read_text())
-    ends = evaluation["problem"]["surrogate"]
+    agents = folder.experiment.agents.values()
+    on_surrogate = any(config.rewards == "surrogate" for config in agents)
+    ends = evaluation["problem"]["surrogate" if on_surrogate else "measured"]
     return LearningPanel(
         title=title or f"Case {folder.experiment.problem.case}",
         curves={name: learning_curve(folder, name) for name in folder.experiment.agents},

@@ -97,7 +97,9 @@ def _job(folder: RunFolder, config: SweepConfig) -> SweepJob:
     base = Base(params, sha256_of_file(weights), _agent(folder.experiment, config))
     home = (folder.path / "sweep").resolve()
     (home / "trials").mkdir(parents=True, exist_ok=True)
-    identity = config.model_dump(mode="json", exclude={"max_concurrent", "samples"})
+    identity = config.model_dump(
+        mode="json", exclude={"max_concurrent", "cpus_per_trial", "samples"}
+    )
     search = sha256_of({"sweep": identity, "base": base.key({}, 0)})[:16]
     return SweepJob(base, source, Oracle(params, source), home, search)
 
