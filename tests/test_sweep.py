@@ -142,6 +142,37 @@ def test_asha_remembers_earlier_trials():
         assert asha.on_trial_result(None, Fake, worse) == expected
 
 
+def test_asha_remembers_a_setting_with_all_its_seeds():
+    asha_config = AshaConfig(grace_steps=1_600, reduction_factor=2)  # within the second seed
+    config = SweepConfig(
+        method="optuna",
+        space={"learning_rate": Range(low=1e-4, high=1e-2, log=True)},
+        seeds=(0, 1),
+        asha=asha_config,
+    )
+    earlier = [
+        TrialRecord(
+            TrialDescription(f"k{lr}-{seed}", {"learning_rate": lr}, seed, "s"),
+            "finished",
+            TrialProgress(reports=[(400, 5.0)]),
+            5.0,
+            1.0,
+        )
+        for lr in (1e-3, 2e-3, 3e-3)
+        for seed in (0, 1)
+    ]
+    asha = scheduler(config, 1_200, "s", earlier)
+
+    class Fake:
+        trial_id = "new"
+
+    asha.on_trial_add(None, Fake)
+    # The first seed's 400 steps lie below the rung; those of the second one reach it.
+    early, late = ({"step": step, "episode_return": 1.0} for step in (400, 1_600))
+    assert asha.on_trial_result(None, Fake, early) == "CONTINUE"
+    assert asha.on_trial_result(None, Fake, late) == "STOP"
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_optuna_and_tune_find_the_samples_asked_for(tmp_path, ray_session):
