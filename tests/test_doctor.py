@@ -240,7 +240,8 @@ def test_the_cost_is_the_documented_sum():
 
 def test_the_example_in_the_documentation_prints_what_stands_below_it(capsys):
     text = (Path(__file__).parent.parent / "docs/cluster.md").read_text()
-    code, printed = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", text, re.DOTALL).groups()
+    calculation = text.partition("**An example.")[2]
+    code, printed = re.findall(r"```(?:python)?\n(.*?)```", calculation, re.DOTALL)[:2]
     exec(code, {})
     assert capsys.readouterr().out == printed
 

@@ -60,6 +60,8 @@ def call(*arguments):
 @pytest.fixture(scope="module")
 def cluster():
     """Two hosts that `ray up` has started; taken down whatever happens, without a trace."""
+    if two_hosts.are_up():
+        pytest.skip("the two hosts are up already: somebody works with them")
     call("up")
     try:
         yield
@@ -147,6 +149,21 @@ def test_down_without_up_touches_nothing(monkeypatch, tmp_path):
     monkeypatch.setattr(two_hosts, "STATE", tmp_path / "none")
     monkeypatch.setattr(two_hosts, "_call", lambda *_, **__: pytest.fail("called a tool"))
     two_hosts.down()
+
+
+def test_what_a_killed_run_left_behind_is_not_a_cluster(monkeypatch, tmp_path):
+    monkeypatch.setattr(two_hosts, "STATE", tmp_path)
+    assert not two_hosts.are_up()
+    two_hosts.HEAD.folder.mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(60)", str(tmp_path)]
+    ) as host:
+        (two_hosts.HEAD.folder / "pid").write_text(str(host.pid))
+        try:
+            assert two_hosts.are_up()
+        finally:
+            host.kill()
+    assert not two_hosts.are_up()
 
 
 def test_a_process_that_is_not_ours_is_not_killed():

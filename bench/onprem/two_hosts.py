@@ -119,10 +119,17 @@ def up() -> None:
         raise
 
 
+def are_up() -> bool:
+    """Say whether a host of an earlier `up` still runs."""
+    pid_files = [host.folder / "pid" for host in HOSTS]
+    return any(_is_ours(int(file.read_text())) for file in pid_files if file.exists())
+
+
 def _refuse_if_taken() -> None:
     """Exit where a name is in use: `down` must never remove what `up` has not made."""
-    if STATE.exists():
-        sys.exit(f"{STATE} exists: the two hosts are up, or were left behind; run `down` first")
+    if are_up():
+        sys.exit(f"the two hosts are up, from {STATE}; run `down` first")
+    down()  # what a run that was killed has left behind
     devices = _call("ip", "-brief", "link").stdout + _call("ip", "netns").stdout
     for name in (BRIDGE, *(host.name for host in HOSTS)):
         if name in devices:
@@ -232,17 +239,20 @@ def _wait_for_ssh(host: Host) -> None:
 
 def _kill(pid: int) -> None:
     """Kill a host by its `unshare`, after making sure that the number is still ours."""
-    try:
-        command = Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return
-    if str(STATE) not in command:
+    if not _is_ours(pid):
         return
     os.kill(pid, signal.SIGKILL)
     for _ in range(100):
         if not Path(f"/proc/{pid}").exists() or _is_zombie(pid):
             return
         time.sleep(0.1)
+
+
+def _is_ours(pid: int) -> bool:
+    try:
+        return str(STATE) in Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return False
 
 
 def _is_zombie(pid: int) -> bool:
