@@ -24,7 +24,9 @@ app = typer.Typer(
 
 ExperimentArgument = Annotated[
     str,
-    typer.Argument(help="A preset (demo, paper, authors) or a YAML file.", metavar="EXPERIMENT"),
+    typer.Argument(
+        help="A preset (demo, true-reward, paper, authors) or a YAML file.", metavar="EXPERIMENT"
+    ),
 ]
 OutOption = Annotated[
     Path | None, typer.Option("--out", help="Run folder.  [default: runs/NAME]", show_default=False)

@@ -54,4 +54,7 @@ def _unwritable(path: Path, error: OSError) -> UserError:
             f"no space left for {path}: free some and start the same command again; nothing "
             "measured is lost"
         )
-    return UserError(f"{path} cannot be written ({error.strerror or error})")
+    return UserError(
+        f"{path} cannot be written ({error.strerror or error}): choose another folder, or make it "
+        "writable"
+    )

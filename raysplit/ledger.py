@@ -216,7 +216,10 @@ def _unusable(path: Path, error: Exception) -> UserError:
             f"no space left for {path}: free some and start again; nothing measured is lost"
         )
     if isinstance(error, sqlite3.OperationalError | OSError):
-        return UserError(f"ledger {path} cannot be opened or written ({error})")
+        return UserError(
+            f"ledger {path} cannot be opened or written ({error}): its folder must be "
+            "writable, and on a local disk (not NFS)"
+        )
     return UserError(
         f"ledger {path} is damaged ({error}): move it away to measure anew, or restore a copy"
     )

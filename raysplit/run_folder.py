@@ -54,7 +54,7 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"run folder {path} cannot be written ({error.strerror})") from None
+            raise _unwritable(path, error) from None
         with _locked(path):
             if (path / _EXPERIMENT).exists():
                 _refuse_another(path, experiment)
@@ -123,7 +123,7 @@ def _locked(path: Path) -> Generator[None]:
     try:
         file = (path / _LOCK).open("a+")
     except OSError as error:
-        raise UserError(f"run folder {path} cannot be written ({error.strerror})") from None
+        raise _unwritable(path, error) from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -194,3 +194,9 @@ def first_difference(before: Any, now: Any, where: str = "") -> str:  # noqa: AN
 
 def _matches(path: Path, sha256: str) -> bool:
     return path.is_file() and sha256_of_file(path) == sha256
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"run folder {path} cannot be written ({error.strerror}): choose another with --out"
+    )

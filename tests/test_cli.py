@@ -13,8 +13,9 @@ RUN = [sys.executable, "-m", "raysplit.cli"]
 SMALL = [
     f"--set={value}"
     for value in (
-        "corpus.max_sentences=130",
-        "plan.settings=40",
+        "corpus.max_sentences=66",
+        "corpus.max_words=10",
+        "plan.settings=16",
         "problem.link.noise_std.grid_points=3",
         "problem.max_split_point=4",
         "measuring.target_stderr=0.05",

@@ -2,10 +2,12 @@
 
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -146,3 +148,19 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"ledger .*file/ledger\.sqlite cannot be opened"):
         Ledger(tmp_path / "file" / "ledger.sqlite")
+
+
+def test_the_cost_page_reads_seconds_per_setting_and_efficiency(tmp_path, monkeypatch):
+    """Two workers, 4 and 2 seconds of work each within 5 seconds: 8 of 10 seconds were used."""
+    text = (Path(__file__).parent.parent / "docs/cluster.md").read_text()
+    code = re.search(r"```python\n(import sqlite3.*?)```", text, re.DOTALL).group(1)
+    monkeypatch.chdir(tmp_path)
+    with Ledger(Path("runs/short/measurements.sqlite")) as ledger:
+        for p, worker, seconds, finished in [(1, "a", 3, 103), (2, "a", 1, 104), (3, "b", 4, 105)]:
+            done = row(p, worker=worker, seconds=float(seconds), finished=float(finished))
+            ledger.add("card", [done])
+        ledger.add("card", [row(4, status="invalid", seconds=50.0, finished=200.0)])
+    names = {}
+    exec(code, names)
+    assert names["seconds_per_setting"] == pytest.approx(8 / 3)
+    assert names["efficiency"] == pytest.approx(0.8)

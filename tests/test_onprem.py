@@ -23,8 +23,10 @@ ASK = f"python {ROOT}/bench/onprem/ask_every_host.py 2"
 
 # The demo with few settings, each on the whole of its text: enough for both hosts to have a share.
 DEMO = (
-    "corpus.max_sentences=400",
-    "plan.settings=48",
+    "corpus.max_sentences=200",
+    "corpus.max_words=20",
+    "plan.settings=32",
+    "problem.max_split_point=4",
     "problem.link.noise_std.grid_points=3",
     "measuring.target_stderr=0.0",
     "agents.ppo.seeds=[0]",
@@ -160,6 +162,8 @@ def test_what_a_killed_run_left_behind_is_not_a_cluster(monkeypatch, tmp_path):
     ) as host:
         (two_hosts.HEAD.folder / "pid").write_text(str(host.pid))
         try:
+            while not Path(f"/proc/{host.pid}/cmdline").read_text():
+                pass  # empty for a moment while the process begins
             assert two_hosts.are_up()
         finally:
             host.kill()

@@ -16,9 +16,10 @@ from envs.example import example_params, example_source
 from envs.oracle import Oracle
 from envs.ppl_source import as_source
 from raysplit.errors import UserError
+from raysplit.threads import one_thread
 from tuning.checkpoint import restore_checkpoint
 from tuning.evaluate import fidelity, score, summarise
-from tuning.local import one_thread, quiet_rllib
+from tuning.local import quiet_rllib
 from tuning.settings import TrainConfig
 from tuning.train import _build, load_agent, policy_of, train
 

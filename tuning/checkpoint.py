@@ -28,6 +28,16 @@ MANIFEST = "manifest.json"
 _REMEDY = "delete that folder: training goes on from the checkpoint before it"
 
 
+def checkpoint_at(agent: Path, steps: int) -> Path:
+    """Return the folder of an agent's checkpoint after that many env steps."""
+    return agent / f"checkpoints/step-{steps:09d}"
+
+
+def checkpoints_of(agent: Path) -> list[Path]:
+    """Return an agent's complete checkpoints, oldest first; a `.partial` one was being written."""
+    return sorted((agent / "checkpoints").glob("step-" + "[0-9]" * 9))
+
+
 def save_checkpoint(algorithm: Algorithm, folder: Path, record: dict[str, Any]) -> None:
     """Write a checkpoint of an algorithm.
 

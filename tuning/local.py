@@ -11,7 +11,6 @@ from typing import Any
 import cloudpickle
 import numpy as np
 import ray
-import torch
 from numpy.typing import NDArray
 
 from envs.ppl_source import PPLSource, Quantity
@@ -44,17 +43,6 @@ def quiet_rllib(num_env_runners: int) -> Iterator[None]:
         ray.put = put
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute in one thread: networks this small only lose by sharing their work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 class SharedSource:

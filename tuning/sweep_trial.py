@@ -19,7 +19,7 @@ from ray import tune
 from envs.oracle import Oracle
 from envs.ppl_source import PPLSource
 from raysplit.errors import UserError
-from tuning.checkpoint import verify_checkpoint
+from tuning.checkpoint import checkpoints_of, verify_checkpoint
 from tuning.evaluate import score
 from tuning.settings import TrainConfig
 from tuning.sweep_plan import Base, Overrides
@@ -143,8 +143,8 @@ class _Watch:
 
 def newest_checkpoint(agent: Path) -> int:
     """Return the step of an agent's newest complete checkpoint; 0 without one."""
-    found = (agent / "checkpoints").glob("step-" + "[0-9]" * 9)
-    return max((int(path.name.removeprefix("step-")) for path in found), default=0)
+    found = checkpoints_of(agent)
+    return int(found[-1].name.removeprefix("step-")) if found else 0
 
 
 def drop_damaged_parts(agent: Path) -> list[Path]:
@@ -160,7 +160,7 @@ def drop_damaged_parts(agent: Path) -> list[Path]:
         except (UserError, OSError, ValueError):
             (agent / "agent.json").unlink()
             dropped.append(agent / "agent.json")
-    for checkpoint in sorted((agent / "checkpoints").glob("step-" + "[0-9]" * 9)):
+    for checkpoint in checkpoints_of(agent):
         try:
             verify_checkpoint(checkpoint)
         except UserError:

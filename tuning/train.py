@@ -34,9 +34,15 @@ from envs.params import LayerSplitParams
 from envs.ppl_source import PPLSource
 from raysplit.errors import UserError
 from raysplit.files import write_atomically
+from raysplit.threads import one_thread
 from tuning.algorithms import algorithm_config
-from tuning.checkpoint import restore_checkpoint, save_checkpoint
-from tuning.local import SharedSource, one_thread, quiet_rllib
+from tuning.checkpoint import (
+    checkpoint_at,
+    checkpoints_of,
+    restore_checkpoint,
+    save_checkpoint,
+)
+from tuning.local import SharedSource, quiet_rllib
 from tuning.module import SplitModule
 from tuning.policy import Policy, PolicyDescription
 from tuning.settings import TrainConfig
@@ -225,17 +231,12 @@ class _Run:
     def seconds(self) -> float:
         return self.curve[-1].seconds if self.curve else 0.0
 
-    def checkpoints(self) -> list[Path]:
-        """Return the complete checkpoints, oldest first; a `.partial` one was being written."""
-        found = (self.out / "checkpoints").glob("step-" + "[0-9]" * 9)
-        return sorted(found)
-
     def resume(self) -> None:
         """Go on from the newest checkpoint, if there is one."""
-        if not self.checkpoints():
+        found = checkpoints_of(self.out)
+        if not found:
             return
-        newest = self.checkpoints()[-1]
-        record = restore_checkpoint(self.algorithm, newest)
+        record = restore_checkpoint(self.algorithm, found[-1])
         _check_inputs(self.out, record["inputs_sha256"], self.inputs)
         self.curve = [CurvePoint(**point) for point in record["curve"]]
 
@@ -258,8 +259,8 @@ class _Run:
     def save(self) -> None:
         """Write a checkpoint and drop those that are no longer kept."""
         record = {"inputs_sha256": self.inputs, "curve": [asdict(point) for point in self.curve]}
-        save_checkpoint(self.algorithm, self.out / f"checkpoints/step-{self.steps:09d}", record)
-        for old in self.checkpoints()[:-KEPT_CHECKPOINTS]:
+        save_checkpoint(self.algorithm, checkpoint_at(self.out, self.steps), record)
+        for old in checkpoints_of(self.out)[:-KEPT_CHECKPOINTS]:
             shutil.rmtree(old)
 
     def export(self, params: LayerSplitParams, seed: int) -> None:
@@ -274,7 +275,7 @@ class _Run:
             "algorithm": self.config.algorithm,
             "preset": self.config.preset,
             "seed": seed,
-            "checkpoint": str(self.checkpoints()[-1].relative_to(self.out)),
+            "checkpoint": str(checkpoints_of(self.out)[-1].relative_to(self.out)),
             "inputs_sha256": self.inputs,
         }
         write_atomically(self.out / "agent.json", json.dumps(record, indent=2))

@@ -8,9 +8,7 @@ Shape suffixes: N rows, B rows of one step, M members, I inputs, H hidden, P spl
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from raysplit.surrogate.config import SurrogateConfig
+from raysplit.threads import one_thread
 
 _WARMUP_STEPS = 50
 _STEPS_BETWEEN_CHECKS = 25
@@ -104,21 +103,9 @@ def train_members(
     AdamW on random batches (on all rows where they fit in one), the learning rate warmed up and
     then falling to zero; of each member the parameters with the smallest held-out error are kept.
     """
-    with _one_thread():
+    with one_thread():
         best = _train(rows, config, seed)
     return {name: parameter.numpy() for name, parameter in best.parameters.items()}
-
-
-@contextlib.contextmanager
-def _one_thread() -> Generator[None]:
-    # Such small products gain nothing from a second thread, and on a busy machine waiting for it
-    # costs thirty times the work.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _train(rows: TrainingRows, config: SurrogateConfig, seed: int) -> _Best:
