@@ -363,6 +363,7 @@ for dtype in ("float32", "bfloat16"):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 def test_loading_takes_the_spans_memory_and_no_more(tmp_path):
     save_tiny(tmp_path / "small", "llama")

@@ -61,7 +61,11 @@ def test_help_names_the_commands_and_loads_nothing_heavy():
     [
         (["run", "dmo"], "did you mean 'demo'?"),
         (["run", "demo", "--set", "problem.max_split_point=17"], "has 16 layers"),
-        (["run", "demo", "--set", "corpus.min_words=59", "--set", "corpus.max_words=59"], "holds"),
+        pytest.param(
+            ["run", "demo", "--set", "corpus.min_words=59", "--set", "corpus.max_words=59"],
+            "holds",
+            marks=pytest.mark.slow,
+        ),
         (["measure", "demo", "--set", "model.name=/no/such/folder"], "/no/such/folder"),
         (["run", "demo", "--set", "corpus={source: file, path: /no/such.txt}"], "/no/such.txt"),
         (["fit", "demo"], "run `raysplit measure` first"),

@@ -13,6 +13,7 @@ from raysplit.errors import UserError
 from raysplit.perplexity.protocol import sentence_sequences
 
 
+@pytest.mark.slow
 def test_held_out_part_is_stable_and_near_its_share():
     paragraphs = cpython_docs.paragraphs()
     held_out = [p for p in paragraphs if cpython_docs.is_held_out(p)]

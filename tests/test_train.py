@@ -61,6 +61,7 @@ assert not ray.is_initialized()
 """
 
 
+@pytest.mark.slow
 def test_training_without_remote_runners_starts_no_ray(tmp_path):
     command = [sys.executable, "-W", "ignore", "-c", _TRAIN_ALONE, str(tmp_path / "agent")]
     subprocess.run(command, check=True, cwd=Path(__file__).parent.parent)
