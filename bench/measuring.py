@@ -194,7 +194,7 @@ def _compare_with_ray(report: Report, options: Options) -> None:
         for backend in backends:
             seconds(backend, some_settings(10), reference)
         count = 8 if options.quick else 50
-        ratios = _ratios(one, local, some_settings(count), 2, reference)
+        ratios = _ratios(one, local, some_settings(_ROUNDS * count), count, reference)
         report.add(
             {"ray_overhead": median(ratios) - 1, "ray_overhead_middle_half": _spread(ratios)}
         )

@@ -25,7 +25,8 @@ app = typer.Typer(
 ExperimentArgument = Annotated[
     str,
     typer.Argument(
-        help="A preset (demo, true-reward, paper, authors) or a YAML file.", metavar="EXPERIMENT"
+        help="A preset (demo, true-reward, algorithms, paper, authors) or a YAML file.",
+        metavar="EXPERIMENT",
     ),
 ]
 OutOption = Annotated[

@@ -23,7 +23,7 @@ from raysplit.tracking.config import TrackingConfig
 from tuning.settings import TrainConfig
 from tuning.sweep_settings import SweepConfig
 
-PRESETS = ("demo", "true-reward", "paper", "authors")
+PRESETS = ("demo", "true-reward", "algorithms", "paper", "authors")
 
 # What no stage's result depends on. (A sweep is recognised by its own records.)
 _NO_RESULT: Any = {
