@@ -24,7 +24,17 @@ STAGES = ("measure", "fit", "train", "evaluate")
 SPLIT_POINTS = (1, 2, 3)
 
 
-def write_run(path, *, model="tiny", link=None, states=AWGN, agents=None, ends=(-6, -5), **problem):
+def write_run(
+    path,
+    *,
+    model="tiny",
+    link=None,
+    states=AWGN,
+    agents=None,
+    ends=(-6, -5),
+    measured_ends=(-6, -5),
+    **problem,
+):
     """A run folder with what comparing reads: an evaluated grid and the agents' curves."""
     experiment = Experiment.model_validate(
         {
@@ -38,9 +48,13 @@ def write_run(path, *, model="tiny", link=None, states=AWGN, agents=None, ends=(
     with RunFolder.open(path, experiment) as folder:
         table = evaluated(states)
         table.to_parquet(path / "evaluation.parquet")
-        surrogate = dict(zip(("random_return", "optimal_return"), ends, strict=True))
+        names = ("random_return", "optimal_return")
+        of_source = {
+            "surrogate": dict(zip(names, ends, strict=True)),
+            "measured": dict(zip(names, measured_ends, strict=True)),
+        }
         evaluation = path / "evaluation.json"
-        evaluation.write_text(json.dumps({"problem": {"surrogate": surrogate}}))
+        evaluation.write_text(json.dumps({"problem": of_source}))
         for name, config in experiment.agents.items():
             for seed in config.seeds:
                 write_agent(path / "agents" / name / f"seed-{seed}", config.algorithm, seed)
@@ -136,6 +150,17 @@ def test_agents_of_one_case_share_a_panel_and_say_what_they_learned_from(tmp_pat
     assert list(case_a.curves) == ["ppo", "ppo, measured rewards", "dqn"]
     assert (case_a.random_return, case_a.optimal_return) == pytest.approx((-6.1, -5.2))
     assert case_a.curves["ppo"].centre[-1] == pytest.approx(-5.795)
+
+
+def test_measured_rewards_are_drawn_at_their_share_of_their_own_gap(tmp_path, drawn):
+    """-5.8 is a fifth of the way from -6 to -5, and halfway from -6 to -5.6."""
+    agents = {"ppo": {"seeds": [0]}, "true": {"seeds": [0], "rewards": "measured"}}
+    run = write_run(tmp_path / "run", agents=agents, ends=(-6, -5), measured_ends=(-6, -5.6))
+    stage.compare([run], tmp_path / "out")
+    (case,) = drawn["learning_curves"].values()
+    assert (case.random_return, case.optimal_return) == (-6, -5)
+    assert case.curves["ppo"].centre[-1] == pytest.approx(-5.8)
+    assert case.curves["true, measured rewards"].centre[-1] == pytest.approx(-5.5)
 
 
 def test_equal_labels_are_told_apart_by_the_run(tmp_path, drawn):

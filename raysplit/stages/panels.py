@@ -64,18 +64,39 @@ def perplexity_band(table: Measurements, state_K: FloatArray) -> Band:
 def learning_panel(folder: RunFolder, title: str | None = None) -> LearningPanel:
     """Return the learning curves of an evaluated run, each agent's over its seeds.
 
-    The two lines are the surrogate's, unless no agent learned from it.
+    The two lines are the surrogate's, unless no agent learned from it. An agent that learned from
+    another source is drawn at the share of that source's gap: the two differ by what the
+    surrogate gets wrong, which is no learning.
     """
-    evaluation = json.loads((folder.path / "evaluation.json").read_text())
-    agents = folder.experiment.agents.values()
-    on_surrogate = any(config.rewards == "surrogate" for config in agents)
-    ends = evaluation["problem"]["surrogate" if on_surrogate else "measured"]
+    ends = json.loads((folder.path / "evaluation.json").read_text())["problem"]
+    agents = folder.experiment.agents
+    source_of = {
+        name: "surrogate" if config.rewards == "surrogate" else "measured"
+        for name, config in agents.items()
+    }
+    shown = "surrogate" if "surrogate" in source_of.values() else "measured"
     return LearningPanel(
         title=title or f"Case {folder.experiment.problem.case}",
-        curves={name: learning_curve(folder, name) for name in folder.experiment.agents},
-        random_return=ends["random_return"],
-        optimal_return=ends["optimal_return"],
+        curves={
+            name: _at_equal_share(learning_curve(folder, name), ends[source_of[name]], ends[shown])
+            for name in agents
+        },
+        random_return=ends[shown]["random_return"],
+        optimal_return=ends[shown]["optimal_return"],
     )
+
+
+def _at_equal_share(band: Band, own: dict[str, float], shown: dict[str, float]) -> Band:
+    """Return the curve on the scale of `shown`, at the share of the gap that it has on its own."""
+    if own is shown:
+        return band
+    gaps = [ends["optimal_return"] - ends["random_return"] for ends in (own, shown)]
+    stretch = gaps[1] / gaps[0] if gaps[0] > 0 else 1.0
+    centre, low, high = (
+        shown["random_return"] + (returns - own["random_return"]) * stretch
+        for returns in (band.centre, band.low, band.high)
+    )
+    return Band(x=band.x, centre=centre, low=low, high=high)
 
 
 def learning_curve(folder: RunFolder, name: str) -> Band:
