@@ -48,12 +48,12 @@ _TARGETS = {
 }
 _SEEDS = (101, 102, 103, 104, 105)  # none that a preset was chosen with
 _ROUNDS = 3
-_CURVE_ROWS = (12, 24, 48, 96)
+_CURVE_ROWS = (12, 24, 48, 96, 300, 1000)
 _TRUE_REWARD_RUN = "RAYSPLIT_TRUE_REWARD_RUN"
 
 
 def run(options: Options) -> Report:
-    """Measure every figure; the demo's measurements are made, or taken up, in runs/bench-demo."""
+    """Measure every figure; measurements are made, or taken up, in runs/bench-demo and -rows."""
     seeds, steps = (_SEEDS[:2], 2_400) if options.quick else (_SEEDS, 24_000)
     demo = Path("runs/bench-demo")
     run_stages(load_experiment("demo"), demo, ("measure", "fit", "train", "evaluate"))
@@ -65,6 +65,7 @@ def run(options: Options) -> Report:
         _share_of_others(report, algorithm, problems, seeds, steps)
     _speed(report, problems["loss_table"], steps)
     _surrogate(report, demo)
+    _surrogate_by_rows(report, demo, _CURVE_ROWS[:2] if options.quick else _CURVE_ROWS)
     _memory(report, demo, steps)
     _true_rewards(report)
     return report
@@ -199,12 +200,19 @@ def _train(
 
 
 def _surrogate(report: Report, demo: Path) -> None:
-    """Error of g on the evaluation grid, which no row of the plan is on, by rows of the plan."""
-    table = Measurements.from_parquet(demo / "measurements.parquet")
+    """Error of g on the evaluation grid, which no row of the plan is on."""
     held_out = Measurements.from_parquet(demo / EVALUATION_TABLE)
     found = _gain_errors(Surrogate.load(demo / "surrogate"), held_out)
     report.add({"surrogate_mse": found.mse, "surrogate_mae": found.mae})
-    for rows in _CURVE_ROWS:
+
+
+def _surrogate_by_rows(report: Report, demo: Path, numbers: tuple[int, ...]) -> None:
+    """The same error by the rows it was fitted on: the first ones of one long plan."""
+    folder = demo.with_name("bench-rows")
+    run_stages(load_experiment("demo", [f"plan.settings={numbers[-1]}"]), folder, ("measure",))
+    table = Measurements.from_parquet(folder / "measurements.parquet")
+    held_out = Measurements.from_parquet(demo / EVALUATION_TABLE)
+    for rows in numbers:
         surrogate, _ = fit(table.select(np.arange(rows)), SurrogateConfig(), 0)
         errors = _gain_errors(surrogate, held_out)
         report.add(
