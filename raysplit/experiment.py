@@ -54,7 +54,7 @@ class Experiment(Config):
         agents: Agents to train, by name.
         sweep: Hyper-parameters that `raysplit sweep` varies; no stage depends on it.
         tracking: Where metrics go besides the run folder.
-        backend: Where the work runs; changes no result.
+        backend: Where the work runs. Only a GPU instead of a CPU changes results, and the card.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")

@@ -161,11 +161,15 @@ class Ledger:
 
     def rows(self, card_sha256: str) -> dict[str, Row]:
         """Return all rows of a protocol card by key."""
-        query = f"SELECT key, {_COLUMNS} FROM settings WHERE card = ?"
-        with (
-            self._reading(),
-            closing(self._connection.execute(query, (card_sha256,))) as cursor,
-        ):
+        return self._rows("card = ?", card_sha256)
+
+    def rows_of(self, keys: Iterable[str]) -> dict[str, Row]:
+        """Return those of the keys' rows that are there."""
+        return self._rows("key IN (SELECT value FROM json_each(?))", json.dumps(list(keys)))
+
+    def _rows(self, condition: str, value: str) -> dict[str, Row]:
+        query = f"SELECT key, {_COLUMNS} FROM settings WHERE {condition}"
+        with self._reading(), closing(self._connection.execute(query, (value,))) as cursor:
             return {record[0]: _row(record[1:]) for record in cursor}
 
     def card(self, sha256: str) -> dict[str, Any] | None:

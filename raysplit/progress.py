@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import (
@@ -25,6 +27,9 @@ Advance = Callable[..., None]
 """advance(steps, note="") moves the bar and shows a note behind it."""
 
 
+_LINE_EVERY_S = 60.0
+
+
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:,.1f}/s" if task.speed else "")
@@ -32,7 +37,7 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress_bar(title: str, total: int, done: int = 0) -> Generator[Advance]:
-    """Show a bar on a terminal; elsewhere print one line at the end.
+    """Show a bar on a terminal; elsewhere print a line a minute, as a log wants it.
 
     Args:
         title: What is being done.
@@ -50,10 +55,30 @@ def progress_bar(title: str, total: int, done: int = 0) -> Generator[Advance]:
         TimeRemainingColumn(elapsed_when_finished=True),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
+    if not sys.stderr.isatty():
+        yield _lines(title, total, done)
+        return
+    with Progress(*columns, console=console) as progress:
         task = progress.add_task(title, total=total, completed=done, note="")
 
         def advance(steps: float, note: str = "") -> None:
             progress.update(task, advance=steps, note=note)
 
         yield advance
+
+
+def _lines(title: str, total: int, done: int) -> Advance:
+    begun = told = time.monotonic()
+    now_done = float(done)
+
+    def advance(steps: float, note: str = "") -> None:
+        nonlocal told, now_done
+        now_done += steps
+        now = time.monotonic()
+        if now - told < _LINE_EVERY_S:
+            return
+        told, rate = now, (now_done - done) / (now - begun)
+        left = f", {timedelta(seconds=round((total - now_done) / rate))} left" if rate > 0 else ""
+        console.print(f"{title:<10} {now_done:g} of {total}, {rate:,.1f}/s{left}  {note}".rstrip())
+
+    return advance

@@ -55,6 +55,13 @@ def test_a_setting_is_taken_once(ledger):
     assert [r.log_ppl for r in ledger.rows("card").values()] == [1.0]
 
 
+def test_rows_are_found_by_key(ledger):
+    ledger.add("card", [row(p) for p in (1, 2, 3)])
+    first, second, _ = ledger.rows("card")
+    assert ledger.rows_of([second, "unknown", first]).keys() == {first, second}
+    assert ledger.rows_of([]) == {}
+
+
 def test_quarantined_rows_are_forgotten_on_request_and_no_others(ledger):
     ledger.add("card", [row(1), row(2, status="quarantined"), row(3, status="invalid")])
     keys = list(ledger.rows("card"))

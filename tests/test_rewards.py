@@ -7,7 +7,11 @@ import pytest
 from pydantic import ValidationError
 
 from envs.example import example_params, example_ppl
+from raysplit.errors import UserError
+from raysplit.experiment import load_experiment
 from raysplit.ledger import Row
+from raysplit.run_folder import RunFolder
+from raysplit.stages.measuring import measuring_service, same_measuring_service
 from raysplit.stages.rewards import RewardSources, TrainingBill
 from tuning.settings import TrainConfig
 
@@ -101,3 +105,21 @@ def test_a_setting_that_gave_no_perplexity_stops_the_training(tmp_path):
 def test_measured_rewards_refuse_remote_env_runners(rewards):
     with pytest.raises(ValidationError, match="set num_env_runners to 0"):
         TrainConfig(rewards=rewards, num_env_runners=2)
+
+
+@pytest.mark.slow
+def test_later_stages_measure_under_the_card_of_the_first_or_refuse(tmp_path):
+    experiment = load_experiment("demo", ["corpus.max_sentences=66", "backend.kind=inprocess"])
+    with RunFolder.open(tmp_path, experiment) as folder:
+        with measuring_service(folder) as service:
+            card = {**service.card, "card_sha256": service.card_sha256, "clean_log_ppl": 2.0}
+        path = tmp_path / "protocol_card.json"
+        path.write_text(json.dumps(card))
+        with same_measuring_service(folder):
+            pass
+        path.write_text(json.dumps({**card, "device": "cuda", "card_sha256": "another"}))
+        with (
+            pytest.raises(UserError, match="device is 'cuda' there and 'cpu' here"),
+            same_measuring_service(folder),
+        ):
+            pass

@@ -20,7 +20,7 @@ from tuning.sweep_resources import check_machine, trial_bundles
 from tuning.sweep_results import best_first, curves_table, sweep_results
 from tuning.sweep_search import scheduler
 from tuning.sweep_settings import AshaConfig, Range, SweepConfig
-from tuning.sweep_trial import SweepJob
+from tuning.sweep_trial import SweepJob, run_trial
 
 AGENT = TrainConfig(
     preset="paper", total_steps=1_200, checkpoint_every_steps=400, overrides={"epochs": 1}
@@ -53,6 +53,19 @@ def test_grid_and_random_draw_from_the_same_space():
     assert {type(s.overrides["epochs"]) for s in drawn} == {int}
     grid = SweepConfig(method="grid", space={"epochs": (1, 2), "clip_range": (0.1, 0.2, 0.3)})
     assert len({tuple(s.overrides.values()) for s in planned_settings(grid)}) == 6
+
+
+def test_a_setting_drawn_twice_is_one_setting():
+    config = SweepConfig(method="random", space={"epochs": (5, 10)}, samples=20)
+    assert sorted(s.overrides["epochs"] for s in planned_settings(config)) == [5, 10]
+
+
+def test_a_trial_of_several_seeds_reports_its_end_once(tmp_path):
+    """ASHA may end a trial at any report: between two seeds nothing of the next one is there."""
+    agent = AGENT.model_copy(update={"total_steps": 400, "checkpoint_every_steps": 400})
+    reports = []
+    run_trial(job_in(tmp_path, agent), {}, (0, 1), lambda step, value: reports.append(step))
+    assert reports == [800]
 
 
 def test_a_wrong_space_is_refused(tmp_path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -82,7 +83,9 @@ def planned_settings(config: SweepConfig) -> list[Setting]:
             return [_joint(config, dict(zip(config.space, c, strict=True))) for c in combinations]
         case "random":
             generator = np.random.default_rng(config.search_seed)
-            return [_joint(config, _drawn(config, generator)) for _ in range(config.samples)]
+            drawn = [_drawn(config, generator) for _ in range(config.samples)]
+            different = {json.dumps(overrides): overrides for overrides in drawn}
+            return [_joint(config, overrides) for overrides in different.values()]
         case "optuna":
             return []
 

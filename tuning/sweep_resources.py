@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import ray
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysplit.errors import UserError
@@ -82,7 +83,13 @@ def _check_folder(node_ids: list[str], folder: Path) -> None:
             ).remote(probe.name)
             for node_id in node_ids
         ]
-        answers = ray.get(asked, timeout=_PROBE_TIMEOUT_S)
+        try:
+            answers = ray.get(asked, timeout=_PROBE_TIMEOUT_S)
+        except RayError as error:
+            raise UserError(
+                f"a node of the cluster does not answer ({type(error).__name__}): look at "
+                "`ray status`, and start again when it is gone or back"
+            ) from None
     blind = sum(not answer for answer in answers)
     if blind:
         raise UserError(

@@ -124,4 +124,4 @@ def _replay(
         if record.episode_return is None:
             return
         returns.append(record.episode_return)
-        asha.on_trial_result(None, trial, {STEP: begun + total_steps, METRIC: fmean(returns)})
+    asha.on_trial_result(None, trial, {STEP: len(records) * total_steps, METRIC: fmean(returns)})

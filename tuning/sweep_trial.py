@@ -76,7 +76,8 @@ def run_trial(
             report(begun + step, float(np.mean([*returns, value])))
 
         returns.append(_run_seed(job, overrides, seed, report_seed))
-        report(begun + job.base.agent.total_steps, float(np.mean(returns)))
+    # Only here: a stop between two seeds would find the next one's training not begun.
+    report(len(seeds) * job.base.agent.total_steps, float(np.mean(returns)))
 
 
 def _run_seed(job: SweepJob, overrides: Overrides, seed: int, report: Report) -> float:

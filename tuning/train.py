@@ -144,6 +144,10 @@ def train(
             run.resume()
             run.finish_training(on_progress)
             run.export(params, seed)
+        except RuntimeError as error:  # RLlib's own runner wraps what an env raises
+            if isinstance(error.__cause__, UserError):
+                raise error.__cause__ from None
+            raise
         finally:
             run.algorithm.stop()
     return load_agent(out, inputs)

@@ -12,6 +12,8 @@ from raysplit.perplexity.protocol import ProtocolConfig
 from raysplit.shards.config import ModelConfig
 from raysplit.split import Checkpoint
 
+MEASURING_FORMAT = 1
+"""Raised by hand when link, engine or estimator give other values than before for the same rest."""
 _LIBRARIES = ("torch", "transformers", "tokenizers")
 
 
@@ -48,6 +50,7 @@ def protocol_card(
         "protocol": protocol.model_dump(mode="json"),
         "link": link.model_dump(mode="json"),
         "estimate": {
+            "format": MEASURING_FORMAT,
             "target_stderr": target_stderr,
             "block_sequences": BLOCK_SEQUENCES,
             "batch_sequences": BATCH_SEQUENCES,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -60,22 +62,30 @@ class MeasuringService:
         most what was in flight.
         """
         wanted = {setting.key(self.card_sha256): setting for setting in settings}
-        self._ledger.forget_failures(wanted)  # what failed before is tried again
-        known = self._ledger.rows(self.card_sha256)
+        known = self._known(wanted)
         missing = in_measuring_order(setting for key, setting in wanted.items() if key not in known)
         if missing:
             reference = self.reference()
             hits = len(wanted) - len(missing)
             failures = 0
             with progress_bar(title, total=len(wanted), done=hits) as advance:
-                for row in self._running().run(missing, reference):
+                for measured in self._running().run(missing, reference):
+                    row = replace(measured, finished=time.time())
                     self._ledger.add(self.card_sha256, [row])
+                    known[row.setting.key(self.card_sha256)] = row
                     failures = failures + 1 if row.status == "quarantined" else 0
                     _stop_if_hopeless(failures, row)
                     self.evaluations += 1
                     advance(1, f"{hits} from the ledger, {self._running().workers} workers")
-            known = self._ledger.rows(self.card_sha256)
         return {setting: known[key] for key, setting in wanted.items()}
+
+    def _known(self, keys: Iterable[str]) -> dict[str, Row]:
+        """Return the ledger's rows; what failed before is forgotten, to be tried again."""
+        known = self._ledger.rows_of(keys)
+        failed = {key for key, row in known.items() if row.status == "quarantined"}
+        if failed:
+            self._ledger.forget_failures(failed)
+        return {key: row for key, row in known.items() if key not in failed}
 
     def _clean_pass(self) -> CleanReference:
         corpus = self._job.corpus

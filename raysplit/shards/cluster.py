@@ -39,7 +39,12 @@ class RayBackend:
         self._started_ray = start_ray(config)
         self._job = job
         self._config = config
-        edges = edge_count(config, ray.cluster_resources())
+        try:
+            edges = edge_count(config, ray.cluster_resources())
+        except UserError:
+            if self._started_ray:
+                ray.shutdown()
+            raise
         ue = UEActor.options(**ue_options(config))
         edge = EdgeActor.options(**edge_options(config))
         self._ues = [ue.remote(config) for _ in range(config.ue_shards)]

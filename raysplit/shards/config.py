@@ -28,7 +28,10 @@ class ModelConfig(Config):
 
 
 class BackendConfig(Config):
-    """Where the halves run. Nothing here changes a measured value, so it is not part of any key.
+    """Where the halves run.
+
+    Of all this only the kind of device (a GPU or none, `gpus_per_edge`) is in the protocol card, as
+    it draws other noise; threads may change the last bit of a value.
 
     Attributes:
         kind: `ray` (actors) or `inprocess` (same classes in this process: breakpoints work).

@@ -22,7 +22,7 @@ from raysplit.measure.setting import Setting
 from raysplit.progress import console
 from raysplit.run_folder import RunFolder
 from raysplit.stages.episodes import write_episodes
-from raysplit.stages.measuring import measured_problem, measuring_service
+from raysplit.stages.measuring import measured_problem, same_measuring_service
 from raysplit.stages.oracles import EVALUATION_TABLE, Oracles, load_oracles, measured_oracle
 from raysplit.stages.rewards import TrainingBill
 from raysplit.stages.tracked import tracker_of
@@ -74,7 +74,7 @@ def _measure_grid(folder: RunFolder) -> None:
         Setting(int(p), LinkState.from_coordinates(problem.link_names, state), _EVALUATION_SEED)
         for p, state in itertools.product(params.split_points_P, states)
     ]
-    with measuring_service(folder) as service:
+    with same_measuring_service(folder) as service:
         rows = service.measure(settings, title="evaluate")
     failed = [row for row in rows.values() if row.status != "done"]
     if failed:

@@ -12,11 +12,12 @@ import numpy as np
 
 from envs.params import LayerSplitParams, params_from
 from raysplit import cost
+from raysplit.errors import UserError
 from raysplit.experiment import Experiment
 from raysplit.ledger import Ledger
 from raysplit.measure.prepare import open_model, prepare_job
 from raysplit.measure.service import MeasuringService
-from raysplit.run_folder import RunFolder
+from raysplit.run_folder import RunFolder, first_difference
 
 
 def ledger_path(folder: RunFolder) -> Path:
@@ -43,6 +44,25 @@ def measuring_service(folder: RunFolder) -> Generator[MeasuringService]:
         Ledger(ledger_path(folder)) as ledger,
         MeasuringService(job, card, ledger, experiment.backend) as service,
     ):
+        yield service
+
+
+@contextmanager
+def same_measuring_service(folder: RunFolder) -> Generator[MeasuringService]:
+    """Open the service for what stands beside the rows of stage `measure`: under the same card.
+
+    Raises:
+        UserError: It would measure on another device or with other versions than that stage did.
+    """
+    card: dict[str, Any] = json.loads((folder.path / "protocol_card.json").read_text())
+    with measuring_service(folder) as service:
+        if service.card_sha256 != card["card_sha256"]:
+            before = {name: card.get(name) for name in service.card}
+            raise UserError(
+                f"{folder.path} was measured under other conditions: "
+                f"{first_difference(before, service.card)}. Go on under those, or delete its "
+                "protocol_card.json to measure anew under these"
+            )
         yield service
 
 

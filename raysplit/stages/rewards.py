@@ -25,7 +25,7 @@ from raysplit.measure.plan import make_plan
 from raysplit.measure.service import MeasuringService
 from raysplit.measure.setting import Setting
 from raysplit.run_folder import RunFolder
-from raysplit.stages.measuring import ledger_path, measuring_service
+from raysplit.stages.measuring import ledger_path, same_measuring_service
 from raysplit.surrogate import Surrogate
 from tuning.settings import TrainConfig
 from tuning.switch import Algorithm1Source, fit_surrogate
@@ -157,5 +157,5 @@ def reward_sources(folder: RunFolder, params: LayerSplitParams) -> Generator[Rew
     if all(config.rewards == "surrogate" for config in folder.experiment.agents.values()):
         yield RewardSources(folder, params, None)
         return
-    with measuring_service(folder) as service:
+    with same_measuring_service(folder) as service:
         yield RewardSources(folder, params, service)

@@ -23,7 +23,7 @@ from envs.ppl_source import SurrogateSource
 from raysplit.errors import UserError, suggest
 from raysplit.experiment import Experiment, load_experiment
 from raysplit.figures import hyperparameter_panels, save
-from raysplit.files import sha256_of_file, write_atomically
+from raysplit.files import replacing, sha256_of_file, write_atomically
 from raysplit.measure.setting import sha256_of
 from raysplit.progress import console, progress_bar
 from raysplit.run_folder import RunFolder
@@ -170,9 +170,8 @@ def _write_results(
 ) -> None:
     started = time.time()
     curves = curves_table(results)
-    new = job.folder / "curves.parquet.new"
-    curves.to_parquet(new, index=False)
-    new.replace(job.folder / "curves.parquet")
+    with replacing(job.folder / "curves.parquet") as new:
+        curves.to_parquet(new, index=False)
     order = best_first(results)
     path = job.folder / "best.json"
     write_atomically(path, json.dumps(_best(config, order), indent=2) + "\n")
@@ -231,15 +230,19 @@ def _panel_names(config: SweepConfig) -> list[str]:
     return list(config.space) if config.method == "panels" else [config.method]
 
 
+_SHOWN_SETTINGS = 25  # of a search; panels show the best of each
+
+
 def _print(config: SweepConfig, order: list[SettingResult]) -> None:
     table = Table(title="best settings (share of the gap random - optimum on the surrogate)")
     for column in ("setting", "share of the gap", "95 % interval", "seeds"):
         table.add_column(column)
     seen: set[str] = set()
-    shown = 1 if config.method == "panels" else 5
+    one_each = config.method == "panels"
     for result in order:
         panel, share = result.setting.panel, result.share_of_gap
-        if share is None or (shown == 1 and panel in seen) or table.row_count >= shown * 5:
+        left_out = panel in seen if one_each else table.row_count == _SHOWN_SETTINGS
+        if share is None or left_out:
             continue
         seen.add(panel)
         interval = f"{share.low:.1%} to {share.high:.1%}"

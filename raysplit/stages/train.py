@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from envs.params import LayerSplitParams
-from raysplit.files import sha256_of_file
+from raysplit.files import sha256_of_file, write_atomically
 from raysplit.memory import peak_memory_bytes, reset_peak_memory
 from raysplit.progress import Advance, progress_bar
 from raysplit.run_folder import RunFolder
@@ -105,4 +105,4 @@ def _forget_agents_of_another_surrogate(agents: Path, surrogate: Path) -> None:
     if agents.exists() and (not note.exists() or note.read_text() != digest):
         shutil.rmtree(agents)
     agents.mkdir(exist_ok=True)
-    note.write_text(digest)
+    write_atomically(note, digest)
