@@ -5,16 +5,15 @@ Shape suffixes: K link coordinates, P split points (index 0 is the first), R row
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from envs.grid import FloatArray, IntArray
 from envs.problem import ProblemConfig
+from envs.trace import read_trace
 from raysplit.errors import UserError
 
 
@@ -100,9 +99,6 @@ def params_from(
     ranges = problem.ranges()
     low_K, high_K = np.array(list(ranges.values()), dtype=np.float64).T
     dynamics = problem.dynamics
-    trace_RK = np.zeros((0, len(ranges)))
-    if dynamics.path is not None:
-        trace_RK = _read_trace(dynamics.path, tuple(ranges), low_K, high_K, problem.episode_steps)
     return LayerSplitParams(
         link_names=problem.link_names,
         link_low_K=low_K,
@@ -120,32 +116,6 @@ def params_from(
         link_dynamics=dynamics.kind,
         drift_per_layer=dynamics.drift_per_layer,
         correlation=dynamics.correlation or 0.0,
-        trace_RK=trace_RK,
+        trace_RK=read_trace(problem),
         observe_step=problem.observe_step,
     )
-
-
-def _read_trace(
-    path: Path, names: tuple[str, ...], low_K: FloatArray, high_K: FloatArray, episode_steps: int
-) -> FloatArray:
-    try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        trace_RK = np.array([[float(row[name]) for name in names] for row in rows])
-    except KeyError as error:
-        raise UserError(f"trace {path} lacks the column {error}") from None
-    except (OSError, TypeError, ValueError) as error:
-        raise UserError(f"dynamics.path {path} is no CSV of numbers: {error}") from None
-    if len(trace_RK) <= episode_steps:
-        raise UserError(
-            f"trace {path} has {len(trace_RK)} rows; an episode of {episode_steps} steps needs "
-            f"{episode_steps + 1}"
-        )
-    outside = ~((trace_RK >= low_K) & (trace_RK <= high_K))
-    if outside.any():
-        row, k = np.argwhere(outside)[0]
-        raise UserError(
-            f"trace {path}, row {row + 1}: {names[k]} {trace_RK[row, k]:g} is outside "
-            f"[{low_K[k]:g}, {high_K[k]:g}]; widen problem.link or choose case A"
-        )
-    return trace_RK

@@ -30,7 +30,7 @@ ExperimentArgument = Annotated[
     ),
 ]
 OutOption = Annotated[
-    Path | None, typer.Option("--out", help="Run folder.  [default: runs/NAME]", show_default=False)
+    Path | None, typer.Option("--out", help="Run folder (default: runs/NAME).", show_default=False)
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -87,6 +87,10 @@ def compare(
     out: Annotated[Path, typer.Option("--out", help="Folder for the figures and their table.")],
 ) -> None:
     """Draw runs side by side: PPL of several models (Fig. 3), agents case by case (Fig. 5)."""
+    from raysplit.run_folder import RunFolder
+
+    for run in runs:
+        RunFolder.read(run)  # refuses at once, before what draws is loaded
     from raysplit.stages import compare as stage
 
     stage.compare(runs, out)
@@ -96,7 +100,7 @@ def compare(
 def doctor(
     cluster: Annotated[
         list[Path] | None,
-        typer.Option(help="Cluster file to check.  [default: cluster*.yaml here]"),
+        typer.Option(help="Cluster file to check (default: cluster*.yaml here)."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Where runs will be written.")] = Path("runs"),
 ) -> None:
@@ -124,6 +128,10 @@ def sweep(
         raise UserError("sweep takes an EXPERIMENT, or --resume RUN for one that was begun")
     if resume is not None and (out is not None or set_ or backend):
         raise UserError("--resume takes the experiment from RUN: no --out, --set or --backend")
+    from raysplit.run_folder import RunFolder
+
+    if resume is not None:
+        RunFolder.read(resume)  # refuses at once, before Ray Tune is loaded
     from raysplit.stages import sweep as stage
 
     if resume is not None:

@@ -110,6 +110,11 @@ def _read(name_or_path: str) -> dict[str, Any]:
         text = resources.files("raysplit").joinpath(f"presets/{name_or_path}.yaml").read_text()
     else:
         path = Path(name_or_path)
+        if (path / "experiment.yaml").is_file():
+            raise UserError(
+                f"'{name_or_path}' is a run folder: give its {path / 'experiment.yaml'}, with "
+                f"--out {name_or_path} to go on in it"
+            )
         if not path.is_file():
             raise UserError(
                 f"'{name_or_path}' is neither a preset ({', '.join(PRESETS)}) nor a file"
@@ -162,6 +167,8 @@ def _explain(error: ValidationError, source: str) -> str:
     if first["type"] == "missing":
         return f"{source}: {where} is missing{more}"
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "model_type":
+        message = "this is a section: give keys with values, such as {key: value}"
     given = first.get("input")
     shown = "" if isinstance(given, dict | BaseModel) else f" = {given!r}"
     return f"{source}: {where}{shown}: {message}{more}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from envs.trace import read_trace
 from raysplit import zoo
 from raysplit.corpus.config import CorpusConfig
 from raysplit.errors import UserError
@@ -13,7 +14,7 @@ from raysplit.locations import local_folder
 
 
 def refuse_early(experiment: Experiment) -> None:
-    """Check that the model and the text are there and that the split points lie in the model.
+    """Check that model, text and trace are there and that the split points lie in the model.
 
     A model whose depth is not known yet (on the hub, not named here) is checked once it is opened.
 
@@ -25,6 +26,7 @@ def refuse_early(experiment: Experiment) -> None:
     if layers is not None:
         zoo.check_split_points(name, layers, (problem.min_split_point, problem.max_split_point))
     _check_text(experiment.corpus)
+    read_trace(problem)
 
 
 def _layers(model: zoo.Model) -> int | None:

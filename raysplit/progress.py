@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Advance = Callable[..., None]
 """advance(steps, note="") moves the bar and shows a note behind it."""

@@ -69,6 +69,10 @@ def test_help_names_the_commands_and_loads_nothing_heavy():
         (["measure", "demo", "--set", "model.name=/no/such/folder"], "/no/such/folder"),
         (["run", "demo", "--set", "corpus={source: file, path: /no/such.txt}"], "/no/such.txt"),
         (["fit", "demo"], "run `raysplit measure` first"),
+        (["run", str(ROOT / "raysplit")], "neither a preset"),
+        (["run", "demo", "--set", "agents.ppo.overrides.learning_rate=-1"], "learning_rate = -1"),
+        (["run", "demo", "--set", "agents.ppo.overrides={lr: 3}"], "; it has learning_rate,"),
+        (["run", "demo", "--set", "problem.link.noise_std=3"], "this is a section"),
         (["run", "demo", "--backend", "inproces"], "backend.kind"),
     ],
 )
@@ -86,6 +90,7 @@ def test_wrong_input_ends_with_one_message_and_code_2(tmp_path, arguments, messa
         "problem.max_split_point=17",
         "model.name=/no/such/folder",
         "corpus={source: file, path: /no/such.txt}",
+        "problem.dynamics={kind: trace, path: /no/such.csv}",
         "problem.lambda=-1",
     ],
 )
@@ -103,6 +108,18 @@ def test_what_is_cheap_to_know_is_refused_before_anything_is_loaded_or_made(tmp_
     assert "code: 2" in done.stdout
     assert "heavy: []" in done.stdout
     assert not out.exists()
+
+
+def test_a_stage_without_its_predecessor_leaves_no_folder(tmp_path):
+    assert raysplit("train", "demo", "--out", tmp_path / "run").returncode == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_folder_in_the_place_of_an_experiment_is_recognised(tmp_path):
+    (tmp_path / "experiment.yaml").write_text("name: demo")
+    done = raysplit("run", tmp_path)
+    assert done.returncode == 2
+    assert "is a run folder: give its" in " ".join(done.stderr.split())
 
 
 @pytest.mark.slow

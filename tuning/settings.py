@@ -228,14 +228,17 @@ class TrainConfig(Config):
         kind = HYPERPARAMETERS[self.algorithm]
         for name in self.overrides:
             if name not in kind.model_fields:
-                raise UserError(
-                    f"{self.algorithm} has no hyper-parameter '{name}'"
-                    f"{suggest(name, kind.model_fields)}"
+                hint = (
+                    suggest(name, kind.model_fields) or f"; it has {', '.join(kind.model_fields)}"
                 )
+                raise UserError(f"{self.algorithm} has no hyper-parameter '{name}'{hint}")
         preset = TUNED[self.algorithm] if self.preset == "tuned" else {}
         try:
             return kind(**preset | self.overrides)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "overrides"
-            raise UserError(f"{self.algorithm} {where}: {first['msg']}") from error
+            if not first["loc"]:
+                raise UserError(f"{self.algorithm}: {first['msg']}") from error
+            name = str(first["loc"][0])  # what follows names the alternatives of a type
+            value = self.overrides.get(name)
+            raise UserError(f"{self.algorithm} {name} = {value!r}: {first['msg']}") from error

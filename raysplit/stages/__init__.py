@@ -24,7 +24,10 @@ def run_stages(experiment: Experiment, out: Path | None, stages: Sequence[str]) 
         UserError: If a stage's predecessor is not done, or the input is wrong.
     """
     refuse_early(experiment)
-    with RunFolder.open(out or Path("runs") / experiment.name, experiment) as folder:
+    path = out or Path("runs") / experiment.name
+    if stages[0] != STAGES[0] and not path.exists():
+        raise _not_done(STAGES[0], path)  # and no empty run folder is left behind
+    with RunFolder.open(path, experiment) as folder:
         for stage in stages:
             _run_stage(folder, stage)
         if stages[-1] == "report":
@@ -48,7 +51,11 @@ def _run_stage(folder: RunFolder, stage: str) -> None:
 def _require(folder: RunFolder, before: Sequence[str]) -> None:
     for i, stage in enumerate(before):
         if not folder.is_done(stage, inputs_sha256(folder, stage, before[:i])):
-            raise UserError(
-                f"stage '{stage}' is not done in {folder.path}: run `raysplit {stage}` first, or "
-                "`raysplit run` for all stages"
-            )
+            raise _not_done(stage, folder.path)
+
+
+def _not_done(stage: str, path: Path) -> UserError:
+    return UserError(
+        f"stage '{stage}' is not done in {path}: run `raysplit {stage}` first, or `raysplit run` "
+        "for all stages"
+    )

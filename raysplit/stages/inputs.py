@@ -33,14 +33,16 @@ def inputs_sha256(folder: RunFolder, stage: str, before: Sequence[str]) -> str:
             "stage": stage,
             "raysplit": __version__,
             "experiment": {section: values[section] for section in sorted(read)},
-            "files": {str(path): _fingerprint(path) for path in _local_files(experiment)},
+            "files": {str(path): _fingerprint(path) for path in _local_files(experiment, read)},
             "before": [record["outputs"] if record else None for record in records],
         }
     )
 
 
-def _local_files(experiment: Experiment) -> Iterator[Path]:
-    for path in (experiment.corpus.path, experiment.plan.path, experiment.problem.dynamics.path):
+def _local_files(experiment: Experiment, read: set[str]) -> Iterator[Path]:
+    # What is measured does not depend on how the link moves within an episode.
+    trace = experiment.problem.dynamics.path if "agents" in read else None
+    for path in (experiment.corpus.path, experiment.plan.path, trace):
         if path is not None and path.is_file():
             yield path
     model = Path(experiment.model.name).expanduser()
