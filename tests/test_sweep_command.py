@@ -99,7 +99,7 @@ def test_a_sweep_that_cannot_run_is_refused(swept, tmp_path, value, message):
     ("arguments", "message"),
     [
         (["demo", "--out", "new"], "stage 'measure' is not done"),
-        (["--resume", "new"], "holds no sweep to resume"),
+        (["--resume", "new"], "is no run folder"),
         (["demo", "--resume", "new"], "takes an EXPERIMENT, or --resume"),
         (["--resume", "new", "--set", "name=x"], "no --out, --set or --backend"),
     ],

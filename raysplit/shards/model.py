@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from raysplit.errors import UserError
+from raysplit.memory import keep_freed_memory
 from raysplit.split import Checkpoint, Span, load_span
 
 
@@ -37,7 +38,7 @@ class ModelPart:
 
 
 def load_part(part: ModelPart) -> SpanChain:
-    """Load exactly the tensors of a part.
+    """Load exactly the tensors of a part; from then on the process keeps the memory it frees.
 
     Raises:
         UserError: If a tensor is missing or a file is damaged.
@@ -47,19 +48,19 @@ def load_part(part: ModelPart) -> SpanChain:
     layers = part.stop - part.start
     devices = part.devices[: max(1, layers)]
     edges = [part.start + layers * i // len(devices) for i in range(len(devices) + 1)]
-    return SpanChain(
-        [
-            load_span(
-                part.checkpoint,
-                first,
-                last,
-                dtype=part.dtype,
-                device=device,
-                attention=part.attention,
-            )
-            for first, last, device in zip(edges[:-1], edges[1:], devices, strict=True)
-        ]
-    )
+    spans = [
+        load_span(
+            part.checkpoint,
+            first,
+            last,
+            dtype=part.dtype,
+            device=device,
+            attention=part.attention,
+        )
+        for first, last, device in zip(edges[:-1], edges[1:], devices, strict=True)
+    ]
+    keep_freed_memory()
+    return SpanChain(spans)
 
 
 class SpanChain:
