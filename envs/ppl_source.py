@@ -207,26 +207,6 @@ class MeasuredSource:
                 "the ledger says why"
             )
 
-    @property
-    def evaluations(self) -> int:
-        """How many settings were asked of the language model so far."""
-        return int((~np.isnan(self._flat)).sum())
-
-    def seen(self) -> tuple[IntArray, FloatArray, FloatArray]:
-        """Return all settings measured so far: split points, link states, PPL."""
-        known_n = np.flatnonzero(~np.isnan(self._flat))
-        split_points_N, link_states_NK = self._rows
-        return split_points_N[known_n], link_states_NK[known_n], self._flat[known_n]
-
-    def get_state(self) -> dict[str, Any]:
-        """Return what was measured, for a checkpoint."""
-        return {"ppl": self._flat.copy()}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from a state of `get_state` of a source with the same grid."""
-        assert state["ppl"].shape == self._flat.shape
-        self._flat = state["ppl"].copy()
-
 
 class SwitchingSource:
     """Algorithm 1's source: true values first, the surrogate from the hand-over on.

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from raysplit.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from raysplit.experiment import Experiment
+
+_CTRL_C = 130
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -169,27 +174,60 @@ def _check_one_tree() -> None:
             )
 
 
+_signals: list[int] = []
+
+
+def _terminate(number: int, _frame: object) -> NoReturn:
+    """Treat SIGTERM (a batch system or a spot market wants its machine back) like Ctrl-C."""
+    _signals.append(number)
+    raise KeyboardInterrupt
+
+
+def _end_interrupted() -> NoReturn:
+    typer.echo("interrupted: the same command goes on where this one stopped", err=True)
+    sys.exit(128 + (_signals or [signal.SIGINT])[-1])
+
+
+def _end_refused(message: str) -> NoReturn:
+    typer.secho(f"error: {message}", err=True, fg=typer.colors.RED)
+    sys.exit(2)
+
+
 def main() -> None:
-    """Entry point: user errors end with one message and exit code 2, Ctrl-C with 130."""
+    """Entry point: errors of the user end with one message and code 2, Ctrl-C with 130.
+
+    SIGTERM ends like Ctrl-C, with 143.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         _check_one_tree()
-        app()
+        code: int | None = app(standalone_mode=False)
     except UserError as error:
-        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
-        sys.exit(2)
+        _end_refused(str(error))
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        typer.secho(
-            f"error: no space left for {error.filename or 'the run folder'}: free some and start "
-            "the same command again; nothing measured is lost",
-            err=True,
-            fg=typer.colors.RED,
+        _end_refused(
+            f"no space left for {error.filename or 'the run folder'}: free some and start "
+            "the same command again; nothing measured is lost"
         )
-        sys.exit(2)
     except KeyboardInterrupt:
-        typer.echo("interrupted: the same command goes on where this one stopped", err=True)
-        sys.exit(130)
+        _end_interrupted()
+    except Exception as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # it came while Ray was in its own code
+            _end_interrupted()
+        # typer keeps the classes of its usage errors to itself.
+        format_message: Callable[[], str] | None = getattr(error, "format_message", None)
+        if format_message is None:
+            raise
+        message = format_message()
+        if not message:  # no arguments at all: the help is on the screen
+            sys.exit(2)
+        stop = "" if message.endswith((".", "?")) else "."
+        _end_refused(f"{message}{stop} See `raysplit --help`.")
+    if code == _CTRL_C:  # typer has made a code of the KeyboardInterrupt
+        _end_interrupted()
+    sys.exit(code)
 
 
 if __name__ == "__main__":

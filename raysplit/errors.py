@@ -1,4 +1,4 @@
-"""The one error that means "your input", and the suggestions it carries."""
+"""The one error that means "your input", and what its messages are made of."""
 
 from __future__ import annotations
 
@@ -17,3 +17,10 @@ def suggest(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for a near miss among the known names, else ""."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def yaml_reason(error: Exception) -> str:
+    """Return "line 3: what is wrong there" for an error of PyYAML, whose text has five lines."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    line = f"line {mark.line + 1}: " if mark else ""
+    return line + (problem or " ".join(str(error).split()))

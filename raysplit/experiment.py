@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from envs.problem import ProblemConfig
 from raysplit.config import Config
 from raysplit.corpus.config import CorpusConfig
-from raysplit.errors import UserError, suggest
+from raysplit.errors import UserError, suggest, yaml_reason
 from raysplit.link.config import LinkConfig
 from raysplit.measure.plan import PlanConfig
 from raysplit.perplexity.protocol import ProtocolConfig
@@ -127,9 +127,10 @@ def _read(name_or_path: str) -> dict[str, Any]:
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        place = getattr(error, "problem_mark", None)
-        line = f" at line {place.line + 1}" if place else ""
-        raise UserError(f"{name_or_path} is not valid YAML{line}: {_one_line(error)}") from None
+        raise UserError(
+            f"{name_or_path} is not valid YAML ({yaml_reason(error)}); check indentation, quotes "
+            "and brackets"
+        ) from None
     if not isinstance(values, dict):
         raise UserError(
             f"{name_or_path} must be a mapping of sections such as 'name' and 'problem'"
@@ -192,7 +193,3 @@ def _known_keys(section: tuple[int | str, ...]) -> list[str]:
 
 def _is_model(annotation: Any) -> bool:  # noqa: ANN401 - any type expression
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -1,11 +1,15 @@
 """The command line as a user meets it: exit codes, messages, and what stays on disk."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from tests.fault_driver import rows_in
 
 ROOT = Path(__file__).parent.parent
 RUN = [sys.executable, "-m", "raysplit.cli"]
@@ -172,3 +176,34 @@ def test_the_three_packages_share_a_folder():
 
     homes = {Path(module.__file__).parent.parent for module in (package, envs, tuning)}
     assert homes == {ROOT}
+
+
+@pytest.mark.parametrize(
+    ("backend", "number", "code"),
+    [
+        ("inprocess", signal.SIGINT, 130),
+        pytest.param("ray", signal.SIGTERM, 143, marks=[pytest.mark.ray, pytest.mark.slow]),
+    ],
+)
+def test_a_stopped_run_goes_on_where_it_was(tmp_path, backend, number, code):
+    out = tmp_path / "demo"
+    ledger = out / "measurements.sqlite"
+    command = ["measure", "demo", "--out", str(out), *SMALL, f"--set=backend.kind={backend}"]
+    command += ["--set=corpus.max_sentences=130", "--set=measuring.target_stderr=0.002"]
+    process = subprocess.Popen(
+        [*RUN, *command], cwd=ROOT, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    while process.poll() is None and not rows_in(ledger):
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == code, errors
+    assert errors.splitlines()[-1] == (
+        "interrupted: the same command goes on where this one stopped"
+    )
+    assert "Traceback" not in errors
+    held = len(rows_in(ledger))
+    assert 1 <= held < 16
+    done = raysplit(*command)
+    assert done.returncode == 0, done.stderr
+    assert len(rows_in(ledger)) == 16

@@ -56,7 +56,7 @@ def test_unknown_presets_and_broken_files_are_explained(tmp_path):
         load_experiment("papr")
     broken = tmp_path / "broken.yaml"
     broken.write_text("name: x\nproblem: [1,\n")
-    with pytest.raises(UserError, match=r"not valid YAML at line \d"):
+    with pytest.raises(UserError, match=r"not valid YAML \(line \d: .*\); check"):
         load_experiment(str(broken))
     broken.write_text("- a list\n")
     with pytest.raises(UserError, match="must be a mapping"):

@@ -189,13 +189,13 @@ def test_policy_weights_give_the_gradient_of_the_clipped_objective(lean):
     rng = torch.Generator().manual_seed(0)
     rows = 200
     batch = Batch(
-        obs_BI=torch.rand(rows, 2, generator=rng),
+        features_BF=torch.rand(rows, 2, generator=rng),
         actions_B=torch.randint(3, (rows,), generator=rng),
         log_probs_B=-torch.rand(rows, generator=rng) - 0.5,
         advantages_B=torch.randn(rows, generator=rng),
         targets_B=torch.zeros(rows),
     )
-    logits = learner.net.actor(batch.obs_BI)
+    logits = learner.net.actor(batch.features_BF)
     log_probs = torch.log_softmax(logits, -1).gather(1, batch.actions_B[:, None]).squeeze(1)
     params = list(learner.net.actor.parameters())
     objective = clipped_objective(log_probs, batch, 0.2)

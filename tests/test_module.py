@@ -7,7 +7,8 @@ import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from tuning.module import ActorCritic, QNetwork, input_scaling, linear_layers, mlp_output
+from tuning.features import Features, input_scaling
+from tuning.module import ActorCritic, QNetwork, linear_layers, mlp_output
 
 OBSERVATIONS = gymnasium.spaces.Box(
     np.array([0.0, 1, 0], np.float32), np.array([1.2, 10, 5], np.float32)
@@ -54,12 +55,12 @@ def test_bounds_map_to_minus_one_and_one():
     module = build(ActorCritic)
     ends = torch.from_numpy(np.stack([OBSERVATIONS.low, OBSERVATIONS.high]))
     expected = torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
-    torch.testing.assert_close(module.scaled(ends), expected)
+    torch.testing.assert_close(module.features(ends), expected)
 
 
 def test_inputs_stay_raw_without_scaling():
     module = build(ActorCritic, model={"scale_observations": False})
-    torch.testing.assert_close(module.scaled(observations()), observations())
+    torch.testing.assert_close(module.features(observations()), observations())
 
 
 def test_unbounded_columns_are_left_alone():
@@ -69,6 +70,36 @@ def test_unbounded_columns_are_left_alone():
     centre, half_range = input_scaling(space, True)
     np.testing.assert_array_equal(centre, [0, 2])
     np.testing.assert_array_equal(half_range, [1, 2])
+
+
+def test_a_hat_is_one_at_its_knot_and_falls_to_its_neighbours():
+    features = Features(OBSERVATIONS, scaled=True, knots_I=(4, 10))
+    assert [features.leading(columns) for columns in (1, 2, 3)] == [5, 16, 17]
+    obs = torch.tensor([[0.4, 3.0, 0.0], [0.5, 10.0, 5.0], [-1.0, 1.0, 0.0], [9.0, 1.0, 0.0]])
+    rows = features(obs)
+    torch.testing.assert_close(rows[:, [0, 5, 16]], (obs - features.centre) / features.half_range)
+    torch.testing.assert_close(
+        rows[:, 1:5],  # knots at 0, 0.4, 0.8, 1.2; beyond them it is as at the border
+        torch.tensor([[0, 1, 0, 0], [0, 0.75, 0.25, 0], [1, 0, 0, 0], [0, 0, 0, 1]]),
+    )
+    torch.testing.assert_close(rows[:2, 6:16], torch.eye(10)[[2, 9]])  # one for a split point
+
+
+def test_columns_without_bounds_have_no_knots():
+    space = gymnasium.spaces.Box(
+        np.array([-np.inf, 0], np.float32), np.array([np.inf, 4], np.float32)
+    )
+    features = Features(space, scaled=True, knots_I=(3, 3))
+    assert features(torch.tensor([[7.0, 4.0]])).tolist() == [[7.0, 1.0, 0.0, 0.0, 1.0]]
+
+
+def test_features_are_a_relu_layer():
+    features = Features(OBSERVATIONS, scaled=True, knots_I=(21, 10))
+    obs = observations() * 1.5 - 0.2  # some lie beyond the bounds
+    weight, bias, combine, offset = map(torch.from_numpy, features.as_relu_layer(2))
+    scaled = ((obs - features.centre) / features.half_range)[:, :2]
+    layer = (scaled @ weight.T + bias).relu() @ combine.T + offset
+    torch.testing.assert_close(layer, features(obs)[:, : features.leading(2)], atol=2e-5, rtol=0)
 
 
 def test_hidden_weights_start_orthogonal_and_the_policy_almost_uniform():

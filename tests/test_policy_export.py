@@ -66,7 +66,8 @@ def test_one_call_and_many_choose_what_the_network_says(activation, sees_step):
     assert one_by_one == expected.tolist()
 
 
-def test_a_policy_of_the_module_is_the_modules_policy():
+@pytest.mark.parametrize("knots", [(), (21, 10)])
+def test_a_policy_of_the_module_is_the_modules_policy(knots):
     import gymnasium
     import torch
     from ray.rllib.core.columns import Columns
@@ -83,11 +84,12 @@ def test_a_policy_of_the_module_is_the_modules_policy():
             "actor_inputs": 2,
             "critic_inputs": 3,
             "hidden_sizes": (32, 32),
-            "activation": "tanh",
+            "activation": "relu",
             "scale_observations": True,
+            "knots": knots,
         },
     ).build()
-    policy = Policy(make_policy().description, *module.policy_arrays())
+    policy = Policy(make_policy("relu").description, *module.policy_arrays())
     split_points, links, steps = settings()
     obs = np.column_stack([links, split_points, steps]).astype(np.float32)
     logits = module.forward_inference({Columns.OBS: torch.from_numpy(obs)})

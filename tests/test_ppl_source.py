@@ -136,21 +136,6 @@ def test_measuring_asks_for_each_grid_setting_once():
     assert len(recorder.asked) == 1
     source(np.array([3, 1]), np.array([[0.0], [0.0]]))
     assert recorder.asked[1] == ([3], [0.0])
-    assert source.evaluations == 4
-    split_points, links, ppl = source.seen()
-    assert split_points.tolist() == [1, 2, 2, 3]
-    np.testing.assert_allclose(ppl, smooth_ppl(split_points, links))
-
-
-def test_measuring_goes_on_from_a_saved_state():
-    source = MeasuredSource(Recorder(), (1, 3), [LOSS])
-    known = source(np.array([2]), np.array([[0.1]]))
-    recorder = Recorder()
-    restored = MeasuredSource(recorder, (1, 3), [LOSS])
-    restored.set_state(source.get_state())
-    assert restored(np.array([2]), np.array([[0.1]])) == known
-    assert recorder.asked == []
-    assert restored.evaluations == 1
 
 
 def test_a_failed_measurement_is_named_and_the_others_are_kept():
@@ -158,7 +143,6 @@ def test_a_failed_measurement_is_named_and_the_others_are_kept():
     source = MeasuredSource(recorder, (1, 3), [LOSS])
     with pytest.raises(UserError, match=r"1 setting.*split point 2"):
         source(np.array([1, 2]), np.array([[0.1], [0.1]]))
-    assert source.evaluations == 1
     source(np.array([1]), np.array([[0.1]]))
     assert len(recorder.asked) == 1
 

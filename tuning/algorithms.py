@@ -35,6 +35,7 @@ def algorithm_config(
     env_config: dict[str, Any] | None = None,
     actor_inputs: int,
     critic_inputs: int,
+    knots: tuple[int, ...] = (),
     seed: int,
 ) -> AlgorithmConfig:
     """Return the RLlib configuration of one training run.
@@ -45,6 +46,7 @@ def algorithm_config(
         env_config: Arguments of its creator.
         actor_inputs: How many leading columns of an observation the policy sees.
         critic_inputs: How many the value function sees.
+        knots: Of each leading column (`tuning.features`); the others have none.
         seed: Of networks, envs, exploration and shuffles.
     """
     settings = config.hyperparameters()
@@ -60,6 +62,7 @@ def algorithm_config(
     model_config = {
         "actor_inputs": actor_inputs,
         "critic_inputs": critic_inputs,
+        "knots": knots,
         "hidden_sizes": settings.hidden_sizes,
         "activation": settings.activation,
         "scale_observations": settings.scale_observations,

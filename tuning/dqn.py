@@ -110,8 +110,9 @@ class LeanDQNLearner(FlatOptimizer, DQNTorchLearner):
         """Take a gradient step on each minibatch of the round's transitions."""
         self._weights_seq_no += 1
         (round_,) = cast(list[Transitions], training_data.episodes)
-        obs_BI = self.net.scaled(torch.from_numpy(round_.obs_BI))[:, : self.net.actor_inputs]
-        columns = (obs_BI, torch.from_numpy(round_.actions_B), self.targets(round_))
+        features_BF = self.net.features(torch.from_numpy(round_.obs_BI))
+        seen_BF = features_BF[:, : self.net.actor_features]
+        columns = (seen_BF, torch.from_numpy(round_.actions_B), self.targets(round_))
         loss = torch.zeros(())
         for minibatch in zip(*(column.split(minibatch_size) for column in columns), strict=True):
             loss = self.loss(*minibatch)

@@ -47,7 +47,6 @@ class Summary:
     episode_return: Interval
     regret: Interval
     share_of_gap: Interval
-    worst_share_of_gap: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,6 @@ def summarise(scores: Sequence[Score], seed: int = 0) -> Summary:
         episode_return=_interval([one.episode_return for one in scores], seed),
         regret=_interval([one.regret for one in scores], seed),
         share_of_gap=_interval([one.share_of_gap for one in scores], seed),
-        worst_share_of_gap=min(one.share_of_gap for one in scores),
     )
 
 

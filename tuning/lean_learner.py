@@ -6,7 +6,8 @@ of this size that is nine tenths of the time. This one computes advantages for t
 at once, shuffles it in each epoch and steps a fused optimiser; autograd does the rest. State,
 checkpoints and schedules stay RLlib's.
 
-Shapes: T steps, N envs, B rows to learn from, I observation columns, A actions.
+Shapes: T steps, N envs, B rows to learn from, I observation columns, F features,
+A actions.
 """
 
 # RLlib types its configurations by their base class and most attributes as Optional until setup:
@@ -39,7 +40,7 @@ from tuning.rollout import Floats, Rollout, advantages, standardised
 class Batch:
     """B valid rows to learn from."""
 
-    obs_BI: Tensor  # scaled
+    features_BF: Tensor
     actions_B: Tensor
     log_probs_B: Tensor
     advantages_B: Tensor
@@ -51,7 +52,7 @@ class Batch:
         columns = (
             column[order_B].split(size)
             for column in (
-                self.obs_BI,
+                self.features_BF,
                 self.actions_B,
                 self.log_probs_B,
                 self.advantages_B,
@@ -121,8 +122,8 @@ class LeanPPOLearner(FlatOptimizer, PPOTorchLearner):
             np.concatenate(column) for column in zip(*parts, strict=True)
         )
         prepared = self.prepare_advantages(raw_advantages)
-        obs_BI = self.net.scaled(torch.from_numpy(obs))
-        return Batch(obs_BI, *map(torch.from_numpy, (actions, log_probs, prepared, targets)))
+        features_BF = self.net.features(torch.from_numpy(obs))
+        return Batch(features_BF, *map(torch.from_numpy, (actions, log_probs, prepared, targets)))
 
     def _valid_rows(self, rollout: Rollout) -> tuple[Any, ...]:
         steps, envs, columns = rollout.obs_TNI.shape
@@ -147,8 +148,12 @@ class LeanPPOLearner(FlatOptimizer, PPOTorchLearner):
         those and the weights are needed (Schulman et al. 2017, Eq. 9).
         """
         net, rows = self.net, len(batch.actions_B)
-        logits_BA = mlp_output(self._actor, batch.obs_BI[:, : net.actor_inputs], net.activation)
-        values_B1 = mlp_output(self._critic, batch.obs_BI[:, : net.critic_inputs], net.activation)
+        logits_BA = mlp_output(
+            self._actor, batch.features_BF[:, : net.actor_features], net.activation
+        )
+        values_B1 = mlp_output(
+            self._critic, batch.features_BF[:, : net.critic_features], net.activation
+        )
         log_probs_BA = F.log_softmax(logits_BA, -1)
         log_probs_B = log_probs_BA.gather(1, batch.actions_B[:, None]).squeeze(1)
         weights_B = self.policy_weights(log_probs_B.detach(), batch)

@@ -4,7 +4,7 @@ The columns of an observation come in the order link state, split point, step in
 the step index" is a number: the actor reads the first `actor_inputs` columns, the critic the first
 `critic_inputs`.
 
-Shapes: B batch, I observation columns, A actions.
+Shapes: B batch, I observation columns, F features, U units, A actions.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from ray.rllib.core.rl_module.apis import (
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.utils.schedules.scheduler import Scheduler
 from torch import Tensor, nn
+
+from tuning.features import Features
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
@@ -69,42 +71,24 @@ def initialise_orthogonally(network: nn.Sequential, head_gain: float) -> None:
         nn.init.zeros_(linear.bias)
 
 
-def input_scaling(space: gymnasium.spaces.Box, enabled: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return (centre_I, half_range_I), float32: (x - centre) / half_range lies in [-1, 1].
-
-    Columns without finite bounds, and all columns where scaling is off, get centre 0, range 1.
-    """
-    low_I, high_I = space.low.astype(np.float64), space.high.astype(np.float64)
-    bounded_I = space.bounded_below & space.bounded_above & (high_I > low_I) & enabled
-    with np.errstate(invalid="ignore"):  # inf - inf, in columns that are not scaled
-        centre_I = np.where(bounded_I, (high_I + low_I) / 2, 0.0)
-        half_range_I = np.where(bounded_I, (high_I - low_I) / 2, 1.0)
-    return centre_I.astype(np.float32), half_range_I.astype(np.float32)
-
-
 class SplitModule(TorchRLModule):
-    """What both modules share: the scaling of observations and the size of the networks.
+    """What both modules share: the features of observations and the size of the networks.
 
-    `model_config` holds actor_inputs, critic_inputs, hidden_sizes, activation, scale_observations.
+    `model_config` holds actor_inputs, critic_inputs, hidden_sizes, activation, scale_observations
+    and, where observations have knots, knots: their number for each leading column.
     """
-
-    centre: Tensor
-    half_range: Tensor
 
     def setup(self) -> None:
-        """Register the scaling; it is part of the weights, so that an export needs no env."""
-        space = cast(gymnasium.spaces.Box, self.observation_space)
-        centre_I, half_range_I = input_scaling(space, self.model_config["scale_observations"])
-        self.register_buffer("centre", torch.from_numpy(centre_I))
-        self.register_buffer("half_range", torch.from_numpy(half_range_I))
+        """Build what turns observations into features."""
+        self.features = Features(
+            cast(gymnasium.spaces.Box, self.observation_space),
+            scaled=self.model_config["scale_observations"],
+            knots_I=self.model_config.get("knots", ()),
+        )
 
-    def scaled(self, obs_BI: Tensor) -> Tensor:
-        """Return observations scaled as the configuration asks."""
-        return (obs_BI - self.centre) / self.half_range
-
-    def network(self, inputs: int, outputs: int) -> nn.Sequential:
-        """Return a new MLP of the configured hidden sizes."""
-        sizes = (inputs, *self.model_config["hidden_sizes"], outputs)
+    def network(self, columns: int, outputs: int) -> nn.Sequential:
+        """Return a new MLP of the configured hidden sizes, for the leading columns' features."""
+        sizes = (self.features.leading(columns), *self.model_config["hidden_sizes"], outputs)
         return mlp(sizes, self.model_config["activation"])
 
     @property
@@ -114,20 +98,28 @@ class SplitModule(TorchRLModule):
 
     def policy_outputs(self, obs_BI: Tensor) -> Tensor:
         """Return logits or action values, shape (B, A)."""
-        return self.policy_network(self.scaled(obs_BI)[:, : self.actor_inputs])
+        return self.policy_network(self.features(obs_BI)[:, : self.actor_features])
 
     def behaviour_logits(self, obs_BI: Tensor, step: int) -> Tensor:
         """Return logits of the actions taken while exploring, after that many env steps, (B, A)."""
         raise NotImplementedError
 
     def policy_arrays(self) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray, np.ndarray]:
-        """Return (weight, bias) of the policy's layers and the scaling of its inputs."""
+        """Return (weight, bias) of the policy's layers and the scaling of its inputs.
+
+        Hats become one more layer, so that a policy is a plain network wherever it runs.
+        """
         layers = [
             (linear.weight.detach().numpy().copy(), linear.bias.detach().numpy().copy())
             for linear in linear_layers(self.policy_network)
         ]
-        seen = slice(self.actor_inputs)
-        return layers, self.centre[seen].numpy().copy(), self.half_range[seen].numpy().copy()
+        columns = self.actor_inputs
+        if self.actor_features > columns:
+            weight_UI, bias_U, combine_FU, offset_F = self.features.as_relu_layer(columns)
+            weight, bias = layers[0]
+            layers[:1] = [(weight_UI, bias_U), (weight @ combine_FU, bias + weight @ offset_F)]
+        centre_I, half_range_I = self.features.centre, self.features.half_range
+        return layers, centre_I[:columns].numpy().copy(), half_range_I[:columns].numpy().copy()
 
     @property
     def activation(self) -> Callable[[Tensor], Tensor]:
@@ -143,6 +135,16 @@ class SplitModule(TorchRLModule):
     def actor_inputs(self) -> int:
         """The number of observation columns the policy sees."""
         return self.model_config["actor_inputs"]
+
+    @property
+    def actor_features(self) -> int:
+        """The number of features the policy sees."""
+        return self.features.leading(self.actor_inputs)
+
+    @property
+    def critic_features(self) -> int:
+        """The number of features the value function sees."""
+        return self.features.leading(self.critic_inputs)
 
     @property
     def critic_inputs(self) -> int:
@@ -179,8 +181,8 @@ class ActorCritic(SplitModule, ValueFunctionAPI, InferenceOnlyAPI):
 
     def compute_values(self, batch: dict[str, Any], embeddings: object = None) -> Tensor:
         """Return the values of the observations, shape (B,)."""
-        seen_BI = self.scaled(batch[Columns.OBS])[:, : self.critic_inputs]
-        return self.critic(seen_BI).squeeze(-1)
+        seen_BF = self.features(batch[Columns.OBS])[:, : self.critic_features]
+        return self.critic(seen_BF).squeeze(-1)
 
 
 class QNetwork(SplitModule, InferenceOnlyAPI, TargetNetworkAPI, QNetAPI):
@@ -218,7 +220,8 @@ class QNetwork(SplitModule, InferenceOnlyAPI, TargetNetworkAPI, QNetAPI):
 
     def forward_target(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Return the target network's values of all actions, shape (B, A)."""
-        return {QF_PREDS: self.target_net(self.scaled(batch[Columns.OBS])[:, : self.actor_inputs])}
+        seen_BF = self.features(batch[Columns.OBS])[:, : self.actor_features]
+        return {QF_PREDS: self.target_net(seen_BF)}
 
     def behaviour_logits(self, obs_BI: Tensor, step: int) -> Tensor:
         """Return the logarithm of the epsilon-greedy policy's probabilities."""

@@ -34,7 +34,8 @@ class Hyperparameters(Config):
     `scale_observations` maps each bounded observation to [-1, 1]. `step_seen_by` says who sees the
     index of the step within the episode, besides what the problem itself shows: nobody, the critic
     alone (a value that does not know how many steps remain is an average over all of them), or the
-    actor too.
+    actor too. `link_knots` adds hat functions to the networks' inputs (`tuning.features`): so many
+    over the range of each link coordinate, and one for every split point; 0 adds none.
     """
 
     learning_rate: Rate
@@ -44,8 +45,20 @@ class Hyperparameters(Config):
     hidden_sizes: tuple[Count, ...] = (64, 64)
     activation: Literal["tanh", "relu"] = "tanh"
     scale_observations: bool = False
+    link_knots: Annotated[int, Field(ge=0, le=1_000)] = 0
     step_seen_by: Literal["nobody", "critic", "all"] = "nobody"
     num_envs: Count = 20
+
+    @model_validator(mode="after")
+    def _knots_fit(self) -> Self:
+        if self.link_knots == 1:
+            raise ValueError("link_knots is 1 but a range has two ends; use 0, or 2 and more")
+        if self.link_knots and not (self.scale_observations and self.activation == "relu"):
+            raise ValueError(
+                f"link_knots is {self.link_knots}, which needs scale_observations: true and "
+                "activation: relu; set them, or link_knots to 0"
+            )
+        return self
 
 
 class PPOHyperparameters(Hyperparameters):
@@ -134,6 +147,7 @@ _TUNED_NETWORKS = {
     "hidden_sizes": (128, 128),
     "activation": "relu",
     "scale_observations": True,
+    "link_knots": 21,
 }
 TUNED: dict[Algorithm, dict[str, Any]] = {
     "ppo": {
@@ -141,9 +155,9 @@ TUNED: dict[Algorithm, dict[str, Any]] = {
         "step_seen_by": "critic",
         "learning_rate": (3e-3, 1e-4),
         "entropy_coefficient": (0.01, 0.0),
-        "gae_lambda": 0.9,
+        "gae_lambda": 0.85,
         "epochs": 20,
-        "num_envs": 80,
+        "num_envs": 40,
     },
     "a2c": {
         **_TUNED_NETWORKS,

@@ -201,7 +201,8 @@ def _build(
     params: LayerSplitParams, source: PPLSource, config: TrainConfig, seed: int
 ) -> Algorithm:
     switched = isinstance(source, Algorithm1Source)
-    seen_by = config.hyperparameters().step_seen_by
+    settings = config.hyperparameters()
+    seen_by = settings.step_seen_by
     columns = len(params.link_names) + 1
     env_params = replace(params, observe_step=params.observe_step or seen_by != "nobody")
     rllib_config = algorithm_config(
@@ -210,11 +211,20 @@ def _build(
         env_config={"params": env_params, "source": source if switched else SharedSource(source)},
         actor_inputs=columns + (params.observe_step or seen_by == "all"),
         critic_inputs=columns + env_params.observe_step,
+        knots=_knots(settings.link_knots, params),
         seed=seed,
     )
     if switched:
         rllib_config.algo_class = SWITCHING[cast(type[Algorithm], rllib_config.algo_class)]
     return rllib_config.build_algo()
+
+
+def _knots(link_knots: int, params: LayerSplitParams) -> tuple[int, ...]:
+    """One knot for every split point, the configured number for each link coordinate."""
+    split_points = params.max_split_point - params.min_split_point + 1
+    if link_knots == 0 or split_points < 2:
+        return ()
+    return (*[link_knots] * len(params.link_names), split_points)
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import yaml
 
-from raysplit.errors import UserError
+from raysplit.errors import UserError, yaml_reason
 
 Section = dict[str, Any]
 
@@ -45,8 +45,9 @@ def read_yaml(path: Path) -> Section:
     except OSError as reason:
         raise UserError(f"{path} cannot be read ({reason.strerror}); check the path") from reason
     except (yaml.YAMLError, UnicodeDecodeError) as reason:
-        text = " ".join(str(reason).split())
-        raise UserError(f"{path} is not YAML ({text}); check indentation and quotes") from reason
+        raise UserError(
+            f"{path} is not YAML ({yaml_reason(reason)}); check indentation and quotes"
+        ) from reason
     if not isinstance(loaded, dict):
         raise UserError(f"{path} holds no keys at its top level; start from the shipped file")
     return cast(Section, loaded)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -106,6 +108,7 @@ def start_ray(config: BackendConfig) -> bool:
     object_store = config.host_cache_gb if config.address is None else None
     # Ray says on every start that it made itself a token; that is as it should be.
     logging.getLogger("ray").setLevel(logging.ERROR)
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address=config.address or "local",
@@ -120,6 +123,8 @@ def start_ray(config: BackendConfig) -> bool:
             f"no Ray cluster answers at backend.address={config.address} ({error}): start it with "
             "`ray up` or `ray start --head`, or leave the address out"
         ) from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own there
     return True
 
 
