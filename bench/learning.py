@@ -48,7 +48,7 @@ _TARGETS = {
 }
 _SEEDS = (101, 102, 103, 104, 105)  # none that a preset was chosen with
 _ROUNDS = 3
-_CURVE_ROWS = (12, 24, 48, 96, 300, 1000)
+_CURVE_ROWS = (12, 24, 48, 96, 300)
 _TRUE_REWARD_RUN = "RAYSPLIT_TRUE_REWARD_RUN"
 
 
