@@ -100,9 +100,9 @@ def test_an_untrained_policy_is_the_network_that_training_began_with(tmp_path):
     trained = [w for w, _ in agents[0].policy().layers]
     assert [w.shape for w in first] == [w.shape for w in trained]
     for other_weights in (other, trained):
-        assert not np.array_equal(first[0], other_weights[0])
+        assert not np.array_equal(first[-1], other_weights[-1])
     # Lost, it is exported again, the same, without another step.
     (tmp_path / "0/untrained/policy.json").unlink()
     again = train(PARAMS, example_source, config, 0, tmp_path / "0")
     assert again.curve == agents[0].curve
-    np.testing.assert_array_equal(again.untrained_policy().layers[0][0], first[0])
+    np.testing.assert_array_equal(again.untrained_policy().layers[-1][0], first[-1])

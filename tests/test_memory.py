@@ -6,27 +6,33 @@ import sys
 import pytest
 
 _PROGRAM = """
+import ctypes
 import resource
-import torch
 from raysplit.memory import keep_freed_memory
 
 if {keep}:
     keep_freed_memory()
 
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+
 def work():
     for _ in range(5):
-        torch.ones(40 << 20, dtype=torch.uint8)  # beyond what glibc would learn to keep, 32 MiB
+        block = ctypes.c_void_p(libc.malloc(ctypes.c_size_t({block_bytes})))
+        ctypes.memset(block, 1, {block_bytes})
+        libc.free(block)
 
 work()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 work()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
-_PAGES = 5 * (40 << 20) // 4096
+_BLOCK_BYTES = 40 << 20  # beyond what glibc would learn to keep, 32 MiB
+_PAGES = 5 * _BLOCK_BYTES // 4096
 
 
 def _page_faults(*, keep: bool) -> int:
-    program = _PROGRAM.format(keep=keep)
+    program = _PROGRAM.format(keep=keep, block_bytes=_BLOCK_BYTES)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     return int(done.stdout)
 
