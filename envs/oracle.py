@@ -29,6 +29,7 @@ from envs.ppl_source import PPLSource
 from raysplit.errors import UserError
 
 _MOST_SETTINGS = 2_000_000
+_DOUBLINGS = 2
 
 
 class Oracle:
@@ -88,6 +89,14 @@ class Oracle:
     def policy_return(self, policy: Policy) -> float:
         """Return a policy's expected return over the case's starts, by exact enumeration."""
         return self._expected(self.policy_values(policy))
+
+    def plan_return(self, actions_TPM: IntArray) -> float:
+        """Return the expected return of another oracle's plan, made on the same grid."""
+        values_PM = np.zeros_like(self.rewards_PM)
+        for actions_PM in actions_TPM[::-1]:
+            q_APM = self._action_values(values_PM)
+            values_PM = np.take_along_axis(q_APM, actions_PM[None], axis=0)[0]
+        return self._expected(values_PM)
 
     def regret(self, policy_return: float) -> float:
         """Return how far a return is below the optimum."""
@@ -200,7 +209,9 @@ def converged_oracle(
     tolerance: float,
     grid_points: Sequence[int] | None = None,
 ) -> Oracle:
-    """Return an oracle on a grid fine enough: doubling it moved the optimum by <= tolerance.
+    """Return an oracle on a grid fine enough: doubling it twice moved the optimum by <= tolerance.
+
+    Twice, because one doubling may fall between the edges of a reward and change nothing.
 
     Args:
         params: The problem.
@@ -212,18 +223,42 @@ def converged_oracle(
         UserError: If the tolerance is not reached with two million settings.
     """
     coarse = Oracle(params, source, grid_points=grid_points)
-    while True:
-        finer = [2 * points - 1 for points in coarse.grid_points]
-        settings = float(np.prod(finer)) * len(params.split_points_P)
-        if settings > _MOST_SETTINGS:
+    stood_still = 0
+    while stood_still < _DOUBLINGS:
+        if _refined_settings(coarse) > _MOST_SETTINGS:
             raise UserError(
                 f"the optimal return still changes by more than {tolerance:g} on a grid of "
                 f"{coarse.grid_points}: allow a larger tolerance"
             )
-        fine = Oracle(params, source, grid_points=finer)
-        if abs(fine.optimal_return - coarse.optimal_return) <= tolerance:
-            return fine
+        fine = _refined(coarse)
+        moved = abs(fine.optimal_return - coarse.optimal_return)
+        stood_still = stood_still + 1 if moved <= tolerance else 0
         coarse = fine
+    return coarse
+
+
+def moved_by_grid(oracle: Oracle) -> float | None:
+    """Return how far a random link's optimum moves on a grid twice as fine, as a share of the gap.
+
+    None where the grid decides nothing (a constant link is scored at the grid's own link states, a
+    trace at its rows) and where the finer grid has more than two million settings.
+    """
+    if oracle.params.link_dynamics not in ("iid", "gauss_markov"):
+        return None
+    gap = oracle.optimal_return - oracle.random_return
+    if _refined_settings(oracle) > _MOST_SETTINGS or gap <= 0:
+        return None
+    return abs(_refined(oracle).optimal_return - oracle.optimal_return) / gap
+
+
+def _refined(oracle: Oracle) -> Oracle:
+    finer = [2 * points - 1 for points in oracle.grid_points]
+    return Oracle(oracle.params, oracle.source, grid_points=finer)
+
+
+def _refined_settings(oracle: Oracle) -> float:
+    finer = [2 * points - 1 for points in oracle.grid_points]
+    return float(np.prod(finer)) * len(oracle.params.split_points_P)
 
 
 def _rewards(params: LayerSplitParams, source: PPLSource, chain: LinkChain) -> FloatArray:

@@ -147,9 +147,13 @@ def test_a_small_run_gives_every_promised_file_and_is_recognised_as_done(tmp_pat
         "problem"
     ].keys()
     agent = evaluation["agents"]["ppo"]
-    low, high = agent["measured"]["return_ci95"]
-    assert low <= agent["measured"]["return"] <= high
+    for score in ("return", "share_of_gap"):
+        low, high = agent["measured"][f"{score}_ci95"]
+        assert low <= agent["measured"][score] <= high
     assert agent["surrogate"]["regret"] >= -1e-9
+    curve = json.loads((out / "agents" / "ppo" / "seed-0" / "curve.json").read_text())
+    judged = [point["judged_return"] for point in curve]
+    assert max(judged) <= evaluation["problem"]["surrogate"]["optimal_return"] + 1e-9
 
     before = (out / "report.html").stat().st_mtime_ns
     again = raysplit("run", "demo", "--out", out, *SMALL)

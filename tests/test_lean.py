@@ -1,5 +1,7 @@
 """The lean runner and learner against definitions, gradients and RLlib's own batches."""
 
+import dataclasses
+
 import gymnasium
 import numpy as np
 import pytest
@@ -12,10 +14,12 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from envs import register_with_ray
 from envs.example import example_params, example_source
+from envs.ppl_source import as_source
 from tuning.algorithms import algorithm_config
 from tuning.lean_learner import Batch
 from tuning.local import quiet_rllib
 from tuning.replay import Replay, Transitions
+from tuning.reward_scaling import RewardScaling
 from tuning.rollout import Rollout, advantages, standardised
 from tuning.settings import TrainConfig
 
@@ -28,9 +32,9 @@ def _quiet():
         yield
 
 
-def algorithm(**changes):
+def algorithm(env_config=None, **changes):
     config = {"preset": "paper", "total_steps": 400, "overrides": SMALL} | changes
-    env_config = {"params": example_params(), "source": example_source}
+    env_config = env_config or {"params": example_params(), "source": example_source}
     return algorithm_config(
         TrainConfig(**config),
         env=register_with_ray(),
@@ -250,6 +254,63 @@ def test_schedules_fall_linearly_over_the_run():
     algo.stop()
     np.testing.assert_allclose(rates, [1e-2, 5.5e-3, 1e-3], rtol=1e-5)
     np.testing.assert_allclose(coefficients, [0.1, 0.05, 0.0], atol=1e-7)
+
+
+def test_scaled_rewards_have_mean_0_and_std_1_in_the_first_batch_and_keep_that_scale():
+    scaling = RewardScaling(enabled=True)
+    first = np.array([1.0, 3.0, 5.0, 7.0], np.float32)
+    scaling.see(first)
+    assert scaling(first).mean() == pytest.approx(0.0)
+    assert scaling(first).std() == pytest.approx(1.0)
+    scaling.see(100 * first)
+    assert scaling(np.float32([4.0])) == pytest.approx(0.0)
+    torch.testing.assert_close(scaling(torch.tensor([4.0])), torch.zeros(1))
+
+
+def test_equal_rewards_scale_to_zero():
+    scaling = RewardScaling(enabled=True)
+    scaling.see(np.full(5, 3.0, np.float32))
+    np.testing.assert_array_equal(scaling(np.full(2, 3.0, np.float32)), 0.0)
+
+
+def test_rewards_stay_as_they_are_without_scaling():
+    scaling = RewardScaling(enabled=False)
+    rewards = np.array([1.0, 5.0], np.float32)
+    scaling.see(rewards)
+    np.testing.assert_array_equal(scaling(rewards), rewards)
+
+
+@pytest.mark.parametrize(
+    ("name", "engine"), [("ppo", "lean"), ("a2c", "lean"), ("dqn", "lean"), ("ppo", "stock")]
+)
+def test_with_scaled_rewards_another_unit_or_offset_changes_nothing(name, engine):
+    """The same problem in another unit: 40 times the cost and the perplexity, plus a constant."""
+    policies = []
+    for factor, offset in ((1.0, 0.0), (40.0, -7.0)):
+        params = example_params()
+        params = dataclasses.replace(params, cost_P=params.cost_P * factor)
+
+        def source(p, links, factor=factor, offset=offset):
+            return factor * example_source(p, links) + offset
+
+        algo = algorithm(
+            algorithm=name,
+            engine=engine,
+            overrides={
+                "scale_rewards": True,
+                "num_envs": 4,
+                "steps_per_update": 40,
+                **({"minibatch_size": 20} if name == "ppo" else {}),
+            },
+            env_config={"params": params, "source": as_source(source, quantity="ppl")},
+        )
+        for _ in range(3):
+            algo.train()
+        policies.append(algo.get_module().policy_arrays()[0])
+        algo.stop()
+    for (weight, bias), (other_weight, other_bias) in zip(*policies, strict=True):
+        np.testing.assert_allclose(weight, other_weight, atol=1e-3)
+        np.testing.assert_allclose(bias, other_bias, atol=1e-3)
 
 
 def test_replay_keeps_the_newest_transitions_and_survives_its_state():

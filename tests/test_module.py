@@ -19,6 +19,7 @@ MODEL = {
     "hidden_sizes": (8, 8),
     "activation": "tanh",
     "scale_observations": True,
+    "scale_rewards": True,
     "epsilon": [[0, 1.0], [100, 0.1]],
 }
 

@@ -1,5 +1,6 @@
 """The exact optimum: against brute force, closed forms and simulation; baselines; grids."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from envs.chain import grid_axes, grid_states, link_chain
 from envs.dynamics import params_from
-from envs.oracle import Oracle, converged_oracle, share_of_gap
+from envs.oracle import Oracle, converged_oracle, moved_by_grid, share_of_gap
 from envs.policies import FixedPolicy, RandomPolicy, StayPolicy, TabularPolicy
 from envs.ppl_source import TableSource, as_source
 from envs.problem import ProblemConfig
@@ -347,6 +348,35 @@ def test_a_doubled_grid_changes_the_optimum_by_less_than_the_tolerance():
     assert abs(again.optimal_return - oracle.optimal_return) < 1e-3
     coarse = Oracle(params, PPL)
     assert abs(coarse.optimal_return - again.optimal_return) > 1e-3  # so doubling was needed
+
+
+def test_a_doubling_that_misses_an_edge_is_not_the_end():
+    """A reward whose peak lies between the grid's points until the second doubling."""
+    peak = as_source(lambda p, x: 16 - 8 * (abs(x[:, 0] - 0.0375) < 0.01), quantity="ppl")
+    params = dataclasses.replace(objective(3), link_low_K=np.zeros(1), link_high_K=np.full(1, 0.3))
+    coarse, fine = (Oracle(params, peak, grid_points=[n]) for n in (3, 5))
+    assert coarse.optimal_return == fine.optimal_return
+    assert converged_oracle(params, peak, tolerance=0.05).optimal_return > fine.optimal_return + 0.1
+
+
+def test_a_plan_is_worth_the_optimum_where_it_was_made_and_less_elsewhere():
+    params = objective(9)
+    here, elsewhere = (
+        Oracle(params, PPL),
+        Oracle(params, as_source(lambda p, x: 20 / p, quantity="ppl")),
+    )
+    assert here.plan_return(here.actions_TPM) == pytest.approx(here.optimal_return, abs=1e-12)
+    assert elsewhere.plan_return(here.actions_TPM) < elsewhere.optimal_return
+    policy_return = elsewhere.policy_return(here.optimal_policy())
+    assert elsewhere.plan_return(here.actions_TPM) == pytest.approx(policy_return, abs=1e-12)
+
+
+@pytest.mark.parametrize("dynamics", ["iid", "gauss_markov"])
+def test_a_random_links_optimum_moves_less_on_finer_grids(dynamics):
+    params = dataclasses.replace(objective(3), link_dynamics=dynamics, correlation=0.7)
+    moved = [moved_by_grid(Oracle(params, PPL, grid_points=[n])) for n in (3, 9, 33)]
+    assert moved[0] > moved[1] > moved[2] > 0
+    assert moved_by_grid(Oracle(objective(3), PPL)) is None
 
 
 def test_a_tolerance_out_of_reach_is_refused(monkeypatch):

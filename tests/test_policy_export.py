@@ -86,6 +86,7 @@ def test_a_policy_of_the_module_is_the_modules_policy(knots):
             "hidden_sizes": (32, 32),
             "activation": "relu",
             "scale_observations": True,
+            "scale_rewards": True,
             "knots": knots,
         },
     ).build()

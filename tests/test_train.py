@@ -49,6 +49,19 @@ def test_an_agent_leaves_a_curve_a_policy_and_a_checkpoint(agent):
     assert policy((0.1,), 3) in {0, 1, 2}
 
 
+def test_a_judge_scores_the_policy_of_each_iteration(tmp_path):
+    oracle = Oracle(example_params(), example_source)
+
+    def judge(policy):
+        return oracle.policy_return(policy.actions)
+
+    fast = QUICK.model_copy(update={"overrides": {**QUICK.overrides, "learning_rate": 0.01}})
+    judged = train(example_params(), example_source, fast, 0, tmp_path, judge=judge)
+    returns = [point.judged_return for point in judged.curve]
+    assert len(set(returns)) == len(returns) == 2
+    assert returns[-1] == pytest.approx(judge(judged.policy()))
+
+
 _TRAIN_ALONE = """
 import sys
 from pathlib import Path

@@ -13,6 +13,7 @@ from typing import Any
 
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.rllib.connectors.learner.general_advantage_estimation import GeneralAdvantageEstimation
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY, VF_LOSS_KEY
 from ray.rllib.evaluation.postprocessing import Postprocessing
@@ -21,6 +22,7 @@ from torch import Tensor
 from tuning.lean_learner import Batch, LeanPPOLearner
 from tuning.optimizers import OwnOptimizer
 from tuning.rollout import Floats, standardised
+from tuning.stock import ScaleRewards
 
 
 class A2CConfig(PPOConfig):
@@ -62,6 +64,11 @@ class StockA2CLearner(OwnOptimizer, PPOTorchLearner):
     RLlib standardises the batch's advantages; value target minus value gives them back as they
     were, because the one step is taken before the critic moves.
     """
+
+    def build(self) -> None:
+        """Add the connector that scales rewards, before the one that computes value targets."""
+        super().build()
+        self._learner_connector.insert_before(GeneralAdvantageEstimation, ScaleRewards())
 
     def compute_loss_for_module(
         self, *, module_id: str, config: PPOConfig, batch: dict[str, Any], fwd_out: dict[str, Any]

@@ -66,6 +66,7 @@ def algorithm_config(
         "hidden_sizes": settings.hidden_sizes,
         "activation": settings.activation,
         "scale_observations": settings.scale_observations,
+        "scale_rewards": settings.scale_rewards,
         **_exploration(settings, config.total_steps),
     }
     module = QNetwork if isinstance(settings, DQNHyperparameters) else ActorCritic

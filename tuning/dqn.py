@@ -110,6 +110,7 @@ class LeanDQNLearner(FlatOptimizer, DQNTorchLearner):
         """Take a gradient step on each minibatch of the round's transitions."""
         self._weights_seq_no += 1
         (round_,) = cast(list[Transitions], training_data.episodes)
+        self.net.rewards.see(round_.rewards_B)
         features_BF = self.net.features(torch.from_numpy(round_.obs_BI))
         seen_BF = features_BF[:, : self.net.actor_features]
         columns = (seen_BF, torch.from_numpy(round_.actions_B), self.targets(round_))
@@ -130,7 +131,7 @@ class LeanDQNLearner(FlatOptimizer, DQNTorchLearner):
                 {Columns.OBS: torch.from_numpy(transitions.next_obs_BI)}
             )["qf_preds"]
         goes_on_B = torch.from_numpy(~transitions.terminated_B)
-        rewards_B = torch.from_numpy(transitions.rewards_B)
+        rewards_B = self.net.rewards(torch.from_numpy(transitions.rewards_B))
         return rewards_B + self.config.gamma * next_q_BA.max(1).values * goes_on_B
 
     def loss(self, obs_BI: Tensor, actions_B: Tensor, targets_B: Tensor) -> Tensor:

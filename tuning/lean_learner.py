@@ -17,7 +17,7 @@ A actions.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -117,6 +117,7 @@ class LeanPPOLearner(FlatOptimizer, PPOTorchLearner):
 
     def make_batch(self, rollouts: list[Rollout]) -> Batch:
         """Return the valid rows of all rollouts with advantages and value targets."""
+        self.net.rewards.see(np.concatenate([r.rewards_TN[r.valid_TN] for r in rollouts]))
         parts = [self._valid_rows(rollout) for rollout in rollouts]
         obs, actions, log_probs, raw_advantages, targets = (
             np.concatenate(column) for column in zip(*parts, strict=True)
@@ -130,8 +131,9 @@ class LeanPPOLearner(FlatOptimizer, PPOTorchLearner):
         obs = torch.tensor(rollout.obs_TNI).view(-1, columns)  # a remote rollout is read-only
         with torch.no_grad():
             values_TN = self.net.compute_values({Columns.OBS: obs}).numpy().reshape(steps, envs)
+        scaled = replace(rollout, rewards_TN=self.net.rewards(rollout.rewards_TN))
         advantages_TN, targets_TN = advantages(
-            rollout, values_TN, self.config.gamma, self.config.lambda_
+            scaled, values_TN, self.config.gamma, self.config.lambda_
         )
         valid = rollout.valid_TN
         columns_TN = (rollout.actions_TN, rollout.log_probs_TN, advantages_TN, targets_TN)

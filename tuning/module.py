@@ -35,6 +35,7 @@ from ray.rllib.utils.schedules.scheduler import Scheduler
 from torch import Tensor, nn
 
 from tuning.features import Features
+from tuning.reward_scaling import RewardScaling
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
@@ -72,14 +73,15 @@ def initialise_orthogonally(network: nn.Sequential, head_gain: float) -> None:
 
 
 class SplitModule(TorchRLModule):
-    """What both modules share: the features of observations and the size of the networks.
+    """What both modules share: the scales of what they see, and the size of the networks.
 
-    `model_config` holds actor_inputs, critic_inputs, hidden_sizes, activation, scale_observations
-    and, where observations have knots, knots: their number for each leading column.
+    `model_config` holds actor_inputs, critic_inputs, hidden_sizes, activation, scale_observations,
+    scale_rewards and, where observations have knots, knots: their number for each leading column.
     """
 
     def setup(self) -> None:
-        """Build what turns observations into features."""
+        """Build what turns observations into features, and rewards into what is learned from."""
+        self.rewards = RewardScaling(enabled=self.model_config["scale_rewards"])
         self.features = Features(
             cast(gymnasium.spaces.Box, self.observation_space),
             scaled=self.model_config["scale_observations"],

@@ -31,7 +31,8 @@ class Hyperparameters(Config):
 
     An update learns from `steps_per_update` env steps, spread evenly over `num_envs` parallel envs
     (in each env runner).
-    `scale_observations` maps each bounded observation to [-1, 1]. `step_seen_by` says who sees the
+    `scale_observations` maps each bounded observation to [-1, 1]; `scale_rewards` gives rewards
+    mean 0 and standard deviation 1 (`tuning.reward_scaling`). `step_seen_by` says who sees the
     index of the step within the episode, besides what the problem itself shows: nobody, the critic
     alone (a value that does not know how many steps remain is an average over all of them), or the
     actor too. `link_knots` adds hat functions to the networks' inputs (`tuning.features`): so many
@@ -45,6 +46,7 @@ class Hyperparameters(Config):
     hidden_sizes: tuple[Count, ...] = (64, 64)
     activation: Literal["tanh", "relu"] = "tanh"
     scale_observations: bool = False
+    scale_rewards: bool = False
     link_knots: Annotated[int, Field(ge=0, le=1_000)] = 0
     step_seen_by: Literal["nobody", "critic", "all"] = "nobody"
     num_envs: Count = 20
@@ -147,15 +149,16 @@ _TUNED_NETWORKS = {
     "hidden_sizes": (128, 128),
     "activation": "relu",
     "scale_observations": True,
-    "link_knots": 21,
+    "scale_rewards": True,
+    "link_knots": 8,
 }
 TUNED: dict[Algorithm, dict[str, Any]] = {
     "ppo": {
         **_TUNED_NETWORKS,
         "step_seen_by": "critic",
         "learning_rate": (3e-3, 1e-4),
-        "entropy_coefficient": (0.01, 0.0),
-        "gae_lambda": 0.85,
+        "entropy_coefficient": (0.03, 0.0),
+        "gae_lambda": 0.9,
         "epochs": 20,
         "num_envs": 40,
     },
@@ -198,7 +201,7 @@ class TrainConfig(Config):
     algorithm: Algorithm = "ppo"
     preset: Preset = "tuned"
     engine: Engine = "lean"
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2, 3, 4)
     total_steps: Count = 24_000
     num_env_runners: Annotated[int, Field(ge=0)] = 0
     checkpoint_every_steps: Count = 4_000

@@ -60,11 +60,14 @@ class CurvePoint:
         episode_return: Mean return of the episodes that ended in this iteration, with exploration;
             None if none ended.
         seconds: Training time so far, interruptions not counted.
+        judged_return: What the policy was worth then, its most likely actions taken; None without
+            a judge.
     """
 
     step: int
     episode_return: float | None
     seconds: float
+    judged_return: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,7 @@ def train(
     seed: int,
     out: Path,
     on_progress: Callable[[Progress], None] = lambda _: None,
+    judge: Callable[[Policy], float] | None = None,
 ) -> TrainedAgent:
     """Train one agent, or go on with one that was interrupted.
 
@@ -124,6 +128,8 @@ def train(
         seed: Of this agent.
         out: The agent's folder.
         on_progress: Called after each iteration.
+        judge: Returns what a policy is worth, such as an oracle's exact expectation; it scores the
+            policy of each iteration for the curve, and nothing is learned from it.
 
     Raises:
         UserError: The folder holds another agent, or a checkpoint that is damaged.
@@ -142,7 +148,7 @@ def train(
         try:
             policy_of(run.algorithm, params, f"nobody, seed {seed}").save(out / "untrained")
             run.resume()
-            run.finish_training(on_progress)
+            run.finish_training(on_progress, run.judged_by(judge, params))
             run.export(params, seed)
         except RuntimeError as error:  # RLlib's own runner wraps what an env raises
             if isinstance(error.__cause__, UserError):
@@ -254,14 +260,26 @@ class _Run:
         _check_inputs(self.out, record["inputs_sha256"], self.inputs)
         self.curve = [CurvePoint(**point) for point in record["curve"]]
 
-    def finish_training(self, on_progress: Callable[[Progress], None]) -> None:
+    def judged_by(
+        self, judge: Callable[[Policy], float] | None, params: LayerSplitParams
+    ) -> Callable[[], float | None]:
+        """Return what scores the policy of the moment."""
+        if judge is None:
+            return lambda: None
+        return lambda: judge(policy_of(self.algorithm, params, "nobody yet"))
+
+    def finish_training(
+        self, on_progress: Callable[[Progress], None], judged_return: Callable[[], float | None]
+    ) -> None:
         """Train up to the configured number of steps, with a checkpoint every now and then."""
         saved_at = begun_at = self.steps
         before, begin = self.seconds, time.perf_counter()
         while self.steps < self.config.total_steps:
             result = self.algorithm.train()
             elapsed = time.perf_counter() - begin
-            self.curve.append(_curve_point(result, before + elapsed))
+            judging = time.perf_counter()
+            self.curve.append(_curve_point(result, before + elapsed, judged_return()))
+            begin += time.perf_counter() - judging  # which is no training
             rate = (self.steps - begun_at) / elapsed
             on_progress(Progress(self.curve[-1], self.config.total_steps, rate))
             if self.steps - saved_at >= self.config.checkpoint_every_steps:
@@ -295,10 +313,10 @@ class _Run:
         write_atomically(self.out / "agent.json", json.dumps(record, indent=2))
 
 
-def _curve_point(result: dict[str, Any], seconds: float) -> CurvePoint:
+def _curve_point(result: dict[str, Any], seconds: float, judged_return: float | None) -> CurvePoint:
     mean = float(result[ENV_RUNNER_RESULTS].get(EPISODE_RETURN_MEAN, math.nan))
     steps = int(result[NUM_ENV_STEPS_SAMPLED_LIFETIME])
-    return CurvePoint(steps, None if math.isnan(mean) else mean, seconds)
+    return CurvePoint(steps, None if math.isnan(mean) else mean, seconds, judged_return)
 
 
 def policy_of(algorithm: Algorithm, params: LayerSplitParams, trained_by: str) -> Policy:

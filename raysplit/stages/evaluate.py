@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from envs.chain import grid_states
-from envs.oracle import Oracle
+from envs.oracle import Oracle, moved_by_grid
 from envs.policies import Policy
 from raysplit.errors import UserError
 from raysplit.files import write_atomically
@@ -22,8 +22,9 @@ from raysplit.measure.setting import Setting
 from raysplit.progress import console
 from raysplit.run_folder import RunFolder
 from raysplit.stages.episodes import write_episodes
+from raysplit.stages.luck import MeasuredLuck, interval_95, measured_luck
 from raysplit.stages.measuring import measured_problem, same_measuring_service
-from raysplit.stages.oracles import EVALUATION_TABLE, Oracles, load_oracles, measured_oracle
+from raysplit.stages.oracles import EVALUATION_TABLE, Oracles, load_oracles
 from raysplit.stages.rewards import TrainingBill
 from raysplit.stages.tracked import tracker_of
 from raysplit.stages.train import BILL, agent_folder
@@ -31,7 +32,7 @@ from raysplit.statistics import interquartile_mean
 from tuning.evaluate import fidelity, score, summarise
 from tuning.train import load_agent
 
-_DRAWS = 200
+_MOST_MOVED = 0.02  # of the gap, when the grid of a random link is refined
 _EVALUATION_SEED = 2**40  # no plan's seeds reach it
 
 
@@ -39,9 +40,11 @@ def run(folder: RunFolder) -> list[Path]:
     """Measure the evaluation grid and write evaluation.parquet, .json and episodes.parquet."""
     _measure_grid(folder)
     oracles = load_oracles(folder)
-    result = {
+    luck = measured_luck(oracles)
+    result: dict[str, Any] = {
         "problem": _problem(folder, oracles),
-        "agents": {name: _agent(folder, oracles, name) for name in oracles.agents},
+        "agents": {name: _agent(folder, oracles, name, luck) for name in oracles.agents},
+        "differences": _differences(luck),
         "baselines": _baselines(oracles),
         "fidelity": asdict(fidelity(oracles.surrogate, oracles.measured)),
     }
@@ -54,6 +57,7 @@ def run(folder: RunFolder) -> list[Path]:
                 metrics = {f"{name}/{source}/{key}": value for key, value in found.items()}
                 tracker.log_metrics(metrics, step=0)
         tracker.log_artifact(path, name="evaluation", kind="evaluation")
+    _say_if_too_coarse(folder, result["problem"]["share_of_gap_moved_by_grid"])
     for name, agent in result["agents"].items():
         share = agent["measured"]["share_of_gap"]
         console.print(f"{name:<10} closes {share:.1%} of the gap random - optimum on measured PPL")
@@ -102,21 +106,35 @@ def _problem(folder: RunFolder, oracles: Oracles) -> dict[str, Any]:
         "best_fixed_share_of_gap": measured.share_of_gap(best_return),
         "surrogate": _ends(oracles.surrogate),
         "measured": _ends(measured),
+        "share_of_gap_moved_by_grid": moved_by_grid(oracles.surrogate),
     }
+
+
+def _say_if_too_coarse(folder: RunFolder, moved: float | None) -> None:
+    """A random link's optimum is as exact as the grid that the link is rounded to."""
+    if moved is not None and moved > _MOST_MOVED:
+        points = {name: link.grid_points for name, link in folder.experiment.problem.link.items()}
+        console.print(
+            f"The optimum moves by {moved:.1%} of the gap on a grid twice as fine; raise "
+            f"grid_points of problem.link ({points})"
+        )
 
 
 def _ends(oracle: Oracle) -> dict[str, float]:
     return {"random_return": oracle.random_return, "optimal_return": oracle.optimal_return}
 
 
-def _agent(folder: RunFolder, oracles: Oracles, name: str) -> dict[str, Any]:
+def _agent(
+    folder: RunFolder, oracles: Oracles, name: str, luck: dict[str, MeasuredLuck]
+) -> dict[str, Any]:
     config = folder.experiment.agents[name]
     policies = oracles.agents[name]
     sources = {"surrogate": oracles.surrogate, "measured": oracles.measured}
     scores = {
         source: _scores(oracle, list(policies.values())) for source, oracle in sources.items()
     }
-    scores["measured"]["return_ci95"] = _measured_interval(oracles, list(policies.values()))
+    scores["measured"]["return_ci95"] = interval_95(luck[name].returns_D)
+    scores["measured"]["share_of_gap_ci95"] = interval_95(luck[name].shares_D)
     homes = [agent_folder(folder, name, seed) for seed in config.seeds]
     bills = [TrainingBill.load(home / BILL) for home in homes]
     return {
@@ -149,15 +167,19 @@ def _scores(oracle: Oracle, policies: Sequence[Policy]) -> dict[str, Any]:
     }
 
 
-def _measured_interval(oracles: Oracles, policies: Sequence[Policy]) -> list[float]:
-    """Return the 95 % interval of the return: redraws the seeds and the measurements' errors."""
-    rng = np.random.default_rng(0)
-    returns: list[float] = []
-    for _ in range(_DRAWS):
-        oracle = measured_oracle(oracles.params, oracles.table, rng)
-        by_seed = np.array([oracle.policy_return(policy) for policy in policies])
-        returns.append(interquartile_mean(rng.choice(by_seed, len(by_seed))))
-    return np.quantile(returns, [0.025, 0.975]).tolist()
+def _differences(luck: dict[str, MeasuredLuck]) -> dict[str, Any]:
+    """Return how far each agent's return on measured PPL is above the first one's.
+
+    Both are taken on the same redrawn tables, so errors of measuring that they share cancel.
+    """
+    (first, base), *others = luck.items()
+    return {
+        f"{name} - {first}": {
+            "return": interquartile_mean(found.by_seed_S) - interquartile_mean(base.by_seed_S),
+            "return_ci95": interval_95(found.returns_D - base.returns_D),
+        }
+        for name, found in others
+    }
 
 
 def _baselines(oracles: Oracles) -> dict[str, Any]:

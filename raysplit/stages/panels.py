@@ -27,7 +27,6 @@ from tuning.train import load_agent
 
 _SHOWN_STATES = 6
 _Z95 = 1.96
-_WINDOWS = 10  # a learning curve is a moving mean over a tenth of the run
 
 
 def perplexity_panel(table: Measurements, title: str = "PPL against the split point") -> PPLPanel:
@@ -64,61 +63,24 @@ def perplexity_band(table: Measurements, state_K: FloatArray) -> Band:
 def learning_panel(folder: RunFolder, title: str | None = None) -> LearningPanel:
     """Return the learning curves of an evaluated run, each agent's over its seeds.
 
-    The two lines are the surrogate's, unless no agent learned from it. An agent that learned from
-    another source is drawn at the share of that source's gap: the two differ by what the
-    surrogate gets wrong, which is no learning.
+    Curves and lines are exact expectations on the surrogate, for every agent: also for one that
+    learned from measured rewards, which is judged there and not taught.
     """
-    ends = json.loads((folder.path / "evaluation.json").read_text())["problem"]
-    agents = folder.experiment.agents
-    source_of = {
-        name: "surrogate" if config.rewards == "surrogate" else "measured"
-        for name, config in agents.items()
-    }
-    shown = "surrogate" if "surrogate" in source_of.values() else "measured"
+    ends = json.loads((folder.path / "evaluation.json").read_text())["problem"]["surrogate"]
     return LearningPanel(
         title=title or f"Case {folder.experiment.problem.case}",
-        curves={
-            name: _at_equal_share(learning_curve(folder, name), ends[source_of[name]], ends[shown])
-            for name in agents
-        },
-        random_return=ends[shown]["random_return"],
-        optimal_return=ends[shown]["optimal_return"],
+        curves={name: learning_curve(folder, name) for name in folder.experiment.agents},
+        random_return=ends["random_return"],
+        optimal_return=ends["optimal_return"],
     )
-
-
-def _at_equal_share(band: Band, own: dict[str, float], shown: dict[str, float]) -> Band:
-    """Return the curve on the scale of `shown`, at the share of the gap that it has on its own."""
-    if own is shown:
-        return band
-    gaps = [ends["optimal_return"] - ends["random_return"] for ends in (own, shown)]
-    stretch = gaps[1] / gaps[0] if gaps[0] > 0 else 1.0
-    centre, low, high = (
-        shown["random_return"] + (returns - own["random_return"]) * stretch
-        for returns in (band.centre, band.low, band.high)
-    )
-    return Band(x=band.x, centre=centre, low=low, high=high)
 
 
 def learning_curve(folder: RunFolder, name: str) -> Band:
-    """Return an agent's mean return over env steps, with its band over the seeds.
-
-    It is the return of the episodes played in training, as a moving mean: a single iteration's
-    episodes say more about the link states they met than about the agent.
-    """
+    """Return what an agent's policy was worth over env steps, with its band over the seeds."""
     seeds = folder.experiment.agents[name].seeds
     agents = [load_agent(agent_folder(folder, name, seed)) for seed in seeds]
-    points = [
-        [(p.step, p.episode_return) for p in agent.curve if p.episode_return is not None]
-        for agent in agents
-    ]
-    return band_over_seeds([_moving_mean(np.array(of_seed)) for of_seed in points])
-
-
-def _moving_mean(curve_T2: FloatArray) -> FloatArray:
-    window = max(1, len(curve_T2) // _WINDOWS)
-    kernel = np.full(window, 1 / window)
-    steps, returns = (np.convolve(column, kernel, mode="valid") for column in curve_T2.T)
-    return np.stack([steps, returns], axis=1)
+    points = [[(p.step, p.judged_return) for p in agent.curve] for agent in agents]
+    return band_over_seeds([np.array(of_seed, dtype=np.float64) for of_seed in points])
 
 
 def shown_states(states_GK: FloatArray) -> IntArray:

@@ -6,7 +6,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from envs.oracle import Oracle
 from envs.params import LayerSplitParams
+from envs.ppl_source import SurrogateSource
 from raysplit.files import sha256_of_file, write_atomically
 from raysplit.memory import peak_memory_bytes, reset_peak_memory
 from raysplit.progress import Advance, progress_bar
@@ -14,11 +16,14 @@ from raysplit.run_folder import RunFolder
 from raysplit.stages.measuring import measured_problem
 from raysplit.stages.rewards import RewardSources, reward_sources
 from raysplit.stages.tracked import tracker_of
+from raysplit.surrogate import Surrogate
 from raysplit.tracking import Tracker
+from tuning.policy import Policy
 from tuning.settings import TrainConfig
 from tuning.train import Progress, train
 
 BILL = "bill.json"
+Judge = Callable[[Policy], float]
 
 
 def run(folder: RunFolder) -> list[Path]:
@@ -26,11 +31,12 @@ def run(folder: RunFolder) -> list[Path]:
     params, _ = measured_problem(folder)
     agents = folder.path / "agents"
     _forget_agents_of_another_surrogate(agents, folder.path / "surrogate")
+    judge = _judge(folder, params)
     with reward_sources(folder, params) as sources:
         for name, config in folder.experiment.agents.items():
             with progress_bar(f"train {name}", config.total_steps * len(config.seeds)) as advance:
                 for seed in config.seeds:
-                    _train_one(folder, params, sources, name, seed, advance)
+                    _train_one(folder, params, sources, name, seed, advance, judge)
     return [
         p
         for name, config in folder.experiment.agents.items()
@@ -45,6 +51,7 @@ def _train_one(
     name: str,
     seed: int,
     advance: Advance,
+    judge: Judge,
 ) -> None:
     """Train one seed of one agent and write what that cost beside it."""
     config = folder.experiment.agents[name]
@@ -53,10 +60,19 @@ def _train_one(
     source = sources.source_of(config, seed, home)
     reset_peak_memory()
     with tracker_of(folder, f"train-{name}-{seed}") as tracker:
-        train(params, source, config, seed, home, _reporter(advance, tracker, seed))
+        train(params, source, config, seed, home, _reporter(advance, tracker, seed), judge)
     if not billed:
         peak = None if trained_before else peak_memory_bytes()
         sources.bill(config, peak).save(home / BILL)
+
+
+def _judge(folder: RunFolder, params: LayerSplitParams) -> Judge:
+    """Score a policy exactly on the surrogate, wherever its own rewards come from.
+
+    The episodes played in training are few: their mean says more about the links they met.
+    """
+    oracle = Oracle(params, SurrogateSource(Surrogate.load(folder.path / "surrogate")))
+    return lambda policy: oracle.policy_return(policy.actions)
 
 
 def _reporter(advance: Advance, tracker: Tracker, seed: int) -> Callable[[Progress], None]:
@@ -71,8 +87,9 @@ def _reporter(advance: Advance, tracker: Tracker, seed: int) -> Callable[[Progre
             point.step - done, f"seed {seed}" + ("" if mean is None else f", return {mean:.3f}")
         )
         done = point.step
-        if mean is not None:
-            tracker.log_metrics({"episode_return": mean}, step=point.step)
+        metrics = {"episode_return": mean, "judged_return": point.judged_return}
+        known = {name: value for name, value in metrics.items() if value is not None}
+        tracker.log_metrics(known, step=point.step)
 
     return report
 

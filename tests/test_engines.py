@@ -1,0 +1,126 @@
+"""Both engines learn the same: gradients on the same rows, and the learning curve."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+from ray.rllib.evaluation.postprocessing import Postprocessing
+
+from envs import register_with_ray
+from envs.example import example_params, example_source
+from envs.oracle import Oracle
+from tuning.algorithms import algorithm_config
+from tuning.lean_learner import Batch
+from tuning.local import quiet_rllib
+from tuning.settings import TrainConfig
+from tuning.train import train
+
+
+def build(algorithm, engine):
+    config = TrainConfig(algorithm=algorithm, engine=engine, total_steps=2_400)
+    return algorithm_config(
+        config,
+        env=register_with_ray(),
+        env_config={
+            "params": replace(example_params(), observe_step=True),
+            "source": example_source,
+        },
+        actor_inputs=2,
+        critic_inputs=3,
+        knots=(8, 10),
+        seed=3,
+    ).build_algo()
+
+
+def moved_alike(module, other):
+    """Move the weights of both modules, so that the policy is no longer the one that acted."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for one, two in zip(module.parameters(), other.parameters(), strict=True):
+            step = 0.05 * torch.randn(one.shape, generator=generator)
+            one += step
+            two += step
+
+
+def rows(columns, net, algorithm):
+    """RLlib's batch as the lean learner's, without its padding."""
+    mask = columns[Columns.LOSS_MASK].bool()
+    obs, targets, advantages = (
+        columns[name][mask].float()
+        for name in (Columns.OBS, Postprocessing.VALUE_TARGETS, Postprocessing.ADVANTAGES)
+    )
+    if algorithm == "a2c":  # RLlib's learner takes them from the values at the update
+        advantages = targets - net.compute_values({Columns.OBS: obs}).detach()
+        advantages = (advantages - advantages.mean()) / advantages.std(correction=0)
+    actions, log_probs = columns[Columns.ACTIONS][mask], columns[Columns.ACTION_LOGP][mask]
+    return Batch(net.features(obs), actions, log_probs, advantages, targets)
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "a2c"])
+def test_gradients_are_rllibs_on_the_same_rows(algorithm):
+    with quiet_rllib(0):
+        algos = [build(algorithm, engine) for engine in ("stock", "lean")]
+        stock, lean = (algo.learner_group._learner for algo in algos)
+        module = stock.module[DEFAULT_MODULE_ID].unwrapped()
+        lean.net.load_state_dict(module.state_dict())
+        batch = stock._learner_connector(
+            rl_module=stock.module,
+            batch={},
+            episodes=algos[0].env_runner.sample(),
+            shared_data={},
+        )
+        moved_alike(module, lean.net)
+        outputs = stock.module.forward_train(batch)
+        stock_loss = stock.compute_losses(fwd_out=outputs, batch=batch)[DEFAULT_MODULE_ID]
+        schedule = stock.entropy_coeff_schedulers_per_module[DEFAULT_MODULE_ID]
+        lean._entropy_coefficient = float(schedule.get_current_value())
+        own = rows(batch[DEFAULT_MODULE_ID], lean.net, algorithm)
+        lean_loss = lean.losses(own)[lean.TOTAL_LOSS_KEY]
+        gradients = [
+            torch.autograd.grad(loss, list(net.parameters()))
+            for loss, net in ((stock_loss, module), (lean_loss, lean.net))
+        ]
+        for expected, found in zip(*gradients, strict=True):
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-3)
+        for algo in algos:
+            algo.stop()
+
+
+@pytest.mark.slow
+def test_both_engines_follow_the_same_learning_curve(tmp_path):
+    """Shares of the gap on the way: equal within what seeds differ by."""
+    params = example_params()
+    oracle = Oracle(params, example_source, grid_points=[31])
+
+    def share(policy):
+        return oracle.share_of_gap(oracle.policy_return(policy.actions))
+
+    curves = {}
+    for engine in ("lean", "stock"):
+        config = TrainConfig(engine=engine, total_steps=8_000, checkpoint_every_steps=8_000)
+        curves[engine] = np.mean(
+            [
+                [
+                    point.judged_return
+                    for point in train(
+                        params,
+                        example_source,
+                        config,
+                        seed,
+                        tmp_path / f"{engine}-{seed}",
+                        judge=share,
+                    ).curve
+                ]
+                for seed in (0, 1)
+            ],
+            axis=0,
+        )
+    lean, stock = curves["lean"], curves["stock"]
+    assert len(lean) == len(stock) == 20
+    assert lean[0] < 0.8  # so there was something to learn
+    assert stock[0] < 0.8
+    assert abs(lean[4:] - stock[4:]).max() < 0.1
+    assert lean[-1] == pytest.approx(stock[-1], abs=0.02)
