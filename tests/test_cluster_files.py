@@ -9,6 +9,7 @@ import yaml
 
 from raysplit.doctor import run_checks
 from raysplit.doctor.cluster_file import check_cluster_file
+from raysplit.doctor.image_rules import OLDEST_PYTHON
 
 ROOT = Path(__file__).parent.parent
 RAY = "2.60.0"
@@ -57,7 +58,16 @@ def put(*path_and_value):
     return edit(change)
 
 
-OPEN_PORT = {"FromPort": 8265, "ToPort": 8265, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+def in_setup(command):
+    return edit(lambda config: config["setup_commands"].append(command))
+
+
+def open_to(net):
+    return {"FromPort": 8265, "ToPort": 8265, "IpRanges": [{"CidrIp": net}]}
+
+
+OPEN_PORT = open_to("0.0.0.0/0")
+RULES = ("provider", "security_group", "IpPermissions")
 TYPES = "available_node_types"
 
 # The ten faults that the doctor promises to find: name, fault, row, words of the finding.
@@ -78,7 +88,7 @@ TEN_FAULTS = [
     ("no setup_commands", drop("setup_commands"), "setup", "setup_commands"),
     (
         "no autoscaling config",
-        replace("--autoscaling-config=~/ray_bootstrap_config.yaml\n", "\n"),
+        replace("    --autoscaling-config=~/ray_bootstrap_config.yaml\n", ""),
         "start commands",
         "--autoscaling-config",
     ),
@@ -149,6 +159,163 @@ MORE_AWS_FAULTS = [
     ("no README", drop("file_mounts", "~/raysplit/README.md"), "setup", "README.md is missing"),
     ("no envs", drop("file_mounts", "~/raysplit/envs"), "setup", "envs is missing"),
     ("login", replace("grep -q RAY_AUTH_MODE", "true #"), "setup", "for logins"),
+    # Start commands: what YAML and the shell make of them.
+    ("literal", replace("- >-\n    ulimit", "- |\n    ulimit"), "start commands", "cuts it off"),
+    (
+        "deeper line",
+        replace("    --dashboard-host", "      --dashboard-host"),
+        "start commands",
+        "ends before --dashboard-host",
+    ),
+    ("not exported", replace("MODE=token\n", "MODE=token;\n"), "start commands", "its own"),
+    ("other mode", replace("MODE=token\n", "MODE=disabled\n"), "start commands", "disabled"),
+    ("no dollar", replace("$RAY_HEAD_IP", "RAY_HEAD_IP"), "start commands", "=RAY_HEAD_IP:6379"),
+    (
+        "single quotes",
+        replace("$RAY_HEAD_IP:6379", "'$RAY_HEAD_IP:6379'"),
+        "start commands",
+        "does not name the head",
+    ),
+    ("config", replace("ray_bootstrap_config", "ray_config"), "start commands", "ray_config.yaml"),
+    (
+        "second start",
+        replace("worker_start", "  - RAY_AUTH_MODE=token ray start --head\nworker_start"),
+        "start commands",
+        "second",
+    ),
+    (
+        "second, open",
+        replace("worker_start", "  - ray start --head --dashboard-host=0.0.0.0\nworker_start"),
+        "start commands",
+        "listens on 0.0.0.0",
+    ),
+    (
+        "open worker",
+        replace("$RAY_HEAD_IP:6379", "$RAY_HEAD_IP:6379 --dashboard-host=0.0.0.0"),
+        "start commands",
+        "worker_start_ray_commands: --dashboard-host=0.0.0.0",
+    ),
+    ("one dash", replace("--dashboard-host", "-dashboard-host"), "start commands", "did you mean"),
+    ("no port", replace("--port=6379", "--port=63x9"), "start commands", "63x9 is no port"),
+    # Names inside node_config and the security group.
+    ("EBS", replace("  Ebs:", "  EBS:"), "instances", "unknown key 'EBS'"),
+    ("volume", replace("VolumeType:", "VolumTyp:"), "instances", "did you mean 'VolumeType'"),
+    ("volume type", replace("gp3", "gp9"), "instances", "'gp9' does not exist"),
+    ("device", replace("DeviceName", "DeviceNme"), "instances", "did you mean 'DeviceName'"),
+    ("market key", replace("MarketType:", "MarketTyp:"), "instances", "did you mean 'MarketType'"),
+    (
+        "spot key",
+        put(
+            TYPES,
+            "gpu_quad",
+            "node_config",
+            "InstanceMarketOptions",
+            "SpotOptions",
+            {"MaxPrise": "1"},
+        ),
+        "instances",
+        "did you mean 'MaxPrice'",
+    ),
+    (
+        "no market",
+        put(TYPES, "gpu_quad", "node_config", "InstanceMarketOptions", {"SpotOptions": {}}),
+        "instances",
+        "no MarketType",
+    ),
+    (
+        "profile",
+        put(TYPES, "head", "node_config", "IamInstanceProfile", "ray"),
+        "instances",
+        "IamInstanceProfile is no mapping",
+    ),
+    (
+        "no list",
+        put(TYPES, "head", "node_config", "BlockDeviceMappings", {"DeviceName": "/dev/sda1"}),
+        "instances",
+        "BlockDeviceMappings is no list",
+    ),
+    (
+        "rule key",
+        put(*RULES, [{**OPEN_PORT, "IpRange": []}]),
+        "provider",
+        "did you mean 'IpRanges'",
+    ),
+    ("CidrIP", put(*RULES, [{"IpRanges": [{"CidrIP": "10.0.0.0/8"}]}]), "provider", "'CidrIP'"),
+    # Who may come in.
+    ("half the net", put(*RULES, [open_to("0.0.0.0/1")]), "provider", "internet (0.0.0.0/1)"),
+    ("public /8", put(*RULES, [open_to("80.0.0.0/8")]), "provider", "internet (80.0.0.0/8)"),
+    ("around 10/8", put(*RULES, [open_to("8.0.0.0/6")]), "provider", "internet (8.0.0.0/6)"),
+    ("own address", put(*RULES, [open_to("80.1.2.3/32")]), "provider", "in the clear"),
+    ("no net", put(*RULES, [open_to("10.0.0/8")]), "provider", "no net"),
+    (
+        "IPv6",
+        put(*RULES, [{"FromPort": 8265, "ToPort": 8265, "Ipv6Ranges": [{"CidrIpv6": "::/0"}]}]),
+        "provider",
+        "internet (::/0)",
+    ),
+    (
+        "all ports",
+        put(*RULES, [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]),
+        "provider",
+        "all ports",
+    ),
+    ("no region", replace("us-west-2", "us-west-9"), "provider", "did you mean 'us-west-"),
+    ("zone z", replace("us-west-2a,", "us-west-2z,"), "provider", "'us-west-2z'"),
+    ("zone 21", replace("us-west-2a,", "us-west-21,"), "provider", "'us-west-21'"),
+    ("semicolon", replace("us-west-2a,", "us-west-2a;"), "provider", "us-west-2a;us"),
+    # Images and processors.
+    ("tag", replace("py311-cpu", "py311-cppu"), "images", "no tag of Ray's"),
+    ("no such CUDA", replace("py311-cu128", "py311-cu999"), "images", "no tag of Ray's"),
+    ("no Python", replace("2.60.0-py311-cpu", "2.60.0-cpu"), "images", "names no Python"),
+    ("old Python", replace("-py311-", "-py310-"), "images", "older Python"),
+    ("ARM", replace("m7i.2xlarge", "m7g.2xlarge"), "images", "ARM machine"),
+    ("x86", replace("py311-cpu", "py311-cpu-aarch64"), "images", "x86 machine"),
+    ("ARM's AMI", replace("ami/x86_64", "ami/arm64"), "instances", "for arm64"),
+    # Setup.
+    (
+        "Ray pinned",
+        put("head_setup_commands", ["pip install 'ray[default]<2.50'"]),
+        "setup",
+        "installs Ray <2.50",
+    ),
+    (
+        "a type's Ray",
+        put(TYPES, "gpu_quad", "worker_setup_commands", ["pip install ray==2.59.0"]),
+        "setup",
+        "==2.59.0",
+    ),
+    (
+        "nightly",
+        put(
+            "worker_setup_commands", ["pip install -U https://s3/ray-3.0.0.dev0-cp311-cp311-l.whl"]
+        ),
+        "setup",
+        "3.0.0.dev0",
+    ),
+    # Secrets; none of them is one.
+    ("HF_TOKEN", in_setup("export HF_TOKEN=abcdefghijk"), "secrets", "a key, token or password"),
+    ("HF token", in_setup("hf auth login --token hf_" + "a" * 30), "secrets", "Hugging Face"),
+    ("WANDB", in_setup("export WANDB_API_KEY=0123456789"), "secrets", "W&B key"),
+    ("wandb login", in_setup("wandb login --relogin " + "0a" * 20), "secrets", "W&B key"),
+    ("AWS", in_setup("export AWS_SECRET_ACCESS_KEY=" + "a/b+" * 10), "secrets", "a key, token"),
+    ("--token", in_setup("hf auth login --token abcdefgh1"), "secrets", "a key, token"),
+    ("GitHub", in_setup("git clone https://me:ghp_x1@github.com/a/b"), "secrets", "in an address"),
+    (
+        "AWS key",
+        put("provider", "aws_credentials", {"aws_secret_access_key": "abc1" * 10}),
+        "secrets",
+        "a key, token",
+    ),
+    # Outline.
+    ("no name", drop("cluster_name"), "schema", "cluster_name is missing"),
+    ("docker: null", put("docker", None), "schema", "docker is empty"),
+    ("no provider", drop("provider"), "schema", "provider is missing"),
+    ("no provider type", drop("provider", "type"), "schema", "provider.type is missing"),
+    ("provider word", put("provider", "aws"), "schema", "provider is no mapping"),
+    ("empty type", put(TYPES, "gpu_quad", None), "schema", "gpu_quad is empty"),
+    ("commands", put("setup_commands", "pip install x"), "schema", "setup_commands is no list"),
+    ("mapping", put("setup_commands", [{"echo a": "b"}]), "schema", "item 1 of setup_commands"),
+    ("mounts", put("file_mounts", ["a"]), "schema", "file_mounts is no mapping"),
     (
         "nothing mounted",
         drop("file_mounts", "~/raysplit/constraints.txt"),
@@ -162,17 +329,123 @@ LOCAL_FAULTS = [
     ("head address", put("provider", "head_ip", "192.168.1.9"), "start commands", "192.168.1.9"),
     ("twice", put("provider", "worker_ips", ["10.0.0.2"] * 2), "addresses", "twice"),
     ("head works", put("provider", "worker_ips", ["192.168.1.10"]), "addresses", "and a worker"),
-    ("no address", put("provider", "worker_ips", ["node1", "10.0.0.2"]), "addresses", "'node1'"),
+    ("bare name", put("provider", "worker_ips", ["node1", "10.0.0.2"]), "addresses", "'node1'"),
+    ("nothing", put("provider", "worker_ips", ["", "10.0.0.2"]), "addresses", "'' is no address"),
     ("loopback", put("provider", "worker_ips", ["127.0.0.1"]), "addresses", "127.0.0.1"),
     ("provider key", put("provider", "worker_ip", []), "addresses", "did you mean"),
     ("no workers", drop("provider", "worker_ips"), "schema", "worker_ips"),
     ("node types", put(TYPES, {"a": {"resources": {}, "node_config": {}}}), "schema", TYPES),
-    ("count", put("max_workers", 1), "limits", "worker_ips names 2"),
+    ("count", put("min_workers", 1), "limits", "worker_ips names 2"),
+    ("min above max", put("min_workers", 3), "limits", "min_workers 3 is above max_workers 2"),
+    ("no address 300", replace(": 192.168.1.10", ": 192.168.1.300"), "addresses", "1.300'"),
+    ("three parts", replace("- 192.168.1.11", "- 192.168.1"), "addresses", "'192.168.1'"),
+    ("letter O", replace(": 192.168.1.10", ": 192.168.1.1O"), "addresses", "1.1O'"),
+    ("comma", replace("- 192.168.1.11", "- 192,168.1.11"), "addresses", "192,168"),
+    ("underscore", replace("- 192.168.1.11", "- gpu_1.lab.org"), "addresses", "gpu_1"),
+    ("hyphen", replace("- 192.168.1.11", "- gpu-.lab.org"), "addresses", "gpu-"),
+    ("IPv6", replace("- 192.168.1.11", "- fe80:::1"), "addresses", "fe80:::1"),
+    ("local |", replace("  - >-\n    ulimit", "  - |\n    ulimit"), "start commands", "line break"),
+    ("venv", replace("-e ~/raysplit\n", "-e ~/raysplit ray==2.59.0\n"), "setup", "==2.59.0"),
     ("no key", put("auth", "ssh_private_key", "~/.ssh/none"), "ssh", "not on this machine"),
     ("dashboard", replace("host=127.0.0.1", "host=::"), "start commands", "listens on ::"),
     ("no token mount", drop("file_mounts", "~/.ray/auth_token"), "token", "auth_token"),
     ("no idle timeout", drop("idle_timeout_minutes"), "limits", "idle_timeout_minutes"),
 ]
+
+
+def all_of(*plants):
+    """Change the text several times, e.g. where an image and a machine must fit each other."""
+
+    def plant(text):
+        for one in plants:
+            text = one(text)
+        return text
+
+    return plant
+
+
+PAIR = "RAY_AUTH_MODE=token\n    ray start"
+# What a file may say as well: no finding must follow.
+VALID_AWS_FILES = {
+    "literal": replace(
+        "  - >-\n    ulimit -n 65536;\n    RAY_AUTH_MODE=token\n    ray start --address",
+        "  - |\n    # the worker's own\n    ulimit -n 65536\n    RAY_AUTH_MODE=token \\\n"
+        "      ray start --address",
+    ),
+    "exported": replace(PAIR, "export RAY_AUTH_MODE=token;\n    ray start"),
+    "braces": replace("$RAY_HEAD_IP:6379", '"${RAY_HEAD_IP}:6379"'),
+    "retry": put(
+        "worker_start_ray_commands",
+        [
+            "ray stop",
+            "export RAY_AUTH_MODE=token; ray start --address=$RAY_HEAD_IP:6379 ||"
+            " (sleep 5; ray start --address=$RAY_HEAD_IP:6379)",
+        ],
+    ),
+    "home": replace("=~/ray_bootstrap", "=$HOME/ray_bootstrap"),
+    "Graviton": all_of(
+        replace("m7i.2xlarge", "m7g.2xlarge"),
+        replace("py311-cpu", "py311-cpu-aarch64"),
+        put(TYPES, "head", "node_config", "ImageId", "resolve:ssm:/aws/x/arm64/ami-id"),
+    ),
+    "Python 3.12": replace("-py311-", "-py312-"),
+    "extra": replace("2.60.0-py311", "2.60.0-extra-py311"),
+    "CUDA 13": replace("cu128", "cu130"),
+    "digest": replace("py311-cpu", "py311-cpu@sha256:" + "0" * 64),
+    "fixed image": put(TYPES, "head", "node_config", "ImageId", "ami-0123456789abcdef0"),
+    "other region": replace("us-west-2", "eu-central-1"),
+    "local zone": replace("us-west-2b", "us-west-2-lax-1a"),
+    "any zone": drop("provider", "availability_zone"),
+    "own nets": put(*RULES, [open_to("10.0.0.0/8"), open_to("172.16.5.0/24"), open_to("fd00::/8")]),
+    "ssh and ping": put(
+        *RULES,
+        [
+            {**open_to("0.0.0.0/0"), "FromPort": 22, "ToPort": 22, "IpProtocol": "tcp"},
+            {**open_to("0.0.0.0/0"), "FromPort": -1, "ToPort": -1, "IpProtocol": "icmp"},
+            {"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": "sg-1"}]},
+        ],
+    ),
+    "spot options": put(
+        TYPES, "gpu_quad", "node_config", "InstanceMarketOptions", "SpotOptions",
+        {"MaxPrice": "3.5", "SpotInstanceType": "one-time"},
+    ),
+    "capacity block": put(
+        TYPES, "gpu_quad", "node_config", "InstanceMarketOptions", {"MarketType": "capacity-block"}
+    ),
+    "head on demand": put(
+        TYPES, "head", "node_config", "InstanceMarketOptions", {"MarketType": "on-demand"}
+    ),
+    "more of EC2": edit(
+        lambda config: config[TYPES]["head"]["node_config"].update(
+            IamInstanceProfile={"Arn": "arn:aws:iam::1:instance-profile/ray"},
+            MetadataOptions={"HttpTokens": "required", "HttpPutResponseHopLimit": 2},
+            NetworkInterfaces=[{"DeviceIndex": 0, "Groups": ["sg-1"], "SubnetId": "subnet-1"}],
+            Placement={"Tenancy": "default"},
+            TagSpecifications=[
+                {"ResourceType": "instance", "Tags": [{"Key": "team", "Value": "radio"}]}
+            ],
+        )
+    ),
+    "our Ray": in_setup("pip install 'ray[default]==2.60.0' 'ray>=2.50,<3' x-ray==1.0"),
+    "not Ray": in_setup("which ray > ray.txt; pip show ray >ray.txt"),
+    "no secrets": all_of(
+        in_setup("export HF_TOKEN_PATH=$HOME/.hf_token HF_TOKEN=$(cat ~/.hf_token)"),
+        in_setup("export WANDB_API_KEY=$KEY; wandb login --verify; hf auth login --token $T"),
+        lambda text: text + "# The token: generated by Ray. HF_TOKEN=your_token_here, too.\n",
+    ),
+}  # fmt: skip
+VALID_LOCAL_FILES = {
+    "names": all_of(
+        replace("- 192.168.1.11", "- gpu-1.lab.example.org"),
+        replace("- 192.168.1.12", "- fd00::12"),
+    ),
+    "written out": replace("=$RAY_HEAD_IP:6379", "=192.168.1.10:6379"),
+    "coordinator": all_of(
+        put("provider", {"type": "local", "coordinator_address": "192.168.1.9:1234"}),
+        put("max_workers", 7),
+    ),
+    "no limits": all_of(drop("min_workers"), drop("max_workers")),
+}
 
 
 @pytest.fixture
@@ -220,6 +493,11 @@ def test_what_the_shipped_files_mount_is_in_the_repository(name):
     assert [path for path in local if not (ROOT / path).exists()] == []
 
 
+def test_the_oldest_python_is_that_of_the_project():
+    oldest = ".".join(map(str, OLDEST_PYTHON))
+    assert f'requires-python = ">={oldest}"' in (ROOT / "pyproject.toml").read_text()
+
+
 def test_the_images_have_the_pinned_ray():
     assert f"ray=={RAY}" in (ROOT / "constraints.txt").read_text().splitlines()
 
@@ -237,6 +515,20 @@ def test_a_fault_in_the_aws_file_is_found(project, plant, row, words):
 )
 def test_a_fault_in_the_local_file_is_found(project, plant, row, words):
     assert_found(project, "cluster-onprem.yaml", plant, row, words)
+
+
+@pytest.mark.parametrize("change", VALID_AWS_FILES.values(), ids=VALID_AWS_FILES)
+def test_a_valid_aws_file_raises_no_alarm(project, change):
+    path = project / "cluster.yaml"
+    path.write_text(change(path.read_text()))
+    assert findings(path) == {}
+
+
+@pytest.mark.parametrize("change", VALID_LOCAL_FILES.values(), ids=VALID_LOCAL_FILES)
+def test_a_valid_local_file_raises_no_alarm(project, change):
+    path = project / "cluster-onprem.yaml"
+    path.write_text(change(path.read_text()))
+    assert findings(path) == {}
 
 
 def test_the_doctor_finds_ten_of_ten_faults_at_once(project, monkeypatch):
@@ -265,6 +557,15 @@ def test_a_fault_found_is_not_followed_by_others(project):
         assert len(findings(path)) == 1, name
 
 
+def test_the_same_fault_of_two_commands_is_one_row(project):
+    path = project / "cluster.yaml"
+    start = "ray start --address=$RAY_HEAD_IP:6379"
+    plant = put("worker_start_ray_commands", ["ray stop", f"{start} || {start}"])
+    path.write_text(plant(path.read_text()))
+    rows = [row for row in check_cluster_file(path, RAY) if row.status != "ok"]
+    assert len(rows) == 1
+
+
 def test_a_secret_is_named_but_not_repeated(project):
     path = project / "cluster.yaml"
     secret = "AKIA" + "ABCDEFGHIJKLMNOP"
@@ -272,6 +573,16 @@ def test_a_secret_is_named_but_not_repeated(project):
     (row,) = findings(path).values()
     assert "AWS access key" in row.detail
     assert secret not in row.detail + row.remedy
+    assert f"line {len(path.read_text().splitlines())}:" in row.detail
+
+
+def test_a_secret_is_not_repeated_by_another_rule(project):
+    path = project / "cluster.yaml"
+    secret = "hf_" + "abcdefghijklmnopqrstuvwxyz"
+    path.write_text(path.read_text().replace("RAY_AUTH_MODE=token\n", f"RAY_AUTH_MODE={secret}\n"))
+    rows = findings(path).values()
+    assert {row.name.partition(": ")[2] for row in rows} == {"start commands", "secrets"}
+    assert all(secret not in row.detail + row.remedy for row in rows)
 
 
 def test_a_readable_ssh_key_is_found(project):

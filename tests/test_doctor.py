@@ -14,8 +14,8 @@ from rich.console import Console
 from raysplit.doctor import cluster_cost, doctor, machine, reach, run_checks, software
 from raysplit.doctor.check import Check
 from raysplit.doctor.cluster_file import check_cluster_file
-from raysplit.doctor.instances import gpu_count, instance_types, virtual_cpus
-from raysplit.doctor.start_command import parse_start_command
+from raysplit.doctor.instances import gpu_count, instance_types, is_arm, virtual_cpus
+from raysplit.doctor.start_command import start_commands
 from raysplit.doctor.table import print_table
 from raysplit.errors import UserError
 
@@ -99,6 +99,17 @@ def test_the_table_prints_brackets_as_they_are():
     assert "found [red]" in text
     assert "use [a, b]" in text
     assert "1 error" in text
+
+
+def test_without_a_terminal_no_line_is_wrapped(monkeypatch, capsys):
+    detail, remedy = "found " * 30 + "end", "do " * 60 + "so"
+    monkeypatch.setattr(
+        "raysplit.doctor.run.run_checks", lambda *_: [Check("name", "error", detail, remedy)]
+    )
+    monkeypatch.delenv("COLUMNS", raising=False)
+    doctor([])
+    lines = capsys.readouterr().out.splitlines()
+    assert any(detail in line and remedy in line for line in lines)
 
 
 def test_gpus_are_listed_or_their_absence_explained(tmp_path):
@@ -255,13 +266,72 @@ def test_impossible_costs_are_refused(wrong):
 
 
 def test_start_commands_are_taken_apart():
-    line = "ulimit -n 9; A=1 B='x y' ray start --head --port 7000 --x=$(a | b --c); echo --no"
-    command = parse_start_command(["ray stop", line])
-    assert command is not None
+    line = "ulimit -n 9; A=1 B='x y' ray start --head --port 7000 --x=$(a | b --c) -v; echo --no"
+    (command,) = start_commands(["ray stop", line])
     assert command.environment == {"A": "1", "B": "x y"}
-    assert command.options == {"--head": "", "--port": "7000", "--x": "$(a", "--c)": ""}
+    assert command.options == {"--head": "", "--port": "7000", "--x": "$(a | b --c)", "-v": ""}
     assert command.port == "7000"
-    assert parse_start_command(["ray stop", "ray status"]) is None
+    assert start_commands(["ray stop", "ray status", "echo ray start --head"]) == []
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "A=1 ray start --head",
+        "export A=1; ray start --head",
+        "export A=1 && ray start --head",
+        "A=1\nexport A\nray start --head",
+        "export A=0; A=1; ray start --head",
+        "env A=1 ~/env/bin/ray start --head",
+        "if true; then A=1 ray start --head; fi",
+        "(A=1 ray start --head)",
+        "A=1 \\\n  ray start \\\n  --head",
+        "# don't stop\nA=1 ray start --head  # it's the head",
+        "A=1 ray start --head > log 2>&1",
+        "A=1 ray start --head &> log",
+    ],
+)
+def test_a_start_command_may_be_written_in_many_ways(script):
+    (command,) = start_commands([script])
+    assert command.environment == {"A": "1"}
+    assert command.options == {"--head": ""}
+    assert command.cut_off == ""
+
+
+def test_a_variable_in_a_statement_of_its_own_is_not_seen():
+    for script in ("A=1; ray start", "A=1\nray start", "A=1 && ray start"):
+        (command,) = start_commands([script])
+        assert (command.environment, command.unexported) == ({}, {"A"})
+    assert start_commands(["A=1", "ray start"])[0].unexported == frozenset()
+
+
+def test_an_option_after_a_line_break_is_lost():
+    (command,) = start_commands(["ray start --head\n--port=1\n"])
+    assert (command.options, command.cut_off) == ({"--head": "", "--port": "1"}, "--port=1")
+    (command,) = start_commands(["ray start --head # the first\n  ray status"])
+    assert command.cut_off == ""
+
+
+def test_a_retry_is_no_second_start():
+    for script in (
+        "ray start || ray start --head",
+        "ray start || (sleep 5; ray start --head)",
+        "if gpu; then\nray start\nelse\nray start --head\nfi",
+    ):
+        assert [c.is_alternative for c in start_commands([script])] == [False, True]
+    twice = start_commands(["ray start; ray start", "ray start"])
+    assert [command.is_alternative for command in twice] == [False] * 3
+
+
+def test_the_shell_expands_nothing_in_single_quotes():
+    (command,) = start_commands(["""ray start --a='$X' --b="$X" --c=\\$X --d=`e f`"""])
+    assert command.options == {"--a": r"\$X", "--b": "$X", "--c": r"\$X", "--d": "`e f`"}
+
+
+@pytest.mark.parametrize("script", ["ray start '--head", 'ray start "--head', "ray start --x=$(a"])
+def test_an_unclosed_quote_or_parenthesis_is_said(script):
+    with pytest.raises(ValueError, match="no closing"):
+        start_commands([script])
 
 
 def test_instance_types_are_known_by_name_gpus_and_cpus():
@@ -277,6 +347,16 @@ def test_instance_types_are_known_by_name_gpus_and_cpus():
     assert virtual_cpus("m7i.xlarge") == 4
     assert virtual_cpus("g6e.12xlarge") == 48
     assert virtual_cpus("g4dn.metal") is None
+    arm = ("a1.large", "m7g.large", "c6gn.large", "g5g.xlarge", "im4gn.large", "t4g.nano")
+    x86 = (
+        "m7i.large",
+        "g6e.xlarge",
+        "g4dn.xlarge",
+        "r6idn.large",
+        "c7i-flex.large",
+        "u-6tb1.metal",
+    )
+    assert [is_arm(name) for name in arm + x86] == [True] * 6 + [False] * 6
 
 
 def test_a_missing_file_is_one_row(tmp_path):

@@ -1,4 +1,4 @@
-"""EC2 instance types: which exist, how many GPUs and virtual CPUs they have."""
+"""EC2 instance types: which exist, their GPUs, virtual CPUs and processors."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ _GPUS: dict[str, dict[str, int]] = {
 }
 # Accelerated families whose count is not in the table: nothing is claimed about them.
 _OTHER_ACCELERATED = re.compile(r"(g|p|cg|dl|inf|trn|vt|f)\d")
+# Graviton: a "g" after the generation (m7g, c6gn, im4gn), the first of its kind, and Grace.
+_ARM = re.compile(r"a1|[a-z]+\d+g[a-z]*|p6e-gb200")
 
 
 @functools.cache
@@ -48,3 +50,8 @@ def virtual_cpus(instance_type: str) -> int | None:
     """Return the number of virtual CPUs by EC2's naming (4 an "xlarge"), or None."""
     match = re.search(r"\.(\d*)xlarge$", instance_type)
     return 4 * int(match[1] or 1) if match else None
+
+
+def is_arm(instance_type: str) -> bool:
+    """Return whether it has an ARM processor, which runs other images than x86."""
+    return bool(_ARM.fullmatch(instance_type.partition(".")[0]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from raysplit.doctor.check import Finding, error, warning
-from raysplit.doctor.yaml_file import Section, node_types, section
+from raysplit.doctor.yaml_file import Section, node_types, section, strings
 
 _RESOURCE_NAMES = {"cpu": "CPU", "cpus": "CPU", "gpu": "GPU", "gpus": "GPU"}
 
@@ -82,8 +82,14 @@ def _counts(name: str, node_type: Section, limit: object, *, is_head: bool) -> I
 
 
 def _local_counts(config: Section) -> Iterator[Finding]:
-    workers: object = section(config, "provider").get("worker_ips")
-    known = len(workers) if isinstance(workers, list) else 0  # pyright: ignore[reportUnknownArgumentType]
+    least, most = config.get("min_workers"), config.get("max_workers")
+    if isinstance(least, int) and isinstance(most, int) and least > most:
+        yield error(f"min_workers {least} is above max_workers {most}", "write one number in both")
+        return
+    provider = section(config, "provider")
+    if "coordinator_address" in provider:  # which hands out the machines
+        return
+    known = len(strings(provider, "worker_ips"))
     for key in ("min_workers", "max_workers"):
         count = config.get(key, known)
         if isinstance(count, int) and count != known:

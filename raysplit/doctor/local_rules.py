@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import stat
 from collections.abc import Iterator
@@ -12,8 +13,10 @@ from raysplit.doctor.yaml_file import Section, section, strings
 from raysplit.errors import suggest
 
 _PROVIDER_KEYS = {"type", "head_ip", "worker_ips", "external_head_ip", "coordinator_address"}
-# An IPv4 or IPv6 address, or a host name with a dot; a bare word is rather a slip.
-_ADDRESS = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+|[0-9a-fA-F:]*:[0-9a-fA-F:]+|localhost")
+# Labels of letters, digits and inner hyphens; the last begins with a letter, as in every real name,
+# so that a mistyped number (192.168.1.1O) is none.
+_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST_NAME = re.compile(rf"({_LABEL}\.)*(?=[A-Za-z]){_LABEL}")
 
 
 def address_findings(config: Section) -> Iterator[Finding]:
@@ -26,15 +29,34 @@ def address_findings(config: Section) -> Iterator[Finding]:
                 "correct or remove it; Ray ignores it silently",
             )
     head, workers = str(provider.get("head_ip", "")), strings(provider, "worker_ips")
-    for address in (head, *workers):
-        if not _ADDRESS.fullmatch(address):
-            yield error(f"'{address}' is no address of a machine", "write an IP address or a name")
+    if "coordinator_address" in provider:  # which hands out the machines
+        return
+    for address in dict.fromkeys((head, *workers)):
+        yield from _address(address)
     if head in workers:
         yield error(f"{head} is the head and a worker", "take it out of worker_ips")
     for address in sorted({a for a in workers if workers.count(a) > 1}):
         yield error(f"{address} stands twice in worker_ips", "remove one")
     for address in {head, *workers} & {"127.0.0.1", "localhost", "0.0.0.0"}:
         yield error(f"{address} means another machine on each node", "write its network address")
+
+
+def _address(address: str) -> Iterator[Finding]:
+    if not (_is_ip_address(address) or _HOST_NAME.fullmatch(address)):
+        yield error(f"'{address}' is no address of a machine", "write an IP address or a name")
+    elif re.fullmatch(_LABEL, address) and address != "localhost":
+        yield warning(
+            f"'{address}' is a bare name, which every machine must be able to look up",
+            "write its IP address, or make sure of that",
+        )
+
+
+def _is_ip_address(address: str) -> bool:
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return True
 
 
 def ssh_findings(config: Section) -> Iterator[Finding]:

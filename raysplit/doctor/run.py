@@ -6,12 +6,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from rich.console import Console
-
 from raysplit.doctor import machine, reach, software
 from raysplit.doctor.check import Check
 from raysplit.doctor.cluster_file import check_cluster_file
-from raysplit.doctor.table import print_table
+from raysplit.doctor.table import print_table, table_console
 
 _NETWORK_TIMEOUT_S = 2.0
 _RUN_FOLDER_GIB = 5.0
@@ -30,7 +28,7 @@ def doctor(cluster_files: Sequence[Path] | None = None, run_root: Path = Path("r
     """
     files = sorted(Path().glob("cluster*.yaml")) if cluster_files is None else cluster_files
     checks = run_checks(files, run_root)
-    print_table(checks, Console())
+    print_table(checks, table_console())
     return int(any(check.status == "error" for check in checks))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from rich import box
@@ -12,6 +13,13 @@ from rich.text import Text
 from raysplit.doctor.check import Check
 
 _STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
+# Columns of a file or pipe, which wraps nothing and may be searched line by line.
+_UNBOUNDED = 1000
+
+
+def table_console() -> Console:
+    """Return the terminal, or a console wide enough for one line a check where there is none."""
+    return Console(width=None if sys.stdout.isatty() else _UNBOUNDED)
 
 
 def print_table(checks: Sequence[Check], console: Console) -> None:
