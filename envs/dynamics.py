@@ -18,7 +18,7 @@ from scipy.special import ndtr, ndtri  # pyright: ignore[reportMissingTypeStubs]
 
 from envs.grid import FloatArray, IntArray
 from envs.params import LayerSplitParams, params_from
-from envs.ppl_source import PPLSource
+from envs.ppl_source import QUANTITIES, MeasuredSource, PPLSource, SwitchingSource, ask
 from raysplit.errors import UserError
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "check_source",
     "chosen_state",
     "drifted",
+    "fingerprint",
     "initial_state",
     "moved",
     "observation",
@@ -73,8 +74,12 @@ def chosen_state(params: LayerSplitParams, drawn: State, options: Mapping[str, A
         options: `split_point`: an int or shape (N,); `link_state`: shape (K,) or (N, K).
 
     Raises:
-        UserError: If a value is outside the problem, or the link follows a trace.
+        UserError: If an option is unknown, a value is outside the problem, or the link follows a
+            trace.
     """
+    unknown = sorted(options.keys() - {"split_point", "link_state"})
+    if unknown:
+        raise UserError(f"reset has no option '{unknown[0]}'; it has split_point and link_state")
     split_points_N, link_states_NK = drawn.split_points_N, drawn.link_states_NK
     if "split_point" in options:
         chosen = np.asarray(options["split_point"], dtype=np.int64)
@@ -171,7 +176,7 @@ def reward(
         # A source knows the stated range only; drift leaves it by a fraction of a per cent.
         link_states_NK = np.clip(link_states_NK, params.link_low_K, params.link_high_K)
     if params.reward == "objective":
-        ppl_N = source(split_points_N, link_states_NK)
+        ppl_N = ask(source, split_points_N, link_states_NK)
         cost_N = params.cost_P[split_points_N - params.min_split_point]
         reward_N = -(ppl_N / params.ppl_scale + params.cost_weight * cost_N)
     else:
@@ -187,13 +192,35 @@ def check_source(params: LayerSplitParams, source: PPLSource) -> None:
     """Refuse a source that cannot serve the problem's reward.
 
     Raises:
-        UserError: If the reward needs PPL and the source gives relative gains.
+        UserError: If the source does not say what it gives, or the reward needs PPL and it gives
+            relative gains.
     """
+    quantity = getattr(source, "quantity", None)
+    if quantity not in QUANTITIES:
+        raise UserError(
+            f"the source's quantity is {quantity!r}; wrap a callable of (split points, link "
+            'states) with envs.ppl_source.as_source(f, quantity="ppl" or "relative_gain")'
+        )
     if params.reward == "objective" and source.quantity != "ppl":
         raise UserError(
             f"reward: objective needs PPL and this source gives {source.quantity}; "
             "use reward: authors, or a source of PPL"
         )
+
+
+def fingerprint(params: LayerSplitParams, source: PPLSource) -> str:
+    """Return what tells one source from another: its answers at a handful of settings.
+
+    Of a source whose answers have to be measured, only its kind.
+    """
+    if isinstance(source, MeasuredSource | SwitchingSource):
+        return type(source).__name__
+    ends_P = np.array([params.min_split_point, params.max_split_point])
+    span_K = params.link_high_K - params.link_low_K
+    links_LK = params.link_low_K + np.array([[0.0], [0.3], [0.8], [1.0]]) * span_K
+    rows = len(ends_P) * len(links_LK)
+    values_N = ask(source, np.repeat(ends_P, rows // 2), np.tile(links_LK, (2, 1)))
+    return " ".join([source.quantity, *(f"{value:.5g}" for value in values_N)])
 
 
 def _relative_gain(
@@ -204,12 +231,18 @@ def _relative_gain(
 ) -> FloatArray:
     """Return 1 - PPL(p, state) / PPL(p_min, state)."""
     if source.quantity == "relative_gain":
-        return source(split_points_N, link_states_NK)
+        return ask(source, split_points_N, link_states_NK)
     asked_N = len(split_points_N)
     first_N = np.full(asked_N, params.min_split_point)
-    ppl_2N = source(
-        np.concatenate([split_points_N, first_N]), np.concatenate([link_states_NK, link_states_NK])
+    ppl_2N = ask(
+        source,
+        np.concatenate([split_points_N, first_N]),
+        np.concatenate([link_states_NK, link_states_NK]),
     )
+    if (ppl_2N <= 0).any():
+        raise UserError(
+            f"the source gave a perplexity of {ppl_2N.min():g}; it must be greater than 0"
+        )
     return 1.0 - ppl_2N[:asked_N] / ppl_2N[asked_N:]
 
 

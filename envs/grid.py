@@ -20,10 +20,19 @@ class Grid:
     """The product of the split points and of an axis of values per link coordinate."""
 
     def __init__(self, split_points: tuple[int, int], axes: Sequence[FloatArray]) -> None:
-        """Take the first and last split point and K ascending axes of at least two values."""
+        """Take the first and last split point and K ascending axes of at least two values.
+
+        Raises:
+            UserError: If an axis has one value, or its values do not ascend.
+        """
         self.first, self.last = split_points
         self.axes = tuple(np.asarray(axis, dtype=np.float64) for axis in axes)
-        assert all(len(axis) > 1 and (np.diff(axis) > 0).all() for axis in self.axes)
+        for k, axis in enumerate(self.axes):
+            if axis.ndim != 1 or len(axis) < 2 or not (np.diff(axis) > 0).all():
+                raise UserError(
+                    f"axis {k} of the grid must be at least two values in ascending order; "
+                    f"it is {axis.tolist()}"
+                )
         self.shape = (self.last - self.first + 1, *(len(axis) for axis in self.axes))
         sizes = np.array([*self.shape[1:], 1])
         self._strides = np.cumprod(sizes[::-1])[::-1]  # of P, G1 .. GK in the flattened table

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from envs.grid import FloatArray, Grid, IntArray
 from raysplit.errors import UserError
 
 Quantity = Literal["ppl", "relative_gain"]
+QUANTITIES = get_args(Quantity)
 Answer = Callable[[IntArray, FloatArray], FloatArray]
 
 
@@ -46,18 +47,31 @@ class CallableSource:
     quantity: Quantity
 
     def __call__(self, split_points_N: IntArray, link_states_NK: FloatArray) -> FloatArray:
-        """Ask the callable.
+        """Ask the callable."""
+        return self.answer(split_points_N, link_states_NK)
 
-        Raises:
-            UserError: If it does not give one number per setting.
-        """
-        values_N = np.asarray(self.answer(split_points_N, link_states_NK), dtype=np.float64)
-        if values_N.shape != split_points_N.shape:
-            raise UserError(
-                f"the PPL source gave shape {values_N.shape} for {len(split_points_N)} settings; "
-                f"it must return one number per setting, shape ({len(split_points_N)},)"
-            )
-        return values_N
+
+def ask(source: PPLSource, split_points_N: IntArray, link_states_NK: FloatArray) -> FloatArray:
+    """Return a source's answers as float64, shape (N,).
+
+    The source gets copies: one that writes into its arguments changes nothing here.
+
+    Raises:
+        UserError: If it does not give one number per setting.
+    """
+    answer: Any = source(split_points_N.copy(), link_states_NK.copy())
+    if hasattr(answer, "detach"):  # a torch tensor, maybe with a gradient, maybe on a GPU
+        answer = answer.detach().cpu()
+    try:
+        values_N = np.asarray(answer, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the PPL source gave no array of numbers: {error}") from None
+    if values_N.shape != split_points_N.shape:
+        raise UserError(
+            f"the PPL source gave shape {values_N.shape} for {len(split_points_N)} settings; "
+            f"it must return one number per setting, shape ({len(split_points_N)},)"
+        )
+    return values_N
 
 
 def as_source(answer: Answer, *, quantity: Quantity) -> CallableSource:
@@ -66,12 +80,12 @@ def as_source(answer: Answer, *, quantity: Quantity) -> CallableSource:
     Args:
         answer: Gets split points, shape (N,), int64, and link states, shape (N, K), float64, with
             the coordinates in the problem's order and units.
-        quantity: What it returns: `ppl` (greater than 0) or `relative_gain` (at most 1).
+        quantity: What it returns: `ppl`, or `relative_gain`: 1 - PPL(p, state) / PPL(p_min, state).
 
     Raises:
         UserError: If the quantity is unknown.
     """
-    if quantity not in ("ppl", "relative_gain"):
+    if quantity not in QUANTITIES:
         raise UserError(f"unknown quantity '{quantity}': a source gives 'ppl' or 'relative_gain'")
     return CallableSource(answer, quantity)
 
@@ -235,7 +249,7 @@ class SwitchingSource:
         if self.use_surrogate:
             assert self._surrogate is not None, "set_state() is followed by hand_over()"
             return self._surrogate(split_points_N, link_states_NK)
-        ppl_N = self._true_source(split_points_N, link_states_NK)
+        ppl_N = ask(self._true_source, split_points_N, link_states_NK)
         self._buffer.append((split_points_N.copy(), link_states_NK.copy(), ppl_N.copy()))
         return ppl_N
 

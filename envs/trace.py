@@ -21,8 +21,12 @@ def read_trace(problem: ProblemConfig) -> FloatArray:
     if path is None:
         return np.zeros((0, len(ranges)))
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark first
             rows = list(csv.DictReader(file))
+    except UnicodeError as error:
+        raise UserError(
+            f"trace {path} is no text in UTF-8 ({error}); save it as CSV, UTF-8"
+        ) from None
     except OSError as error:
         raise UserError(
             f"problem.dynamics.path {path} cannot be read ({error.strerror}); it names a CSV file "

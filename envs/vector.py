@@ -102,7 +102,10 @@ class LayerSplitVectorEnv(VectorEnv[Observation, Actions, Values]):
         if self._all_ended:
             first, info = self.reset()
             return first, np.zeros(self.num_envs), never, never.copy(), info
-        self._state = transition(self.params, self._state, np.asarray(actions), self.np_random)
+        actions_N = np.asarray(actions)
+        assert actions_N.dtype.kind in "iu", f"actions are {actions_N.dtype}, not integers"
+        assert 0 <= actions_N.min() <= actions_N.max() < ACTIONS, "an action is not 0, 1 or 2"
+        self._state = transition(self.params, self._state, actions_N, self.np_random)
         reward_N = reward(
             self.params, self.source, self._state.split_points_N, self._state.link_states_NK
         )

@@ -147,7 +147,7 @@ def test_papers_dqn_has_sb3s_defaults():
     assert dqn.train_batch_size_per_learner == 32
     assert dqn.training_intensity == 32 / 4  # a gradient step for every 4 env steps
     assert dqn.target_network_update_freq == 10_000
-    assert not (dqn.double_q or dqn.dueling or dqn.noisy)
+    assert (dqn.double_q, dqn.dueling, dqn.noisy) == (False, False, False)
     model = dqn.rl_module_spec.model_config
     assert model["epsilon"] == [[0, 1.0], [2_400, 0.05]]  # a tenth of 24,000
     assert (model["hidden_sizes"], model["activation"]) == ((64, 64), "relu")

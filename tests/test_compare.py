@@ -3,6 +3,7 @@
 # The Greek letter sigma is meant:
 # ruff: noqa: RUF001
 
+import hashlib
 import json
 import time
 
@@ -15,6 +16,7 @@ from raysplit.errors import UserError
 from raysplit.experiment import Experiment
 from raysplit.measure.table import Measurements
 from raysplit.run_folder import RunFolder
+from raysplit.sealed_json import write_sealed
 from raysplit.stages import compare as stage
 
 AWGN = {"noise_std": [0.0, 6.0]}
@@ -82,13 +84,15 @@ def write_agent(home, algorithm, seed):
     home.mkdir(parents=True)
     record = {"inputs_sha256": "", "preset": "paper", "checkpoint": "checkpoints/step-200"}
     record |= {"algorithm": algorithm, "seed": seed}
-    (home / "agent.json").write_text(json.dumps(record))
     returns = [-6 + 0.1 * i + 0.01 * seed for i in range(3)]
     curve = [
-        {"step": 100 * i, "episode_return": value, "seconds": 1.0}
+        {"step": 100 * i, "episode_return": value, "seconds": 1.0, "judged_return": value}
         for i, value in enumerate(returns)
     ]
-    (home / "curve.json").write_text(json.dumps(curve))
+    content = json.dumps(curve).encode()
+    (home / "curve.json").write_bytes(content)
+    record["curve_sha256"] = hashlib.sha256(content).hexdigest()
+    write_sealed(home / "agent.json", record)
 
 
 @pytest.fixture
@@ -152,15 +156,14 @@ def test_agents_of_one_case_share_a_panel_and_say_what_they_learned_from(tmp_pat
     assert case_a.curves["ppo"].centre[-1] == pytest.approx(-5.795)
 
 
-def test_measured_rewards_are_drawn_at_their_share_of_their_own_gap(tmp_path, drawn):
-    """-5.8 is a fifth of the way from -6 to -5, and halfway from -6 to -5.6."""
+def test_every_agent_is_judged_on_the_surrogate_whatever_it_learned_from(tmp_path, drawn):
     agents = {"ppo": {"seeds": [0]}, "true": {"seeds": [0], "rewards": "measured"}}
     run = write_run(tmp_path / "run", agents=agents, ends=(-6, -5), measured_ends=(-6, -5.6))
     stage.compare([run], tmp_path / "out")
     (case,) = drawn["learning_curves"].values()
     assert (case.random_return, case.optimal_return) == (-6, -5)
     assert case.curves["ppo"].centre[-1] == pytest.approx(-5.8)
-    assert case.curves["true, measured rewards"].centre[-1] == pytest.approx(-5.5)
+    assert case.curves["true, measured rewards"].centre[-1] == pytest.approx(-5.8)
 
 
 def test_equal_labels_are_told_apart_by_the_run(tmp_path, drawn):

@@ -128,10 +128,22 @@ def test_a_description_of_something_else_is_refused(tmp_path):
     make_policy().save(tmp_path)
     file = tmp_path / "policy.json"
     description = json.loads(file.read_text())
-    for broken in ("{", "[]", json.dumps(description | {"format": 99})):
+    changed = {"activation": "tanj"}, {"max_split_point": 11}, {"format": 99}
+    for broken in ("{", "[]", *(json.dumps(description | change) for change in changed)):
         file.write_text(broken)
         with pytest.raises(UserError):
             Policy.load(tmp_path)
+
+
+def test_what_the_policy_cannot_see_is_refused():
+    policy = make_policy()
+    links = len(policy.description.link_names)
+    for wrong in ([0.5] * (links + 1), []):
+        with pytest.raises(UserError, match="was trained on"):
+            policy(wrong, 3)
+    for broken in (np.nan, np.inf):
+        with pytest.raises(UserError, match="not finite"):
+            policy([broken] * links, 3)
 
 
 def test_running_a_policy_loads_neither_ray_nor_torch(tmp_path):

@@ -4,8 +4,11 @@ import doctest
 
 import numpy as np
 import pytest
+import torch
 
 import envs.ppl_source
+from envs.dynamics import fingerprint
+from envs.example import example_params, example_source
 from envs.grid import Grid
 from envs.ppl_source import (
     MeasuredSource,
@@ -13,11 +16,13 @@ from envs.ppl_source import (
     SwitchingSource,
     TableSource,
     as_source,
+    ask,
 )
 from raysplit.errors import UserError
 
 LOSS = np.array([0.0, 0.1, 0.25, 0.3])
 NOISE = np.array([0.0, 0.5, 1.0])
+SETTINGS = np.array([1, 2]), np.array([[0.1], [0.2]])
 
 
 def smooth_ppl(split_points_N, link_states_NK):
@@ -34,11 +39,64 @@ def test_the_documented_example_runs():
 
 
 def test_a_callable_must_answer_once_per_setting():
-    source = as_source(lambda p, link: np.float64(3.0), quantity="ppl")
-    with pytest.raises(UserError, match="one number per setting"):
-        source(np.array([1, 2]), np.zeros((2, 1)))
+    for answer in (np.float64(3.0), np.ones((2, 1)), np.ones(1)):
+        source = as_source(lambda p, link, answer=answer: answer, quantity="ppl")
+        with pytest.raises(UserError, match="one number per setting"):
+            ask(source, np.array([1, 2]), np.zeros((2, 1)))
+    with pytest.raises(UserError, match="no array of numbers"):
+        ask(as_source(lambda p, link: ["a", "b"], quantity="ppl"), *SETTINGS)
     with pytest.raises(UserError, match="'gain'"):
         as_source(smooth_ppl, quantity="gain")
+
+
+def test_a_source_may_write_into_what_it_is_given():
+    def careless(split_points, links):
+        split_points += 3
+        links *= 2.0
+        return links[:, 0] / split_points
+
+    split_points, links = (value.copy() for value in SETTINGS)
+    ask(as_source(careless, quantity="ppl"), split_points, links)
+    np.testing.assert_array_equal(split_points, SETTINGS[0])
+    np.testing.assert_array_equal(links, SETTINGS[1])
+
+
+def test_a_network_with_gradients_and_a_list_are_sources():
+    def network(split_points, links):
+        return torch.tensor(links[:, 0], requires_grad=True) * 2.0
+
+    answers = [
+        ask(as_source(source, quantity="ppl"), *SETTINGS)
+        for source in (network, lambda p, link: [0.2, 0.4])
+    ]
+    for values in answers:
+        assert values.dtype == np.float64
+        np.testing.assert_allclose(values, [0.2, 0.4])
+
+
+@pytest.mark.parametrize("axis", [[0.1], [0.2, 0.1], [0.1, 0.1]])
+def test_an_axis_of_one_value_or_without_order_is_refused(axis):
+    with pytest.raises(UserError, match="ascending"):
+        TableSource((1, 2), [np.array(axis)], np.ones((2, len(axis))))
+
+
+def test_sources_are_told_apart_by_their_answers():
+    params = example_params()
+    sources = [
+        example_source,
+        as_source(lambda p, link: 1.01 * example_source(p, link), quantity="ppl"),
+        as_source(lambda p, link: example_source(p, link), quantity="ppl"),
+    ]
+    first, louder, same = (fingerprint(params, source) for source in sources)
+    assert first == same != louder
+
+
+def test_a_fingerprint_measures_nothing():
+    def measure(*_):
+        raise AssertionError("measured")
+
+    source = MeasuredSource(measure, (1, 10), [LOSS])
+    assert fingerprint(example_params(), source) == "MeasuredSource"
 
 
 def test_a_surrogate_s_log_ppl_becomes_ppl():

@@ -106,6 +106,15 @@ def _trace_problem(path, **kwargs):
     )
 
 
+def test_a_trace_may_begin_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "trace.csv"
+    path.write_text("loss_probability\n" + "0.1\n" * 8, encoding="utf-8-sig")
+    assert params_from(_trace_problem(path)).trace_RK.tolist() == [[0.1]] * 8
+    path.write_bytes("loss_probability\n0.1 §\n".encode("latin-1"))
+    with pytest.raises(UserError, match="UTF-8"):
+        params_from(_trace_problem(path))
+
+
 def test_a_trace_is_read_by_column_name(tmp_path):
     path = tmp_path / "trace.csv"
     path.write_text("time,loss_probability\n" + "".join(f"{t},{t / 100}\n" for t in range(8)))

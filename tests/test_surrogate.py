@@ -299,6 +299,14 @@ class TestSurrogate:
         with pytest.raises(UserError):
             Surrogate.load(tmp_path)
 
+    def test_a_changed_description_is_refused(self, fitted, tmp_path):
+        fitted[0].save(tmp_path)
+        path = tmp_path / "surrogate.json"
+        description = json.loads(path.read_text())
+        path.write_text(json.dumps(description | {"clean_log_ppl": 2.0}))
+        with pytest.raises(UserError, match="changed after it was saved"):
+            Surrogate.load(tmp_path)
+
     def test_a_damaged_report_is_named(self, fitted, tmp_path):
         fitted[1].save(tmp_path)
         plain = json.loads((tmp_path / "fit.json").read_text())

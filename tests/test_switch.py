@@ -1,5 +1,7 @@
 """Algorithm 1: true rewards first, then the surrogate, also after every way of restoring."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from ray.rllib.algorithms.algorithm import Algorithm
@@ -134,6 +136,42 @@ def test_an_interrupted_run_goes_on_with_the_surrogate(tmp_path):
     train(example_params(), again, asked, 0, tmp_path)
     assert true.asked == 0
     assert again.use_surrogate
+
+
+def test_split_points_never_seen_are_answered_for(tmp_path):
+    """Case L begins in the lower half: before the hand-over nobody has been further up."""
+    problem = example_params()
+    params = dataclasses.replace(problem, start_split_points=(1, 3), episode_steps=2)
+    seen = []
+
+    def fit(split_points_N, link_states_NK, ppl_N):
+        seen.append(int(split_points_N.max()))
+        small = SurrogateConfig(steps=300, folds=2)
+        return fit_surrogate(params, small, 0)(split_points_N, link_states_NK, ppl_N)
+
+    source = Algorithm1Source(example_source, fit, true_steps=200)
+    train(params, source, config(total_steps=400), 0, tmp_path)
+    assert seen[0] < params.max_split_point
+    assert np.isfinite(source(params.split_points_P, np.full((10, 1), 0.1))).all()
+
+
+def test_a_source_used_for_another_agent_begins_anew(tmp_path):
+    true = Counted()
+    source = Algorithm1Source(true, mean_fit, true_steps=400)
+    asked = []
+    for seed in (0, 1):
+        before = true.asked
+        train(example_params(), source, config(), seed, tmp_path / str(seed))
+        asked.append(true.asked - before)
+    assert asked[0] == asked[1] > 0
+
+
+def test_a_hand_over_that_never_comes_is_refused(tmp_path):
+    source = Algorithm1Source(example_source, mean_fit, true_steps=1_200)
+    with pytest.raises(UserError, match="ever take over"):
+        train(example_params(), source, config(), 0, tmp_path)
+    with pytest.raises(ValueError, match="ever take over"):
+        TrainConfig(rewards="algorithm_1", total_steps=4_000)
 
 
 def test_the_projects_surrogate_is_fitted_on_each_setting_once():

@@ -81,17 +81,24 @@ def test_training_without_remote_runners_starts_no_ray(tmp_path):
 
 
 def test_a_finished_agent_is_not_trained_again(agent):
-    def fail(*_):
-        raise AssertionError("the source was asked")
+    asked = []
 
-    again = train(example_params(), as_source(fail, quantity="ppl"), QUICK, 0, agent.folder)
+    def counted(split_points, links):
+        asked.extend(split_points)
+        return example_source(split_points, links)
+
+    again = train(example_params(), as_source(counted, quantity="ppl"), QUICK, 0, agent.folder)
     assert again == agent
+    assert len(asked) < 10  # enough to see that it is the same source
 
 
 def test_another_configuration_in_the_same_folder_is_refused(agent):
     config = QUICK.model_copy(update={"total_steps": 1_000})
     with pytest.raises(UserError, match="new folder"):
         train(example_params(), example_source, config, 0, agent.folder)
+    other = as_source(lambda p, link: 2 * example_source(p, link), quantity="ppl")
+    with pytest.raises(UserError, match="new folder"):
+        train(example_params(), other, QUICK, 0, agent.folder)
     params = replace(example_params(), cost_weight=2.0)
     with pytest.raises(UserError, match="new folder"):
         train(params, example_source, QUICK, 0, agent.folder)

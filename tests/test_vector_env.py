@@ -12,6 +12,7 @@ from envs.dynamics import params_from
 from envs.layer_split import LayerSplitEnv
 from envs.problem import ProblemConfig
 from envs.vector import LayerSplitVectorEnv
+from raysplit.errors import UserError
 
 COPIES = 6
 
@@ -171,6 +172,19 @@ def test_observations_and_spaces_fit():
     assert env.single_observation_space.contains(observations[0])
     assert observations.dtype == np.float32
     assert info == {}
+
+
+@pytest.mark.parametrize("action", [3, -1, 1.0])
+def test_an_action_that_is_none_is_refused(action):
+    env = LayerSplitVectorEnv(num_envs=2)
+    env.reset(seed=0)
+    with pytest.raises(AssertionError, match="action"):
+        env.step(np.array([0, action]))
+
+
+def test_an_unknown_reset_option_is_refused():
+    with pytest.raises(UserError, match="no option 'splitpoint'"):
+        LayerSplitVectorEnv(num_envs=2).reset(options={"splitpoint": 3})
 
 
 def test_chosen_starts_apply_to_each_copy():

@@ -23,6 +23,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 
 from raysplit.errors import UserError
+from raysplit.sealed_json import read_sealed, write_sealed
 
 MANIFEST = "manifest.json"
 _REMEDY = "delete that folder: training goes on from the checkpoint before it"
@@ -52,8 +53,7 @@ def save_checkpoint(algorithm: Algorithm, folder: Path, record: dict[str, Any]) 
     algorithm.save_to_path(partial.resolve() / "rllib")
     (partial / "record.json").write_text(json.dumps(record))
     content = {"files": _checksums(partial), "weights_sha256": weights_sha256(algorithm)}
-    manifest = {**content, "manifest_sha256": _sha256(_canonical(content))}
-    (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    write_sealed(partial / MANIFEST, content)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
 
@@ -78,19 +78,7 @@ def verify_checkpoint(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: The manifest or a file is missing, truncated, changed or superfluous.
     """
-    try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-        claimed = manifest.pop("manifest_sha256")
-    except OSError as error:
-        raise UserError(
-            f"checkpoint {folder} is incomplete: it has no {MANIFEST}; {_REMEDY}"
-        ) from error
-    except (ValueError, KeyError, AttributeError) as error:
-        raise UserError(
-            f"checkpoint {folder} is damaged: {MANIFEST} cannot be read; {_REMEDY}"
-        ) from error
-    if claimed != _sha256(_canonical(manifest)):
-        raise UserError(f"checkpoint {folder} is damaged: {MANIFEST} was changed; {_REMEDY}")
+    manifest = read_sealed(folder / MANIFEST, f"to drop the damaged checkpoint, {_REMEDY}")
     expected, found = manifest["files"], _checksums(folder)
     if expected != found:
         wrong = sorted(
@@ -122,10 +110,6 @@ def _checksums(folder: Path) -> dict[str, str]:
         for path in files
         if path != folder / MANIFEST
     }
-
-
-def _canonical(content: dict[str, Any]) -> bytes:
-    return json.dumps(content, sort_keys=True).encode()
 
 
 def _sha256(content: bytes) -> str:

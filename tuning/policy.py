@@ -10,7 +10,7 @@ Shapes: N settings, K link coordinates, A actions, I inputs (link state, split p
 from __future__ import annotations
 
 import hashlib
-import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,9 +22,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from raysplit.errors import UserError
+from raysplit.sealed_json import read_sealed, write_sealed
 
 Floats = NDArray[np.float32]
-FORMAT = 1
+FORMAT = 2
 WEIGHTS_FILE = "policy.safetensors"
 DESCRIPTION_FILE = "policy.json"
 
@@ -68,7 +69,7 @@ class Policy:
         self.layers = [(np.asarray(w, np.float32), np.asarray(b, np.float32)) for w, b in layers]
         self.centre_I = np.asarray(centre_I, np.float32)
         self.half_range_I = np.asarray(half_range_I, np.float32)
-        self._activate = np.tanh if description.activation == "tanh" else _relu
+        self._activate = _ACTIVATIONS[description.activation]
         self._prepare()
 
     def _prepare(self) -> None:
@@ -89,9 +90,21 @@ class Policy:
             link_state: Link coordinates in the order of `description.link_names`, in their units.
             split_point: Layers on the device now.
             step: Steps taken since the episode began; read only where `description.sees_step`.
+
+        Raises:
+            UserError: If the link state has another length, or a value is NaN or infinite.
         """
         input_I = self._input_I
         links = len(link_state)
+        if links != len(self.description.link_names):
+            raise UserError(
+                f"link state {list(link_state)} has {links} value(s); the policy was trained on "
+                f"{', '.join(self.description.link_names)}"
+            )
+        if not math.isfinite(sum(link_state)):
+            raise UserError(
+                f"link state {list(link_state)} is not finite; no link has such a value"
+            )
         input_I[:links] = link_state
         input_I[links] = split_point
         if self.description.sees_step:
@@ -137,7 +150,7 @@ class Policy:
             "actions": ["one layer fewer", "stay", "one layer more"],
             **asdict(self.description),
         }
-        (folder / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2) + "\n")
+        write_sealed(folder / DESCRIPTION_FILE, description)
 
     @classmethod
     def load(cls, folder: str | Path) -> Policy:
@@ -149,7 +162,7 @@ class Policy:
         folder = Path(folder)
         try:
             content = (folder / WEIGHTS_FILE).read_bytes()
-            description = json.loads((folder / DESCRIPTION_FILE).read_text())
+            description = read_sealed(folder / DESCRIPTION_FILE, "export the policy again")
             if description.pop("weights_sha256") != hashlib.sha256(content).hexdigest():
                 raise UserError(f"{folder / WEIGHTS_FILE} was changed after it was saved")
             if description.pop("format") != FORMAT:
@@ -174,3 +187,6 @@ class Policy:
 
 def _relu(x: Floats, out: Floats | None = None) -> Floats:
     return np.maximum(x, 0, out=out)
+
+
+_ACTIVATIONS = {"tanh": np.tanh, "relu": _relu}

@@ -226,6 +226,15 @@ class TrainConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _hands_over(self) -> Self:
+        if self.rewards == "algorithm_1" and self.true_steps >= self.total_steps:
+            raise ValueError(
+                f"true_steps is {self.true_steps} but the training has {self.total_steps} steps: "
+                "no surrogate would ever take over; lower it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _hyperparameters_fit(self) -> Self:
         settings = self.hyperparameters()
         envs = settings.num_envs * max(1, self.num_env_runners)

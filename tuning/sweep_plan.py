@@ -6,7 +6,6 @@ training (the agent's own values stand in each of Fig. 8's panels) share it.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Mapping
@@ -68,8 +67,7 @@ class Base:
 
     def key(self, overrides: Overrides, seed: int) -> str:
         """Return the name of a training."""
-        inputs = inputs_sha256(self.params, self.config(overrides), seed)
-        return hashlib.sha256(f"{inputs}{self.source_id}".encode()).hexdigest()[:16]
+        return inputs_sha256(self.params, self.source_id, self.config(overrides), seed)[:16]
 
 
 def planned_settings(config: SweepConfig) -> list[Setting]:

@@ -65,6 +65,10 @@ class Algorithm1Source(SwitchingSource):
         """Fit the surrogate on all true answers so far and let it answer from now on."""
         self.hand_over(self.fit(*self.seen()))
 
+    def begin(self) -> None:
+        """Forget what another agent's training was answered."""
+        self.set_state({"use_surrogate": False, "buffer": []})
+
     def add(self, buffer: list[Any]) -> None:
         """Remember true answers that another process was given."""
         state = self.get_state()
@@ -95,7 +99,8 @@ def fit_surrogate(params: LayerSplitParams, config: SurrogateConfig, seed: int) 
             stderr_N=np.zeros(len(first_n)),
             clean_log_ppl=float(np.log(params.ppl_scale)),
         )
-        return SurrogateSource(fit(table, config, seed)[0])
+        split_points = params.min_split_point, params.max_split_point
+        return SurrogateSource(fit(table, config, seed, split_points=split_points)[0])
 
     return fit_rows
 

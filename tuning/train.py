@@ -30,10 +30,12 @@ from ray.rllib.utils.metrics import (
 )
 
 from envs import register_with_ray
+from envs.dynamics import fingerprint
 from envs.params import LayerSplitParams
 from envs.ppl_source import PPLSource
 from raysplit.errors import UserError
 from raysplit.files import write_atomically
+from raysplit.sealed_json import read_sealed, write_sealed
 from raysplit.threads import one_thread
 from tuning.algorithms import algorithm_config
 from tuning.checkpoint import (
@@ -49,6 +51,9 @@ from tuning.settings import TrainConfig
 from tuning.switch import SWITCHING, Algorithm1Source
 
 KEPT_CHECKPOINTS = 2
+_TRAIN_AGAIN = (
+    "delete its agent.json, if there is one, and train again: it goes on from the newest checkpoint"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +137,13 @@ def train(
             policy of each iteration for the curve, and nothing is learned from it.
 
     Raises:
-        UserError: The folder holds another agent, or a checkpoint that is damaged.
+        UserError: The folder holds another agent, or a checkpoint that is damaged; or Algorithm 1
+            would never hand over.
     """
-    inputs = inputs_sha256(params, config, seed)
+    if isinstance(source, Algorithm1Source):
+        _check_hand_over(source, config)
+        source.begin()
+    inputs = inputs_sha256(params, fingerprint(params, source), config, seed)
     if (out / "agent.json").exists():
         finished = load_agent(out, inputs)
         try:
@@ -166,8 +175,11 @@ def load_agent(out: Path, inputs: str | None = None) -> TrainedAgent:
         UserError: It is not there, damaged, or was trained from other `inputs`.
     """
     try:
-        record = json.loads((out / "agent.json").read_text())
-        curve = tuple(CurvePoint(**point) for point in json.loads((out / "curve.json").read_text()))
+        record = read_sealed(out / "agent.json", f"this is no finished agent; {_TRAIN_AGAIN}")
+        content = (out / "curve.json").read_bytes()
+        if hashlib.sha256(content).hexdigest() != record["curve_sha256"]:
+            raise ValueError("curve.json was changed")
+        curve = tuple(CurvePoint(**point) for point in json.loads(content))
         _check_inputs(out, record["inputs_sha256"], inputs)
         return TrainedAgent(
             folder=out,
@@ -180,20 +192,33 @@ def load_agent(out: Path, inputs: str | None = None) -> TrainedAgent:
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(
-            f"{out} holds no finished agent ({error}); delete its agent.json, if there is one, and "
-            "train again: it goes on from the newest checkpoint"
-        ) from error
+        raise UserError(f"{out} holds no finished agent ({error}); {_TRAIN_AGAIN}") from error
 
 
-def inputs_sha256(params: LayerSplitParams, config: TrainConfig, seed: int) -> str:
-    """Return the hash of everything but the source that decides what is trained."""
+def inputs_sha256(params: LayerSplitParams, source_id: str, config: TrainConfig, seed: int) -> str:
+    """Return the hash of everything that decides what is trained.
+
+    Args:
+        params: The problem.
+        source_id: Tells one source from another, such as `envs.dynamics.fingerprint`.
+        config: The training section.
+        seed: Of the agent.
+    """
     described = {entry.name: getattr(params, entry.name) for entry in fields(params)}
     of_run = {"algorithm", "engine", "total_steps", "num_env_runners", "rewards", "true_steps"}
     run = config.model_dump(include=of_run)
     asked = run | config.hyperparameters().model_dump()
-    content = json.dumps([described, asked, seed], sort_keys=True, default=np.ndarray.tolist)
+    inputs = [described, source_id, asked, seed]
+    content = json.dumps(inputs, sort_keys=True, default=np.ndarray.tolist)
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _check_hand_over(source: Algorithm1Source, config: TrainConfig) -> None:
+    if source.true_steps >= config.total_steps:
+        raise UserError(
+            f"true_steps is {source.true_steps} but the training has {config.total_steps} steps: "
+            "no surrogate would ever take over; lower it"
+        )
 
 
 def _check_inputs(out: Path, found: str, expected: str | None) -> None:
@@ -301,16 +326,17 @@ class _Run:
             f"{self.config.algorithm} {self.config.preset}, seed {seed}, {self.steps} steps"
         )
         policy_of(self.algorithm, params, trained_by).save(self.out / "policy")
-        curve = [asdict(point) for point in self.curve]
-        write_atomically(self.out / "curve.json", json.dumps(curve))
+        curve = json.dumps([asdict(point) for point in self.curve])
+        write_atomically(self.out / "curve.json", curve)
         record = {
             "algorithm": self.config.algorithm,
             "preset": self.config.preset,
             "seed": seed,
             "checkpoint": str(checkpoints_of(self.out)[-1].relative_to(self.out)),
             "inputs_sha256": self.inputs,
+            "curve_sha256": hashlib.sha256(curve.encode()).hexdigest(),
         }
-        write_atomically(self.out / "agent.json", json.dumps(record, indent=2))
+        write_sealed(self.out / "agent.json", record)
 
 
 def _curve_point(result: dict[str, Any], seconds: float, judged_return: float | None) -> CurvePoint:

@@ -33,7 +33,7 @@ class LearningPanel:
 
     Attributes:
         title: The case.
-        curves: Return of an episode against environment steps; interquartile mean and interval.
+        curves: What the policy is worth against environment steps; interquartile mean and interval.
         random_return: The random policy's return.
         optimal_return: The exact optimum's return.
     """

@@ -16,11 +16,24 @@ from raysplit.surrogate.quality import FitReport, report
 _SMALLEST_MODEL_ERROR = 0.005  # log PPL; keeps rows with tiny error bars from ruling the fit
 
 
-def fit(table: Measurements, config: SurrogateConfig, seed: int) -> tuple[Surrogate, FitReport]:
+def fit(
+    table: Measurements,
+    config: SurrogateConfig,
+    seed: int,
+    *,
+    split_points: tuple[int, int] | None = None,
+) -> tuple[Surrogate, FitReport]:
     """Fit one member a fold and judge each on the rows it did not see.
 
     Rows weigh by the inverse of their variance, capped so that none counts more than twice what a
     typical row does.
+
+    Args:
+        table: Measured rows.
+        config: Size and training of the members.
+        seed: Of folds and networks.
+        split_points: First and last one to answer for; by default the table's own. One without a
+            row is read off the trend over its neighbours.
 
     Raises:
         UserError: If the table has fewer than two rows a fold.
@@ -33,7 +46,7 @@ def fit(table: Measurements, config: SurrogateConfig, seed: int) -> tuple[Surrog
             "measure more settings or lower surrogate.folds"
         )
     start = time.perf_counter()
-    scaling = _scaling(table)
+    scaling = _scaling(table, split_points)
     first, last = scaling.split_points
     folds_N = np.random.default_rng(seed).permutation(len(table)) % config.folds
     targets_N = (table.log_ppl_N - scaling.output_mean) / scaling.output_std
@@ -57,9 +70,10 @@ def fit(table: Measurements, config: SurrogateConfig, seed: int) -> tuple[Surrog
     return surrogate, report(table, held_out_N, folds=config.folds, seconds=seconds)
 
 
-def _scaling(table: Measurements) -> Scaling:
+def _scaling(table: Measurements, split_points: tuple[int, int] | None) -> Scaling:
+    seen = int(table.split_points_N.min()), int(table.split_points_N.max())
     return Scaling(
-        split_points=(int(table.split_points_N.min()), int(table.split_points_N.max())),
+        split_points=split_points or seen,
         low_K=table.link_states_NK.min(axis=0),
         high_K=table.link_states_NK.max(axis=0),
         output_mean=float(table.log_ppl_N.mean()),

@@ -11,7 +11,6 @@ Shape suffixes: N rows, M members, K link coordinates, I inputs (1 + K), H hidde
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
 from raysplit.errors import UserError
+from raysplit.sealed_json import read_sealed, write_sealed
 
 FloatArray = NDArray[np.float64]
 Float32Array = NDArray[np.float32]
@@ -147,7 +147,7 @@ class Surrogate:
             "output_std": self.scaling.output_std,
             "weights_sha256": hashlib.sha256(content).hexdigest(),
         }
-        (folder / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2) + "\n")
+        write_sealed(folder / DESCRIPTION_FILE, description)
 
     @staticmethod
     def load(folder: Path) -> Surrogate:
@@ -157,7 +157,7 @@ class Surrogate:
             UserError: If a file is missing, damaged or does not belong to the other.
         """
         try:
-            description = json.loads((folder / DESCRIPTION_FILE).read_text())
+            description = read_sealed(folder / DESCRIPTION_FILE, "fit the surrogate again")
             content = (folder / WEIGHTS_FILE).read_bytes()
             if hashlib.sha256(content).hexdigest() != description["weights_sha256"]:
                 raise UserError(
@@ -177,7 +177,7 @@ class Surrogate:
                 ),
                 weights=Weights(**{f.name: tensors[f.name] for f in fields(Weights)}),
             )
-        except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
+        except (OSError, KeyError, SafetensorError) as error:
             raise UserError(
                 f"{folder}: no complete surrogate there ({error!r}); fit it again"
             ) from error
