@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
+
+from raysplit.errors import suggest
 
 Status = Literal["ok", "warning", "error"]
 
@@ -40,6 +43,16 @@ class Finding:
 def error(detail: str, remedy: str) -> Finding:
     """Return a finding that stops the cluster from starting, working or being safe."""
     return Finding("error", detail, remedy)
+
+
+def unknown_keys(where: str, found: Iterable[object], known: Collection[str]) -> Iterator[Finding]:
+    """Yield a fault for each key that Ray or EC2 would ignore without a word."""
+    for key in map(str, found):
+        if key not in known:
+            yield error(
+                f"{where} has the unknown key '{key}'{suggest(key, known)}",
+                "correct or remove it; Ray ignores it silently",
+            )
 
 
 def warning(detail: str, remedy: str) -> Finding:

@@ -8,9 +8,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from raysplit.doctor.check import Finding, error, warning
+from raysplit.doctor.check import Finding, error, unknown_keys, warning
 from raysplit.doctor.yaml_file import Section, section, strings
-from raysplit.errors import suggest
 
 _PROVIDER_KEYS = {"type", "head_ip", "worker_ips", "external_head_ip", "coordinator_address"}
 # Labels of letters, digits and inner hyphens; the last begins with a letter, as in every real name,
@@ -22,12 +21,7 @@ _HOST_NAME = re.compile(rf"({_LABEL}\.)*(?=[A-Za-z]){_LABEL}")
 def address_findings(config: Section) -> Iterator[Finding]:
     """Yield faults of the head's and workers' addresses."""
     provider = section(config, "provider")
-    for key in provider:
-        if key not in _PROVIDER_KEYS:
-            yield error(
-                f"provider has the unknown key '{key}'{suggest(key, _PROVIDER_KEYS)}",
-                "correct or remove it; Ray ignores it silently",
-            )
+    yield from unknown_keys("provider", provider, _PROVIDER_KEYS)
     head, workers = str(provider.get("head_ip", "")), strings(provider, "worker_ips")
     if "coordinator_address" in provider:  # which hands out the machines
         return

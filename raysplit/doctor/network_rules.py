@@ -6,7 +6,7 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
-from raysplit.doctor.check import Finding, error, warning
+from raysplit.doctor.check import Finding, error, unknown_keys, warning
 from raysplit.doctor.ec2_keys import IP_PERMISSIONS, key_findings
 from raysplit.doctor.yaml_file import Section, node_types, section, sections
 from raysplit.errors import suggest
@@ -43,12 +43,7 @@ _PING = {"icmp", "icmpv6", "1", "58"}
 def provider_findings(config: Section) -> Iterator[Finding]:
     """Yield faults of region, zones, security group and ssh key."""
     provider = section(config, "provider")
-    for key in provider:
-        if key not in _PROVIDER_KEYS:
-            yield error(
-                f"provider has the unknown key '{key}'{suggest(key, _PROVIDER_KEYS)}",
-                "correct or remove it; Ray ignores it silently",
-            )
+    yield from unknown_keys("provider", provider, _PROVIDER_KEYS)
     yield from _place(provider)
     yield from _open_ports(provider)
     yield from _key_name(config)
