@@ -4,6 +4,7 @@ import itertools
 import json
 import subprocess
 import sys
+import timeit
 
 import numpy as np
 import pytest
@@ -137,13 +138,22 @@ def test_a_description_of_something_else_is_refused(tmp_path):
 
 def test_what_the_policy_cannot_see_is_refused():
     policy = make_policy()
-    links = len(policy.description.link_names)
-    for wrong in ([0.5] * (links + 1), []):
-        with pytest.raises(UserError, match="was trained on"):
+    trained_on = r"was trained on: .* noise_std, and split points 1\.\.10"
+    for wrong in ([0.5, 0.5], [], 0.5, np.float64(0.5), [[0.5]], [np.nan], [np.inf]):
+        with pytest.raises(UserError, match=trained_on):
             policy(wrong, 3)
-    for broken in (np.nan, np.inf):
-        with pytest.raises(UserError, match="not finite"):
-            policy([broken] * links, 3)
+    for split_point in (0, 11, np.nan, [3]):
+        with pytest.raises(UserError, match=trained_on):
+            policy([0.5], split_point)
+    for wrong in ([0.5, 0.5], [[0.5, 0.5], [0.5, 0.5]], [[0.5], [np.nan]]):
+        with pytest.raises(UserError, match=trained_on):
+            policy.actions([3, 3], wrong, [0, 0])
+
+
+def test_a_call_with_its_checks_is_quick():
+    policy = make_policy(hidden=128)
+    rounds = timeit.repeat(lambda: policy((0.5,), 3), number=200, repeat=50)
+    assert min(rounds) / 200 < 20e-6
 
 
 def test_running_a_policy_loads_neither_ray_nor_torch(tmp_path):

@@ -73,7 +73,7 @@ class Policy:
         self._prepare()
 
     def _prepare(self) -> None:
-        """Fold the scaling into the first layer and allocate what a single call writes to."""
+        """Fold the scaling into the first layer; keep what a single call reads and writes."""
         (weight, bias), *rest = self.layers
         folded = weight / self.half_range_I
         first = (folded, bias - folded @ self.centre_I)
@@ -82,6 +82,9 @@ class Policy:
             for weight, bias in [first, *rest]
         ]
         self._input_I = np.zeros(len(self.centre_I), np.float32)
+        self._links = len(self.description.link_names)
+        self._first = self.description.min_split_point
+        self._last = self.description.max_split_point
 
     def __call__(self, link_state: Sequence[float], split_point: int, step: int = 0) -> int:
         """Return the action for one setting: 0, 1, 2 move the split point by -1, 0, +1.
@@ -92,19 +95,17 @@ class Policy:
             step: Steps taken since the episode began; read only where `description.sees_step`.
 
         Raises:
-            UserError: If the link state has another length, or a value is NaN or infinite.
+            UserError: If the link state has another length, a value is NaN or infinite, or the
+                split point is not one of those trained on.
         """
-        input_I = self._input_I
-        links = len(link_state)
-        if links != len(self.description.link_names):
-            raise UserError(
-                f"link state {list(link_state)} has {links} value(s); the policy was trained on "
-                f"{', '.join(self.description.link_names)}"
-            )
-        if not math.isfinite(sum(link_state)):
-            raise UserError(
-                f"link state {list(link_state)} is not finite; no link has such a value"
-            )
+        input_I, links = self._input_I, self._links
+        try:
+            known = len(link_state) == links and math.isfinite(sum(link_state))
+            known = known and self._first <= split_point <= self._last
+        except TypeError:  # a number, or rows of them
+            known = False
+        if not known:
+            raise self._unknown(f"link state {link_state} at split point {split_point}")
         input_I[:links] = link_state
         input_I[links] = split_point
         if self.description.sees_step:
@@ -122,11 +123,29 @@ class Policy:
     def actions(
         self, split_points_N: ArrayLike, link_states_NK: ArrayLike, steps_N: ArrayLike
     ) -> NDArray[np.int64]:
-        """Return the actions for N settings, as the oracle asks its policies."""
-        columns = [link_states_NK, np.asarray(split_points_N)[:, None]]
+        """Return the actions for N settings, as the oracle asks its policies.
+
+        Raises:
+            UserError: If the link states are not K columns, or a value is NaN or infinite.
+        """
+        links_NK = np.asarray(link_states_NK)
+        if (
+            links_NK.ndim != 2
+            or links_NK.shape[1] != self._links
+            or not np.isfinite(links_NK).all()
+        ):
+            raise self._unknown(f"an array of link states of shape {links_NK.shape}")
+        columns = [links_NK, np.asarray(split_points_N)[:, None]]
         if self.description.sees_step:
             columns.append(np.asarray(steps_N)[:, None])
         return self.outputs(np.hstack(columns).astype(np.float32)).argmax(1)
+
+    def _unknown(self, what: str) -> UserError:
+        names = ", ".join(self.description.link_names)
+        return UserError(
+            f"{what} is not what this policy was trained on: a finite value for each of {names}, "
+            f"and split points {self._first}..{self._last}"
+        )
 
     def outputs(self, inputs_NI: Floats) -> Floats:
         """Return the network's outputs for raw inputs, shape (N, A)."""
