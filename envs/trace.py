@@ -23,9 +23,9 @@ def read_trace(problem: ProblemConfig) -> FloatArray:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark first
             rows = list(csv.DictReader(file))
-    except UnicodeError as error:
+    except (UnicodeError, csv.Error) as error:
         raise UserError(
-            f"trace {path} is no text in UTF-8 ({error}); save it as CSV, UTF-8"
+            f"trace {path} is no CSV text in UTF-8 ({error}); save it as CSV, UTF-8"
         ) from None
     except OSError as error:
         raise UserError(

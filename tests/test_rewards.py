@@ -11,6 +11,7 @@ from raysplit.errors import UserError
 from raysplit.experiment import load_experiment
 from raysplit.ledger import Row
 from raysplit.run_folder import RunFolder
+from raysplit.stages import train
 from raysplit.stages.measuring import measuring_service, same_measuring_service
 from raysplit.stages.rewards import RewardSources, TrainingBill
 from tuning.settings import TrainConfig
@@ -123,3 +124,19 @@ def test_later_stages_measure_under_the_card_of_the_first_or_refuse(tmp_path):
             same_measuring_service(folder),
         ):
             pass
+
+
+@pytest.mark.parametrize("part", ["surrogate.safetensors", "surrogate.json"])
+def test_agents_of_another_surrogate_are_forgotten(tmp_path, part):
+    agents, surrogate = tmp_path / "agents", tmp_path / "surrogate"
+    surrogate.mkdir()
+    for name in ("surrogate.safetensors", "surrogate.json", "fit.json"):
+        (surrogate / name).write_text(name)
+    train._forget_agents_of_another_surrogate(agents, surrogate)
+    (agents / "ppo").mkdir()
+    (surrogate / "fit.json").write_text("it took longer")
+    train._forget_agents_of_another_surrogate(agents, surrogate)
+    assert (agents / "ppo").exists()
+    (surrogate / part).write_text("another")
+    train._forget_agents_of_another_surrogate(agents, surrogate)
+    assert not (agents / "ppo").exists()
