@@ -13,19 +13,27 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri  # pyright: ignore[reportMissingTypeStubs] - scipy is untyped
 
 from envs.grid import FloatArray, IntArray
 from envs.params import LayerSplitParams, params_from
-from envs.ppl_source import QUANTITIES, MeasuredSource, PPLSource, SwitchingSource, ask
-from raysplit.errors import UserError
+from envs.ppl_source import (
+    MeasuredSource,
+    PPLSource,
+    Quantity,
+    SwitchingSource,
+    ask,
+    quantity_of,
+)
+from raysplit.errors import UserError, suggest
 
 __all__ = [
     "ACTIONS",
     "LayerSplitParams",
     "State",
     "check_source",
+    "checked_actions",
     "chosen_state",
     "drifted",
     "fingerprint",
@@ -41,6 +49,8 @@ __all__ = [
 
 ACTIONS = 3
 _GAIN_WEIGHT = 10.0  # of the relative gain in the authors' reward
+_ABOVE = {"ppl": 0.0, "relative_gain": -np.inf}  # what a source's values are greater than
+_RESET_OPTIONS = {"split_point": "iu", "link_state": "iuf"}  # with the kinds of number they take
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,18 +87,16 @@ def chosen_state(params: LayerSplitParams, drawn: State, options: Mapping[str, A
         UserError: If an option is unknown, a value is outside the problem, or the link follows a
             trace.
     """
-    unknown = sorted(options.keys() - {"split_point", "link_state"})
-    if unknown:
-        raise UserError(f"reset has no option '{unknown[0]}'; it has split_point and link_state")
+    for name in options.keys() - _RESET_OPTIONS.keys():
+        hint = suggest(name, _RESET_OPTIONS)
+        raise UserError(f"reset has no option '{name}', only {', '.join(_RESET_OPTIONS)}{hint}")
     split_points_N, link_states_NK = drawn.split_points_N, drawn.link_states_NK
     if "split_point" in options:
-        chosen = np.asarray(options["split_point"], dtype=np.int64)
-        split_points_N = np.broadcast_to(chosen, split_points_N.shape)
+        split_points_N = _chosen("split_point", options, split_points_N)
     if "link_state" in options:
         if params.link_dynamics == "trace":
             raise UserError("a trace gives the link states: reset without the option link_state")
-        chosen = np.asarray(options["link_state"], dtype=np.float64)
-        link_states_NK = np.broadcast_to(chosen, link_states_NK.shape)
+        link_states_NK = _chosen("link_state", options, link_states_NK)
     beyond = (split_points_N < params.min_split_point) | (split_points_N > params.max_split_point)
     inside = (link_states_NK >= params.link_low_K) & (link_states_NK <= params.link_high_K)
     if beyond.any() or not inside.all():
@@ -98,6 +106,40 @@ def chosen_state(params: LayerSplitParams, drawn: State, options: Mapping[str, A
             f"{params.link_high_K.tolist()}"
         )
     return State(split_points_N, link_states_NK, drawn.steps_N, drawn.rows_N)
+
+
+def _chosen(name: str, options: Mapping[str, Any], drawn: NDArray[Any]) -> NDArray[Any]:
+    try:
+        chosen = np.asarray(options[name])
+        if chosen.dtype.kind not in _RESET_OPTIONS[name]:
+            raise ValueError(f"a {chosen.dtype} is none")
+        return np.broadcast_to(chosen, drawn.shape).astype(drawn.dtype)
+    except ValueError as error:
+        raise UserError(
+            f"reset option {name} {options[name]!r} is not one for each of {len(drawn)} "
+            f"episode(s), nor one for all ({error})"
+        ) from None
+
+
+def checked_actions(actions: ArrayLike, episodes: int) -> IntArray:
+    """Return the actions of N episodes as an array.
+
+    Raises:
+        UserError: If they are not one integer 0, 1 or 2 for each episode.
+    """
+    actions_N = np.asarray(actions)
+    if not (
+        actions_N.shape == (episodes,)
+        and actions_N.dtype.kind in "iu"
+        # Taking the extreme at its index is several times as fast as `min` and `max`.
+        and actions_N[actions_N.argmin()] >= 0
+        and actions_N[actions_N.argmax()] < ACTIONS
+    ):
+        raise UserError(
+            f"the actions are {np.array2string(actions_N, threshold=6)}; give one of the integers "
+            f"0, 1, 2 for each of {episodes} episode(s)"
+        )
+    return actions_N
 
 
 def transition(
@@ -170,21 +212,19 @@ def reward(
     """Return the reward of arriving at split points over link states (Eq. 8), in one source call.
 
     Raises:
-        UserError: If the source gives a value that is not finite.
+        UserError: If the source gives a value that is not finite, or a PPL that is not above 0.
     """
     if params.drift_per_layer:
         # A source knows the stated range only; drift leaves it by a fraction of a per cent.
         link_states_NK = np.clip(link_states_NK, params.link_low_K, params.link_high_K)
     if params.reward == "objective":
-        ppl_N = ask(source, split_points_N, link_states_NK)
+        ppl_N = _ask(params, source, split_points_N, link_states_NK)
         cost_N = params.cost_P[split_points_N - params.min_split_point]
         reward_N = -(ppl_N / params.ppl_scale + params.cost_weight * cost_N)
     else:
         gain_N = _relative_gain(params, source, split_points_N, link_states_NK)
         spared_N = (params.max_split_point - split_points_N) / params.max_split_point
         reward_N = _GAIN_WEIGHT * gain_N + spared_N
-    if not np.isfinite(reward_N).all():
-        raise _not_finite(params, split_points_N, link_states_NK, reward_N)
     return reward_N
 
 
@@ -195,32 +235,50 @@ def check_source(params: LayerSplitParams, source: PPLSource) -> None:
         UserError: If the source does not say what it gives, or the reward needs PPL and it gives
             relative gains.
     """
-    quantity = getattr(source, "quantity", None)
-    if quantity not in QUANTITIES:
+    quantity = quantity_of(source)
+    if params.reward == "objective" and quantity != "ppl":
         raise UserError(
-            f"the source's quantity is {quantity!r}; wrap a callable of (split points, link "
-            'states) with envs.ppl_source.as_source(f, quantity="ppl" or "relative_gain")'
-        )
-    if params.reward == "objective" and source.quantity != "ppl":
-        raise UserError(
-            f"reward: objective needs PPL and this source gives {source.quantity}; "
+            f"reward: objective needs PPL and this source gives {quantity}; "
             "use reward: authors, or a source of PPL"
         )
 
 
 def fingerprint(params: LayerSplitParams, source: PPLSource) -> str:
-    """Return what tells one source from another: its answers at a handful of settings.
+    """Return what tells one source from another: its answers at eight settings.
 
-    Of a source whose answers have to be measured, only its kind.
+    Of a source whose answers have to be measured, only its kind; of one that answers a question
+    differently when it is asked again, only that it does.
+
+    Raises:
+        UserError: If the source cannot serve the problem's reward, or an answer is none.
     """
+    check_source(params, source)
     if isinstance(source, MeasuredSource | SwitchingSource):
         return type(source).__name__
-    ends_P = np.array([params.min_split_point, params.max_split_point])
-    span_K = params.link_high_K - params.link_low_K
-    links_LK = params.link_low_K + np.array([[0.0], [0.3], [0.8], [1.0]]) * span_K
-    rows = len(ends_P) * len(links_LK)
-    values_N = ask(source, np.repeat(ends_P, rows // 2), np.tile(links_LK, (2, 1)))
-    return " ".join([source.quantity, *(f"{value:.5g}" for value in values_N)])
+    # At the first split point every relative gain is 0, so it tells nothing.
+    upper_N = np.linspace(params.min_split_point + 1, params.max_split_point, 8).astype(np.int64)
+    links_NK = _uniform_links(params, len(upper_N), np.random.default_rng(0))
+    again_N = np.append(np.arange(len(upper_N)), 0)
+    *values, repeated = _ask(params, source, upper_N[again_N], links_NK[again_N]).tolist()
+    if repeated != values[0]:
+        return f"{source.quantity} at random"
+    # Four digits are the same on every processor.
+    return " ".join([source.quantity, *(f"{value:.4g}" for value in values)])
+
+
+def _ask(
+    params: LayerSplitParams,
+    source: PPLSource,
+    split_points_N: IntArray,
+    link_states_NK: FloatArray,
+) -> FloatArray:
+    """Ask a source, and refuse what no reward can be made of."""
+    values_N = ask(source, split_points_N, link_states_NK)
+    # A NaN counts as the extreme. Taking it at its index is several times as fast as `min`.
+    least, most = values_N[values_N.argmin()], values_N[values_N.argmax()]
+    if not (least > _ABOVE[source.quantity] and most < np.inf):
+        raise _refused(params, source.quantity, split_points_N, link_states_NK, values_N)
+    return values_N
 
 
 def _relative_gain(
@@ -231,18 +289,15 @@ def _relative_gain(
 ) -> FloatArray:
     """Return 1 - PPL(p, state) / PPL(p_min, state)."""
     if source.quantity == "relative_gain":
-        return ask(source, split_points_N, link_states_NK)
+        return _ask(params, source, split_points_N, link_states_NK)
     asked_N = len(split_points_N)
     first_N = np.full(asked_N, params.min_split_point)
-    ppl_2N = ask(
+    ppl_2N = _ask(
+        params,
         source,
         np.concatenate([split_points_N, first_N]),
         np.concatenate([link_states_NK, link_states_NK]),
     )
-    if (ppl_2N <= 0).any():
-        raise UserError(
-            f"the source gave a perplexity of {ppl_2N.min():g}; it must be greater than 0"
-        )
     return 1.0 - ppl_2N[:asked_N] / ppl_2N[asked_N:]
 
 
@@ -266,18 +321,21 @@ def _gauss_markov(
     return params.link_low_K + span_K * next_unit_NK
 
 
-def _not_finite(
+def _refused(
     params: LayerSplitParams,
+    quantity: Quantity,
     split_points_N: IntArray,
     link_states_NK: FloatArray,
-    reward_N: FloatArray,
+    values_N: FloatArray,
 ) -> UserError:
-    n = int(np.flatnonzero(~np.isfinite(reward_N))[0])
+    right_N = np.isfinite(values_N) & (values_N > _ABOVE[quantity])
+    n = int(np.flatnonzero(~right_N)[0])
     state = ", ".join(
         f"{name} {value:.6g}"
         for name, value in zip(params.link_names, link_states_NK[n], strict=True)
     )
+    rule = "finite and greater than 0" if quantity == "ppl" else "finite"
     return UserError(
-        f"the reward is {reward_N[n]} at split point {split_points_N[n]}, {state}: "
-        "the PPL source must give finite values over the whole problem"
+        f"the PPL source gave a {quantity} of {values_N[n]} at split point {split_points_N[n]}, "
+        f"{state}: it must be {rule} over the whole problem"
     )

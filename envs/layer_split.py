@@ -15,6 +15,7 @@ from envs.dynamics import (
     LayerSplitParams,
     State,
     check_source,
+    checked_actions,
     chosen_state,
     initial_state,
     observation,
@@ -78,7 +79,7 @@ class LayerSplitEnv(gymnasium.Env[Observation, np.int64]):
             UserError: If the source cannot serve the problem's reward.
         """
         self.params = params or example_params()
-        self.set_source(source or example_source)
+        self.set_source(example_source if source is None else source)
         low, high = observation_bounds(self.params)
         self.observation_space = spaces.Box(low, high, dtype=np.float32)
         self.action_space = spaces.Discrete(ACTIONS)
@@ -108,10 +109,14 @@ class LayerSplitEnv(gymnasium.Env[Observation, np.int64]):
         return observation(self.params, self._state)[0], {}
 
     def step(self, action: np.int64) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Move the split point and collect the reward."""
+        """Move the split point and collect the reward.
+
+        Raises:
+            UserError: If the action is not 0, 1 or 2, or the source's answer does not serve.
+        """
         assert self._state is not None, "call reset() before step()"
-        assert self.action_space.contains(action), f"action {action} is not 0, 1 or 2"
-        self._state = transition(self.params, self._state, np.array([action]), self.np_random)
+        actions_N = checked_actions([action], 1)
+        self._state = transition(self.params, self._state, actions_N, self.np_random)
         reward_N = reward(
             self.params, self.source, self._state.split_points_N, self._state.link_states_NK
         )

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, cast, get_args
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from raysplit.errors import UserError
 
 Quantity = Literal["ppl", "relative_gain"]
 QUANTITIES = get_args(Quantity)
+_FLOAT64 = np.dtype(np.float64)
 Answer = Callable[[IntArray, FloatArray], FloatArray]
 
 
@@ -60,12 +61,8 @@ def ask(source: PPLSource, split_points_N: IntArray, link_states_NK: FloatArray)
         UserError: If it does not give one number per setting.
     """
     answer: Any = source(split_points_N.copy(), link_states_NK.copy())
-    if hasattr(answer, "detach"):  # a torch tensor, maybe with a gradient, maybe on a GPU
-        answer = answer.detach().cpu()
-    try:
-        values_N = np.asarray(answer, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"the PPL source gave no array of numbers: {error}") from None
+    plain = type(answer) is np.ndarray and answer.dtype is _FLOAT64  # most are, and it is quick
+    values_N = answer if plain else _numbers(answer)
     if values_N.shape != split_points_N.shape:
         raise UserError(
             f"the PPL source gave shape {values_N.shape} for {len(split_points_N)} settings; "
@@ -74,20 +71,57 @@ def ask(source: PPLSource, split_points_N: IntArray, link_states_NK: FloatArray)
     return values_N
 
 
+def _numbers(answer: Any) -> FloatArray:  # noqa: ANN401 - whatever the source returned
+    if hasattr(answer, "detach"):  # a torch tensor, maybe with a gradient, maybe on a GPU
+        answer = answer.detach().cpu()
+    try:
+        values = np.asarray(answer)
+        if values.dtype.kind not in "iufO":  # NumPy would read text and drop imaginary parts
+            raise TypeError(f"they are of type {values.dtype}")
+        return values.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"the PPL source gave no array of real numbers ({error}); it must return one number "
+            "per setting"
+        ) from None
+
+
+def quantity_of(source: PPLSource) -> Quantity:
+    """Return what a source gives.
+
+    Raises:
+        UserError: If it does not say so, as a bare function cannot.
+    """
+    return checked_quantity(getattr(source, "quantity", None))
+
+
+def checked_quantity(quantity: object) -> Quantity:
+    """Return a quantity that the environments know.
+
+    Raises:
+        UserError: If it is another.
+    """
+    if quantity not in QUANTITIES:
+        raise UserError(
+            f"the source's quantity is {quantity!r}, not 'ppl' or 'relative_gain'; wrap a function "
+            "of (split points, link states) with envs.ppl_source.as_source(f, quantity=...)"
+        )
+    return cast(Quantity, quantity)
+
+
 def as_source(answer: Answer, *, quantity: Quantity) -> CallableSource:
     """Make a source of any callable (split_points_N, link_states_NK) -> values_N.
 
     Args:
         answer: Gets split points, shape (N,), int64, and link states, shape (N, K), float64, with
             the coordinates in the problem's order and units.
-        quantity: What it returns: `ppl`, or `relative_gain`: 1 - PPL(p, state) / PPL(p_min, state).
+        quantity: What it returns: `ppl`, greater than 0, or `relative_gain`:
+            1 - PPL(p, state) / PPL(p_min, state).
 
     Raises:
         UserError: If the quantity is unknown.
     """
-    if quantity not in QUANTITIES:
-        raise UserError(f"unknown quantity '{quantity}': a source gives 'ppl' or 'relative_gain'")
-    return CallableSource(answer, quantity)
+    return CallableSource(answer, checked_quantity(quantity))
 
 
 class LogPPLModel(Protocol):
@@ -128,10 +162,11 @@ class TableSource:
         """Take values of shape (P, G1, .., GK) for the first to last split point and K axes.
 
         Raises:
-            UserError: If the shape does not fit or a value is not finite (or no PPL).
+            UserError: If an axis or the shape does not fit, the quantity is unknown, or a value is
+                not finite (or no PPL).
         """
         self.grid = Grid(split_points, axes)
-        self.quantity: Quantity = quantity
+        self.quantity: Quantity = checked_quantity(quantity)
         values = np.asarray(values, dtype=np.float64)
         if values.shape != self.grid.shape:
             raise UserError(
@@ -237,7 +272,7 @@ class SwitchingSource:
         Raises:
             UserError: If it does not give PPL.
         """
-        if true_source.quantity != "ppl":
+        if quantity_of(true_source) != "ppl":
             raise UserError(f"Algorithm 1 needs a source of PPL, not of {true_source.quantity}")
         self.use_surrogate = False
         self._true_source = true_source

@@ -16,6 +16,7 @@ from envs.dynamics import (
     LayerSplitParams,
     State,
     check_source,
+    checked_actions,
     chosen_state,
     initial_state,
     observation,
@@ -61,7 +62,7 @@ class LayerSplitVectorEnv(VectorEnv[Observation, Actions, Values]):
             UserError: If the source cannot serve the problem's reward.
         """
         self.params = params or example_params()
-        self.set_source(source or example_source)
+        self.set_source(example_source if source is None else source)
         self.num_envs = num_envs
         low, high = observation_bounds(self.params)
         self.single_observation_space = spaces.Box(low, high, dtype=np.float32)
@@ -102,13 +103,11 @@ class LayerSplitVectorEnv(VectorEnv[Observation, Actions, Values]):
         if self._all_ended:
             first, info = self.reset()
             return first, np.zeros(self.num_envs), never, never.copy(), info
-        actions_N = np.asarray(actions)
-        assert actions_N.dtype.kind in "iu", f"actions are {actions_N.dtype}, not integers"
-        assert 0 <= actions_N.min() <= actions_N.max() < ACTIONS, "an action is not 0, 1 or 2"
+        actions_N = checked_actions(actions, self.num_envs)
         self._state = transition(self.params, self._state, actions_N, self.np_random)
         reward_N = reward(
             self.params, self.source, self._state.split_points_N, self._state.link_states_NK
         )
         ended_N = terminated(self.params, self._state)
-        self._all_ended = bool(ended_N.all())
+        self._all_ended = bool(ended_N[0])
         return observation(self.params, self._state), reward_N, ended_N, never, {}

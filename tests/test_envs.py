@@ -13,6 +13,7 @@ from gymnasium.utils.env_checker import check_env
 
 import envs
 from envs.dynamics import (
+    fingerprint,
     initial_state,
     observation,
     observation_bounds,
@@ -23,8 +24,10 @@ from envs.dynamics import (
 )
 from envs.example import example_source
 from envs.layer_split import LayerSplitEnv
+from envs.oracle import Oracle
 from envs.ppl_source import as_source
 from envs.problem import ProblemConfig
+from envs.vector import LayerSplitVectorEnv
 from raysplit.errors import UserError
 
 LOSS = {"loss_probability": [0.0, 0.3]}
@@ -296,6 +299,67 @@ def test_a_ppl_that_is_not_finite_stops_with_its_setting(bad):
     source = as_source(lambda p, x: np.where(p == 4, bad, 20.0), quantity="ppl")
     with pytest.raises(UserError, match=r"split point 4, loss_probability 0\.2"):
         rewards_at(make_params(), source, [1, 4], [0.1, 0.2])
+
+
+@pytest.mark.parametrize("reward", ["objective", "authors"])
+@pytest.mark.parametrize("bad", [0.0, -1.0])
+def test_a_ppl_that_is_none_stops_with_its_setting(reward, bad):
+    source = as_source(lambda p, x: np.where(p == 4, bad, 20.0), quantity="ppl")
+    with pytest.raises(UserError, match=r"split point 4, loss_probability 0\.2: it must be .* 0"):
+        rewards_at(make_params(reward=reward), source, [1, 4], [0.1, 0.2])
+
+
+def test_any_finite_number_is_a_gain():
+    source = as_source(lambda p, x: p - 2.5, quantity="relative_gain")
+    got = rewards_at(make_params(reward="authors"), source, [1, 10], [0.1, 0.2])
+    np.testing.assert_allclose(got, [10 * -1.5 + 0.9, 10 * 7.5])
+
+
+@pytest.mark.parametrize("reward", ["objective", "authors"])
+def test_a_careless_source_moves_no_episode(reward):
+    def careless(split_points, links):
+        split_points += 1
+        links *= 2.0
+        return ppl(split_points, links)
+
+    params = make_params(reward=reward)
+    start = {"split_point": 2, "link_state": [0.1]}
+    env = LayerSplitEnv(params, as_source(careless, quantity="ppl"))
+    seen = play(env, [1, 2], options=start)
+    np.testing.assert_array_equal(seen[1][0], np.float32([0.1, 2]))
+    np.testing.assert_array_equal(seen[2][0], np.float32([0.1, 3]))
+
+
+@pytest.mark.parametrize("quantity", [None, "Relative_gain"])
+def test_a_source_must_say_what_it_gives(quantity):
+    def bare(split_points, links):
+        return ppl(split_points, links)
+
+    if quantity is not None:
+        bare.quantity = quantity
+    for use in (LayerSplitEnv, LayerSplitVectorEnv, Oracle, fingerprint):
+        with pytest.raises(UserError, match=r"quantity is .*as_source"):
+            use(make_params(reward="authors"), bare)
+
+
+def test_a_source_without_length_is_still_the_source():
+    class Log(list):
+        quantity = "ppl"
+
+        def __call__(self, split_points, links):
+            return ppl(split_points, links)
+
+    log = Log()
+    for env in (LayerSplitEnv(make_params(), log), LayerSplitVectorEnv(make_params(), log)):
+        assert env.source is log
+
+
+@pytest.mark.parametrize("action", [3, -1, 1.5, None])
+def test_an_action_that_is_none_is_refused(action):
+    env = LayerSplitEnv(make_params(), SOURCE)
+    env.reset(seed=0)
+    with pytest.raises(UserError, match="0, 1, 2"):
+        env.step(action)
 
 
 def test_the_source_can_be_exchanged_within_an_episode():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import envs.ppl_source
-from envs.dynamics import fingerprint
+from envs.dynamics import fingerprint, params_from
 from envs.example import example_params, example_source
 from envs.grid import Grid
 from envs.ppl_source import (
@@ -18,6 +18,7 @@ from envs.ppl_source import (
     as_source,
     ask,
 )
+from envs.problem import ProblemConfig
 from raysplit.errors import UserError
 
 LOSS = np.array([0.0, 0.1, 0.25, 0.3])
@@ -43,8 +44,10 @@ def test_a_callable_must_answer_once_per_setting():
         source = as_source(lambda p, link, answer=answer: answer, quantity="ppl")
         with pytest.raises(UserError, match="one number per setting"):
             ask(source, np.array([1, 2]), np.zeros((2, 1)))
-    with pytest.raises(UserError, match="no array of numbers"):
-        ask(as_source(lambda p, link: ["a", "b"], quantity="ppl"), *SETTINGS)
+    for answer in (["a", "b"], np.array(["16", "17"]), np.array([16 + 1j, 17]), None, [1, [2, 3]]):
+        source = as_source(lambda p, link, answer=answer: answer, quantity="ppl")
+        with pytest.raises(UserError, match="one number per setting"):
+            ask(source, *SETTINGS)
     with pytest.raises(UserError, match="'gain'"):
         as_source(smooth_ppl, quantity="gain")
 
@@ -74,6 +77,11 @@ def test_a_network_with_gradients_and_a_list_are_sources():
         np.testing.assert_allclose(values, [0.2, 0.4])
 
 
+def test_a_table_of_an_unknown_quantity_is_refused():
+    with pytest.raises(UserError, match="'gain'"):
+        TableSource((1, 2), [LOSS], np.ones((2, 4)), "gain")
+
+
 @pytest.mark.parametrize("axis", [[0.1], [0.2, 0.1], [0.1, 0.1]])
 def test_an_axis_of_one_value_or_without_order_is_refused(axis):
     with pytest.raises(UserError, match="ascending"):
@@ -89,6 +97,22 @@ def test_sources_are_told_apart_by_their_answers():
     ]
     first, louder, same = (fingerprint(params, source) for source in sources)
     assert first == same != louder
+
+
+def test_tables_of_gains_are_told_apart_though_all_begin_at_zero():
+    params = params_from(
+        ProblemConfig.model_validate({"link": {"loss_probability": [0, 0.3]}, "reward": "authors"})
+    )
+    bump = np.zeros((10, 4))
+    bump[4:6] = 0.1
+    sources = [TableSource((1, 10), [LOSS], values, "relative_gain") for values in (bump, 0 * bump)]
+    assert fingerprint(params, sources[0]) != fingerprint(params, sources[1])
+
+
+def test_a_source_with_noise_is_known_by_that_alone():
+    rng = np.random.default_rng(0)
+    noisy = as_source(lambda p, link: rng.uniform(15, 17, len(p)), quantity="ppl")
+    assert fingerprint(example_params(), noisy) == fingerprint(example_params(), noisy)
 
 
 def test_a_fingerprint_measures_nothing():
@@ -233,3 +257,5 @@ def test_algorithm_1_hands_over_and_survives_a_restore():
 def test_algorithm_1_refuses_a_source_of_gains():
     with pytest.raises(UserError, match="relative_gain"):
         SwitchingSource(as_source(smooth_ppl, quantity="relative_gain"))
+    with pytest.raises(UserError, match="as_source"):
+        SwitchingSource(smooth_ppl)

@@ -174,16 +174,26 @@ def test_observations_and_spaces_fit():
     assert info == {}
 
 
-@pytest.mark.parametrize("action", [3, -1, 1.0])
-def test_an_action_that_is_none_is_refused(action):
+@pytest.mark.parametrize(
+    "actions", [[0, 3], [0, -1], [0, 1.0], [1], [0, 1, 2], [[0], [1]], [True, True]]
+)
+def test_actions_that_are_none_are_refused(actions):
     env = LayerSplitVectorEnv(num_envs=2)
     env.reset(seed=0)
-    with pytest.raises(AssertionError, match="action"):
-        env.step(np.array([0, action]))
+    with pytest.raises(UserError, match=r"0, 1, 2 for each of 2 episode"):
+        env.step(np.array(actions))
+
+
+@pytest.mark.parametrize(
+    "options", [{"split_point": 2.5}, {"split_point": [1, 2, 3]}, {"link_state": "low"}]
+)
+def test_a_start_that_fits_no_episode_is_refused(options):
+    with pytest.raises(UserError, match=r"reset option .* is not one for each of 2 episode"):
+        LayerSplitVectorEnv(num_envs=2).reset(options=options)
 
 
 def test_an_unknown_reset_option_is_refused():
-    with pytest.raises(UserError, match="no option 'splitpoint'"):
+    with pytest.raises(UserError, match=r"no option 'splitpoint'.*did you mean 'split_point'"):
         LayerSplitVectorEnv(num_envs=2).reset(options={"splitpoint": 3})
 
 
