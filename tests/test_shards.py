@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import ray
 import torch
@@ -18,6 +19,7 @@ from raysplit.shards import cluster, local
 from raysplit.shards.config import BackendConfig
 from raysplit.shards.hidden import DeviceCache
 from raysplit.shards.local import LocalBackend
+from raysplit.shards.packing import Piece, packed
 from raysplit.shards.placement import edge_count, edge_options, ue_options
 from raysplit.shards.reference import CleanReference
 from raysplit.shards.ue import UEShard
@@ -222,3 +224,56 @@ def test_a_backend_closed_in_the_middle_leaves_the_terminal_clean(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert (done.stdout, done.stderr) == ("", "")
+
+
+class TestPacking:
+    @pytest.mark.parametrize("tokens_per_pass", [1, 7, 40, 10_000])
+    @pytest.mark.parametrize("state", [{"noise_std": 0.5}, {"loss_probability": 0.02}])
+    def test_rows_that_run_together_give_what_each_batch_gives_alone(
+        self, job, tokens_per_pass, state
+    ):
+        settings = [Setting(p, LinkState(**state), seed=p) for p in (1, 4)]
+        backend = LocalBackend(job, BackendConfig(kind="inprocess"))
+        reference = reference_of(job, backend)
+        alone = list(backend.run(settings, reference))
+        backend._edge.tokens_per_pass = tokens_per_pass
+        together = list(backend.run(settings, reference))
+        backend.close()
+        for one, other in zip(alone, together, strict=True):
+            assert other.log_ppl == pytest.approx(one.log_ppl, rel=1e-6)
+            assert (other.sequences, other.recomputed) == (one.sequences, one.recomputed)
+        assert alone[0].recomputed > 0
+
+    def test_a_pass_is_padded_little_and_never_larger_than_asked(self, job):
+        pieces = [
+            Piece(batch, np.arange(len(batch.lengths_B)), torch.zeros(*batch.inputs_BT.shape, 2))
+            for block in job.corpus.blocks
+            for batch in block
+        ]
+        passes = list(packed(pieces, lambda: 60))
+        rows = np.concatenate([one.rows_B for one in passes])
+        assert sorted(rows) == list(range(sum(len(piece.rows) for piece in pieces)))
+        lengths = np.concatenate([piece.batch.lengths_B for piece in pieces])
+        for one in passes:
+            assert one.hidden_BTD.shape[1] == lengths[one.rows_B].max()
+            assert len(one.rows_B) == 1 or one.targets_BT.size <= 60
+        padded = sum(one.targets_BT.size for one in passes)
+        assert padded < 1.1 * lengths.sum() < sum(piece.batch.inputs_BT.size for piece in pieces)
+
+    def test_a_pass_that_does_not_fit_runs_in_halves(self, job, monkeypatch):
+        backend = LocalBackend(job, BackendConfig(kind="inprocess"))
+        reference = reference_of(job, backend)
+        setting = NOISY[0]
+        (alone,) = backend.run([setting], reference)
+        run_from = backend._edge._chain.run_from
+
+        def small(hidden_BTD, first):
+            if len(hidden_BTD) > 3:
+                raise torch.OutOfMemoryError
+            return run_from(hidden_BTD, first)
+
+        monkeypatch.setattr(backend._edge._chain, "run_from", small)
+        backend._edge.tokens_per_pass = 1_000
+        (halved,) = backend.run([setting], reference)
+        assert halved.log_ppl == pytest.approx(alone.log_ppl, rel=1e-6)
+        assert "run in halves" in halved.reason

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -32,33 +31,16 @@ from raysplit.perplexity.estimate import (
 )
 from raysplit.perplexity.nll import nll_sums
 from raysplit.shards.model import ModelPart, load_part
+from raysplit.shards.packing import Pass, Piece, as_they_are, packed
 from raysplit.shards.passes import tuned_tokens_per_pass
 from raysplit.shards.reference import CleanReference
 
 _FIRST_BLOCKS = 3
+# Gathered before rows of similar length are put together: at most so many passes, or bytes.
+_GATHERED_PASSES, _GATHERED_BYTES = 16, 2e9
 
 HiddenOf = Callable[[int], Sequence[Tensor]]
 """Block number -> its batches' clean hidden states at one split point, each (B, T, D)."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Piece:
-    """Rows of one batch, on their way through the suffix."""
-
-    batch: Batch
-    rows: NDArray[np.int64]  # which rows of the batch
-    hidden_BTD: Tensor
-
-    @property
-    def tokens(self) -> int:
-        return self.hidden_BTD.shape[0] * self.hidden_BTD.shape[1]
-
-    def halves(self) -> tuple[_Piece, _Piece]:
-        middle = len(self.rows) // 2
-        return (
-            _Piece(self.batch, self.rows[:middle], self.hidden_BTD[:middle]),
-            _Piece(self.batch, self.rows[middle:], self.hidden_BTD[middle:]),
-        )
 
 
 class _Sample:
@@ -68,14 +50,14 @@ class _Sample:
         self.recomputed = 0
         self._nll: list[NDArray[np.float64]] = []
         self._indices: list[NDArray[np.int64]] = []
-        self._waiting: list[tuple[_Piece, NDArray[np.float64]]] = []
+        self._waiting: list[tuple[Piece, NDArray[np.float64]]] = []
 
     @property
     def waiting_tokens(self) -> int:
         """Tokens that still have to be run."""
         return sum(piece.tokens for piece, _ in self._waiting)
 
-    def add(self, clean_nll_B: NDArray[np.float64], piece: _Piece) -> None:
+    def add(self, clean_nll_B: NDArray[np.float64], piece: Piece) -> None:
         """Take a batch with its clean NLL and those of its rows that the link touched."""
         self._nll.append(clean_nll_B)
         self._indices.append(piece.batch.sequence_indices_B)
@@ -83,7 +65,7 @@ class _Sample:
             self._waiting.append((piece, clean_nll_B))
             self.recomputed += len(piece.rows)
 
-    def finish(self, run: Callable[[list[_Piece]], list[NDArray[np.float64]]]) -> None:
+    def finish(self, run: Callable[[list[Piece]], list[NDArray[np.float64]]]) -> None:
         """Replace the touched rows' NLL by what the suffix gives."""
         results = run([piece for piece, _ in self._waiting])
         for (piece, nll_B), nll in zip(self._waiting, results, strict=True):
@@ -118,7 +100,7 @@ class EdgeShard:
         """Return the clean NLL (nats) of a block's sequences, in drawing order."""
         batches = self._corpus.blocks[block]
         pieces = [
-            _Piece(batch, np.arange(len(batch.lengths_B)), state.to(self._chain.device))
+            Piece(batch, np.arange(len(batch.lengths_B)), state.to(self._chain.device))
             for batch, state in zip(batches, hidden, strict=True)
         ]
         order = np.concatenate([batch.sequence_indices_B for batch in batches])
@@ -160,13 +142,17 @@ class EdgeShard:
             look = int(min(_next_look(done, self._target_stderr), blocks))
             for block in range(done, look):
                 self._send_block(sample, setting, block, hidden_of(block), reference)
-                if sample.waiting_tokens >= self.tokens_per_pass:
+                if sample.waiting_tokens >= self._gathered_tokens():
                     sample.finish(lambda pieces: self._suffix(pieces, setting.split_point))
             sample.finish(lambda pieces: self._suffix(pieces, setting.split_point))
             done = look
             result = sample.estimate(reference.corpus)
             if done == blocks or should_stop(result, self._target_stderr):
                 return result
+
+    def _gathered_tokens(self) -> float:
+        in_memory = _GATHERED_BYTES / (self._chain.hidden_size * self._chain.dtype.itemsize)
+        return max(self.tokens_per_pass, min(_GATHERED_PASSES * self.tokens_per_pass, in_memory))
 
     def _send_block(
         self,
@@ -186,7 +172,7 @@ class EdgeShard:
 
     def _send(
         self, setting: Setting, batch: Batch, hidden_BTD: Tensor, reference: CleanReference
-    ) -> _Piece:
+    ) -> Piece:
         device = self._chain.device
         received = transmit(
             hidden_BTD.to(device),
@@ -199,53 +185,38 @@ class EdgeShard:
         )
         rows = np.flatnonzero(received.touched_B.cpu().numpy())
         if len(rows) == len(batch.lengths_B):
-            return _Piece(batch, rows, received.hidden_BTD)
-        return _Piece(batch, rows, received.hidden_BTD[torch.from_numpy(rows).to(device)])
+            return Piece(batch, rows, received.hidden_BTD)
+        return Piece(batch, rows, received.hidden_BTD[torch.from_numpy(rows).to(device)])
 
-    def _suffix(self, pieces: Sequence[_Piece], split_point: int) -> list[NDArray[np.float64]]:
+    def _suffix(self, pieces: Sequence[Piece], split_point: int) -> list[NDArray[np.float64]]:
         """Run the layers from the split point and return each piece's NLL sums."""
-        return [nll for group in self._passes(pieces) for nll in self._pass(group, split_point)]
+        if not pieces:
+            return []
+        sizes = [len(piece.rows) for piece in pieces]
+        nll_N = np.empty(sum(sizes))
+        together = packed(pieces, lambda: self.tokens_per_pass)
+        for one in together if self.tokens_per_pass else as_they_are(pieces):
+            nll_N[one.rows_B] = self._pass(one, split_point)
+        return np.split(nll_N, np.cumsum(sizes)[:-1])
 
-    def _passes(self, pieces: Sequence[_Piece]) -> Iterable[list[_Piece]]:
-        """Group pieces that run as one batch: up to `tokens_per_pass` tokens."""
-        group: list[_Piece] = []
-        for piece in pieces:
-            if group and sum(p.tokens for p in group) + piece.tokens > self.tokens_per_pass:
-                yield group
-                group = []
-            group.append(piece)
-        if group:
-            yield group
-
-    def _pass(self, group: list[_Piece], split_point: int) -> list[NDArray[np.float64]]:
-        """Run one group; where the memory does not suffice, in halves from then on."""
+    def _pass(self, one: Pass, split_point: int) -> NDArray[np.float64]:
+        """Run one pass; where the memory does not suffice, in halves from then on."""
         try:
-            return self._one_pass(group, split_point)
+            return self._one_pass(one, split_point)
         except torch.OutOfMemoryError:
-            rows = sum(len(piece.rows) for piece in group)
+            rows = len(one.rows_B)
             if rows == 1:
                 raise
         self.tokens_per_pass //= 2
         self._note = f"out of memory with {rows} sequences: run in halves"
-        if len(group) > 1:
-            middle = len(group) // 2
-            return self._pass(group[:middle], split_point) + self._pass(group[middle:], split_point)
-        first, second = group[0].halves()
-        return [
-            np.concatenate(self._pass([first], split_point) + self._pass([second], split_point))
-        ]
+        return np.concatenate([self._pass(half, split_point) for half in one.halves()])
 
-    def _one_pass(self, group: Sequence[_Piece], split_point: int) -> list[NDArray[np.float64]]:
-        longest = max(piece.hidden_BTD.shape[1] for piece in group)
-        targets_BT = _stacked([p.batch.targets_BT[p.rows] for p in group], longest)
-        scored_BT = _stacked([p.batch.scored_BT[p.rows] for p in group], longest)
-        normed_BTD = self._chain.run_from(_joined(group, longest), split_point)
-        device = normed_BTD.device
-        nll_B = nll_sums(
-            normed_BTD, self._chain.logits, targets_BT.to(device), scored_BT.to(device)
+    def _one_pass(self, one: Pass, split_point: int) -> NDArray[np.float64]:
+        normed_BTD = self._chain.run_from(one.hidden_BTD, split_point)
+        targets_BT, scored_BT = (
+            torch.from_numpy(part).to(normed_BTD.device) for part in (one.targets_BT, one.scored_BT)
         )
-        sizes = [len(piece.rows) for piece in group]
-        return [part.cpu().numpy() for part in nll_B.split(sizes)]
+        return nll_sums(normed_BTD, self._chain.logits, targets_BT, scored_BT).cpu().numpy()
 
 
 def _next_look(blocks_done: int, target_stderr: float) -> float:
@@ -256,18 +227,3 @@ def _next_look(blocks_done: int, target_stderr: float) -> float:
     if target_stderr == 0:
         return math.inf
     return max(_FIRST_BLOCKS, blocks_done + max(1, blocks_done // 6))
-
-
-def _joined(group: Sequence[_Piece], longest: int) -> Tensor:
-    if len(group) == 1:
-        return group[0].hidden_BTD
-    padded = [
-        torch.nn.functional.pad(p.hidden_BTD, (0, 0, 0, longest - p.hidden_BTD.shape[1]))
-        for p in group
-    ]
-    return torch.cat(padded)
-
-
-def _stacked(parts: Sequence[NDArray[np.generic]], longest: int) -> Tensor:
-    rows = [np.pad(part, ((0, 0), (0, longest - part.shape[1]))) for part in parts]
-    return torch.from_numpy(np.concatenate(rows))
