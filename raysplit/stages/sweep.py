@@ -234,6 +234,12 @@ _SHOWN_SETTINGS = 25  # of a search; panels show the best of each
 
 
 def _print(config: SweepConfig, order: list[SettingResult]) -> None:
+    if not order:
+        console.print(
+            f"no setting has finished all of its {len(config.seeds)} seeds, so none is ranked: "
+            "give sweep.asha more grace_steps or a smaller reduction_factor, or leave it out"
+        )
+        return
     table = Table(title="best settings (share of the gap random - optimum on the surrogate)")
     for column in ("setting", "share of the gap", "95 % interval", "seeds"):
         table.add_column(column)
