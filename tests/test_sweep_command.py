@@ -65,18 +65,32 @@ def test_resume_trains_nothing_twice(swept):
     assert after == before
 
 
-def test_a_damaged_plan_ends_with_exit_code_2(swept):
+def test_truncated_files_are_made_good_by_their_copies(swept):
     out, _ = swept
-    plan = out / "sweep/plan.json"
-    whole = plan.read_text()
-    plan.write_text(whole[:-30])
+    for name in ("sweep/plan.json", "experiment.yaml", "manifest.json"):
+        path = out / name
+        path.write_bytes(path.read_bytes()[:-30])
+    done = raysplit("sweep", "--resume", out)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("cannot be read; going on from its copy") == 3
+    assert "going on: 6 of 6 trials are over" in done.stderr
+    assert "cannot be read" not in raysplit("sweep", "--resume", out).stderr
+
+
+def test_a_plan_without_a_whole_copy_ends_with_exit_code_2(swept):
+    out, _ = swept
+    plans = {out / "sweep" / name: "" for name in ("plan.json", "plan.json.copy")}
+    for plan in plans:
+        plans[plan] = plan.read_text()
+        plan.write_text(plans[plan][:-30])
     try:
         done = raysplit("sweep", "--resume", out)
         assert done.returncode == 2
-        assert f"error: {plan} is damaged or missing" in done.stderr
+        assert f"error: {out / 'sweep/plan.json'} and its copy are damaged" in done.stderr
         assert done.stderr.count("\n") == 1
     finally:
-        plan.write_text(whole)
+        for plan, whole in plans.items():
+            plan.write_text(whole)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from rich.table import Table
 from envs.oracle import Oracle
 from envs.ppl_source import SurrogateSource
 from raysplit.errors import UserError, suggest
-from raysplit.experiment import Experiment, load_experiment
+from raysplit.experiment import Experiment
 from raysplit.figures import hyperparameter_panels, save
 from raysplit.files import replacing, sha256_of_file, write_atomically
 from raysplit.measure.setting import sha256_of
@@ -62,7 +62,7 @@ def resume(run: Path) -> None:
     """
     if not (run / "sweep" / "trials").is_dir():
         raise UserError(f"{run} holds no sweep to resume; start one: raysplit sweep EXPERIMENT")
-    with RunFolder.open(run, load_experiment(str(run / "experiment.yaml"))) as folder:
+    with RunFolder.open(run, RunFolder.read(run).experiment) as folder:
         _run(folder, resumed=True)
 
 
