@@ -1,6 +1,8 @@
 """Sweeps: the plan, refusals, records, and a tiny sweep end to end."""
 
 import json
+import os
+import signal
 from dataclasses import replace
 from io import StringIO
 from types import SimpleNamespace
@@ -15,6 +17,7 @@ from rich.console import Console
 from envs.example import example_params, example_source
 from envs.oracle import Oracle
 from raysplit.errors import UserError
+from raysplit.shards import cluster
 from raysplit.shards.config import BackendConfig
 from raysplit.stages import sweep as stage
 from tuning.lean_learner import Batch
@@ -101,6 +104,53 @@ def test_what_does_not_fit_the_machine_is_refused_before_ray_starts(tmp_path):
     with pytest.raises(UserError, match="asks for 501 cores"):
         check_machine(trial_bundles(SweepConfig(), many))
     assert ray.is_initialized() == was
+
+
+@pytest.mark.parametrize(
+    ("allowed", "quota", "cores"),
+    [({0, 3, 5}, None, 3), ({0, 3, 5}, "max 100000", 3), ({0, 3, 5}, "250000 100000", 2)],
+)
+def test_cores_that_this_process_may_not_use_do_not_count(
+    tmp_path, monkeypatch, allowed, quota, cores
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: allowed, raising=False)
+    monkeypatch.setattr(cluster, "_CPU_MAX", tmp_path / "cpu.max")
+    if quota is not None:
+        (tmp_path / "cpu.max").write_text(quota + "\n")
+    started = {}
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(cluster.ray, "init", lambda **options: started.update(options))
+    cluster.start_ray(BackendConfig())
+    assert started["num_cpus"] == cores
+    check_machine([{"CPU": float(cores)}])
+    with pytest.raises(UserError, match=f"there are {cores} "):
+        check_machine([{"CPU": cores + 1.0}])
+
+
+class Deadly:
+    """Perplexities whose first readers are killed, as when their machine is taken back."""
+
+    quantity = example_source.quantity
+
+    def __init__(self, folder, deaths):
+        self.folder, self.deaths = folder, deaths
+
+    def __call__(self, split_points_N, link_states_NK):
+        died = len(list(self.folder.glob("died-*")))
+        if died < self.deaths:
+            (self.folder / f"died-{died}").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return example_source(split_points_N, link_states_NK)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_trial_whose_machines_are_taken_back_four_times_finishes(tmp_path, ray_session):
+    job, seen = job_in(tmp_path / "sweep"), []
+    one = TINY.model_copy(update={"space": {"learning_rate": (1e-3,)}})
+    run_sweep(replace(job, source=Deadly(tmp_path, 4)), one, BackendConfig(), seen.append)
+    assert [record.status for record in seen] == ["finished"]
+    assert len(list(tmp_path.glob("died-*"))) == 4
 
 
 def test_a_tiny_sweep_in_process(tmp_path):

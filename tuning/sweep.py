@@ -42,7 +42,10 @@ from tuning.sweep_search import (
 from tuning.sweep_settings import SweepConfig
 from tuning.sweep_trial import SweepJob, run_trial, tune_trial
 
-_ATTEMPTS = 3
+# Whatever ends a trial's process uses up one: also a spot machine that is taken back, since Tune
+# spares only those that were drained before (`ray up` on AWS drains none). Trials go on from their
+# checkpoint, so more attempts cost little; where all fail at once, as many process starts each.
+_ATTEMPTS = 6
 
 OnTrial = Callable[[TrialRecord], None]
 
