@@ -1,12 +1,16 @@
 """`raysplit sweep` as a user meets it: what it prints, what it leaves, what it refuses."""
 
 import json
+import os
 import shutil
 
 import pandas as pd
 import pytest
+import yaml
 
 from tests.test_cli import SMALL, raysplit
+from tests.test_tracking import history, logged_artifacts, logged_config, run_name
+from tuning.sweep_records import TrialFolder
 
 SWEEP = [
     *SMALL,
@@ -63,6 +67,43 @@ def test_resume_trains_nothing_twice(swept):
     assert done.stderr.startswith("going on: 6 of 6 trials are over, 0 to run\n")
     after = {p: p.stat().st_mtime_ns for p in (out / "sweep/trials").glob("*/record.json")}
     assert after == before
+
+
+def test_w_and_b_has_all_of_the_sweep_offline(swept, tmp_path):
+    """Read back what the command wrote: each trial's run, and the sweep's own."""
+    out = shutil.copytree(swept[0], tmp_path / "demo")
+    for told in out.glob("sweep/trials/*/tracked"):
+        told.unlink()
+    offline = ["--set=tracking.backend=wandb", "--set=tracking.mode=offline"]
+    away = os.environ | {"HOME": str(tmp_path), "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    done = raysplit("sweep", "demo", "--out", out, *SWEEP, *offline, env=away)
+    assert done.returncode == 0, done.stderr
+    runs = {run_name(path): path for path in out.glob("tracking/wandb/offline-run-*/*.wandb")}
+    trials = [TrialFolder(out / "sweep", p.name) for p in (out / "sweep/trials").iterdir()]
+    assert set(runs) == {"sweep", *(f"sweep-{trial.path.name}" for trial in trials)}
+    experiment = yaml.safe_load((out / "experiment.yaml").read_text())
+    for trial in trials:
+        path, record = runs[f"sweep-{trial.path.name}"], trial.record()
+        rows = history(path)
+        curve = [(row["step"], row["episode_return"]) for row in rows if "episode_return" in row]
+        assert curve == [point for point in record.progress.curve if point[1] is not None]
+        assert [row["share_of_gap"] for row in rows if "share_of_gap" in row] == [
+            record.share_of_gap
+        ]
+        config = logged_config(path)
+        assert {key: config[key] for key in experiment} == experiment
+        training = config["training"]
+        assert training["seed"] == record.trial.seed
+        assert training["hyperparameters"].items() >= dict(record.trial.overrides).items()
+        assert {"gae_lambda", "epochs", "num_envs"} <= set(training["hyperparameters"])
+    kept = {
+        entry.path: (out / "tracking" / entry.local_path).read_bytes()
+        for artifact in logged_artifacts(runs["sweep"])
+        for entry in artifact.manifest.contents
+    }
+    assert kept == {
+        name: (out / "sweep" / name).read_bytes() for name in ("curves.parquet", "best.json")
+    }
 
 
 def test_truncated_files_are_made_good_by_their_copies(swept):

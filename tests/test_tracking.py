@@ -175,6 +175,17 @@ def logged_artifacts(path):
     ]
 
 
+def logged_config(path):
+    updates = [r.config.update for r in records(path) if r.WhichOneof("record_type") == "config"]
+    at_start = [r.run.config.update for r in records(path) if r.HasField("run")]
+    items = [item for update in (*at_start, *updates) for item in update]
+    return {item.key: json.loads(item.value_json) for item in items}
+
+
+def run_name(path):
+    return next(r.run.display_name for r in records(path) if r.HasField("run"))
+
+
 def wandb_teardown():
     import wandb
 
@@ -256,9 +267,7 @@ class TestWandb:
 
     def test_config_figure_table_and_artifact_are_kept(self, two_sessions):
         path = min(two_sessions.glob("wandb/offline-run-*/*.wandb"))
-        found = list(records(path))
-        updates = [r.config.update for r in found if r.WhichOneof("record_type") == "config"]
-        config = {item.key: json.loads(item.value_json) for update in updates for item in update}
+        config = logged_config(path)
         assert {key: config[key] for key in CONFIG} == CONFIG
         (artifact,) = logged_artifacts(path)
         assert (artifact.name, artifact.type) == ("demo-surrogate", "surrogate")
