@@ -346,6 +346,7 @@ class TestWandb:
                 log_everything(open_tracker(config, folder=tmp_path, group="demo", run=run), png)
         wandb.teardown()
         assert caplog.text.count("cannot be reached") == 1
+        assert f"cd {tmp_path} && wandb sync wandb/offline-run-*" in caplog.text  # as in the docs
         assert len(list(tmp_path.glob("wandb/run-*"))) == 1  # the attempt
         kept = list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
         assert [len(history(path)) for path in kept] == [5, 5]
