@@ -24,7 +24,7 @@ import yaml
 from raysplit import __version__
 from raysplit.errors import UserError
 from raysplit.experiment import Experiment
-from raysplit.files import sha256_of_file, write_atomically
+from raysplit.files import read_either, sha256_of_file, write_twice
 
 _LIBRARIES = ("ray", "torch", "transformers", "gymnasium", "numpy", "scikit-learn")
 _EXPERIMENT, _MANIFEST, _LOCK = "experiment.yaml", "manifest.json", "lock"
@@ -58,7 +58,7 @@ class RunFolder:
         with _locked(path):
             if (path / _EXPERIMENT).exists():
                 _refuse_another(path, experiment)
-            write_atomically(path / _EXPERIMENT, experiment.to_yaml())
+            write_twice(path / _EXPERIMENT, experiment.to_yaml())
             yield cls(path, experiment)
 
     @classmethod
@@ -100,15 +100,16 @@ class RunFolder:
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
             "seconds": round(time.time() - started, 2),
         }
-        write_atomically(self.path / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
+        write_twice(self.path / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
 
     def _manifest(self) -> dict[str, dict[str, Any]]:
         path = self.path / _MANIFEST
         try:
-            return json.loads(path.read_text()) if path.exists() else {}
-        except json.JSONDecodeError:
+            return read_either(path, json.loads) if path.exists() else {}
+        except ValueError:
             raise UserError(
-                f"{path} is damaged: delete it to run the stages again (measurements are kept)"
+                f"{path} is damaged, and so is its copy: delete it, and start the same command "
+                "again (the stages run again; what was measured or trained is found again)"
             ) from None
 
 
@@ -146,11 +147,20 @@ def _locked(path: Path) -> Generator[None]:
 
 def _read_experiment(path: Path) -> Experiment:
     try:
-        return Experiment.model_validate(yaml.safe_load((path / _EXPERIMENT).read_text()))
-    except (OSError, ValueError, yaml.YAMLError):
+        return read_either(path / _EXPERIMENT, _parse_experiment)
+    except ValueError:
         raise UserError(
-            f"{path / _EXPERIMENT} is not an experiment of this version: choose another folder"
+            f"{path / _EXPERIMENT} is damaged or of another version, and so is its copy: delete it "
+            f"and start `raysplit run EXPERIMENT --out {path}` again with what the run was made "
+            "from (finished stages that fit are kept)"
         ) from None
+
+
+def _parse_experiment(text: str) -> Experiment:
+    try:
+        return Experiment.model_validate(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
 
 
 def _refuse_another(path: Path, experiment: Experiment) -> None:

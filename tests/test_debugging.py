@@ -8,6 +8,10 @@ import sys
 
 import pytest
 
+from envs.example import example_params
+from raysplit.experiment import load_experiment
+from raysplit.run_folder import RunFolder
+from raysplit.stages import train
 from tests.test_cli import ROOT, SMALL
 
 PLACES = {
@@ -91,3 +95,21 @@ for algorithm in ("ppo", "a2c", "dqn"):
     command = [sys.executable, "-W", "ignore", "-c", program, str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("kind", "runners", "lines"), [("inprocess", 1, 1), ("inprocess", 0, 0), ("ray", 1, 0)]
+)
+def test_remote_env_runners_are_announced_where_no_ray_was_asked_for(
+    tmp_path, monkeypatch, capfd, kind, runners, lines
+):
+    settings = [f"backend.kind={kind}", f"agents.ppo.num_env_runners={runners}"]
+    monkeypatch.setattr(train, "measured_problem", lambda folder: (example_params(), {}))
+    monkeypatch.setattr(train, "_judge", lambda *_: None)
+    monkeypatch.setattr(train, "_train_one", lambda *_: None)
+    monkeypatch.setattr(train, "_outputs", lambda *_: [])
+    with RunFolder.open(tmp_path / "run", load_experiment("demo", settings)) as folder:
+        train.run(folder)
+    told = capfd.readouterr().err
+    assert told.count("RLlib starts a local Ray") == lines
+    assert told.count("\n") == lines

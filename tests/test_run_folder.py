@@ -99,7 +99,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         ("agents.ppo.checkpoint_every_steps=400", STAGES),
         ("name=renamed", STAGES[:4]),
         ("description=Said better.", STAGES[:4]),
-        ("agents.ppo.seeds=[0, 1, 2, 3]", STAGES[:2]),
+        ("agents.ppo.seeds=[0, 1, 2, 3, 4, 5]", STAGES[:2]),
         ("agents.a2c={algorithm: a2c}", STAGES[:2]),
     ],
 )
@@ -142,13 +142,48 @@ def test_a_changed_output_undoes_its_stage(tmp_path):
         assert done(folder) == ["measure", "fit", "evaluate", "report"]
 
 
-def test_damaged_files_are_named(tmp_path):
+def cut(path):
+    """Leave only the first lines of a file: they may still be valid YAML."""
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[: len(lines) // 2]))
+
+
+@pytest.mark.parametrize("damage", [cut, lambda path: path.write_bytes(path.read_bytes()[:-9])])
+@pytest.mark.parametrize("name", ["experiment.yaml", "manifest.json"])
+def test_a_file_cut_short_is_made_good_by_its_copy(tmp_path, capfd, name, damage):
+    run = tmp_path / "run"
+    with RunFolder.open(run, demo()) as folder:
+        declare_all(folder)
+    whole = (run / name).read_text()
+    damage(run / name)
+    assert RunFolder.read(run).experiment == demo()
+    with RunFolder.open(run, demo()) as folder:
+        assert done(folder) == list(STAGES)
+        folder.declare_done("report", "other", [], 0.0)
+    told = capfd.readouterr().err.splitlines()
+    assert told == [f"{run / name} cannot be read; going on from its copy {name}.copy"]
+    assert len((run / name).read_text()) > 0.5 * len(whole)
+    assert (run / name).read_text() == (run / f"{name}.copy").read_text()
+
+
+def test_damage_of_both_copies_is_named_with_its_remedy(tmp_path):
+    run = tmp_path / "run"
     with pytest.raises(UserError, match=r"is no run folder \(it has no experiment\.yaml\)"):
         RunFolder.read(tmp_path)
-    with RunFolder.open(tmp_path / "run", demo()) as folder:
-        (folder.path / "manifest.json").write_text("{")
-        with pytest.raises(UserError, match=r"manifest\.json is damaged: delete it"):
+    with RunFolder.open(run, demo()) as folder:
+        declare_all(folder)
+        for name in ("manifest.json", "manifest.json.copy"):
+            (run / name).write_text("{")
+        with pytest.raises(UserError, match=r"manifest\.json is damaged.*: delete it"):
             folder.stage_record("measure")
-    (tmp_path / "run" / "experiment.yaml").write_text("name: [")
-    with pytest.raises(UserError, match="not an experiment of this version"):
-        RunFolder.read(tmp_path / "run")
+        (run / "manifest.json").unlink()
+        declare_all(folder)
+    for name in ("experiment.yaml", "experiment.yaml.copy"):
+        (run / name).write_text("name: [")
+    with pytest.raises(
+        UserError, match=rf"delete it and start `raysplit run EXPERIMENT --out {run}"
+    ):
+        RunFolder.read(run)
+    (run / "experiment.yaml").unlink()  # the remedy
+    with RunFolder.open(run, demo()) as folder:
+        assert done(folder) == list(STAGES)

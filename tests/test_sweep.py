@@ -1,24 +1,32 @@
 """Sweeps: the plan, refusals, records, and a tiny sweep end to end."""
 
 import json
+import os
+import signal
+from dataclasses import replace
+from io import StringIO
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from rich.console import Console
 
 from envs.example import example_params, example_source
 from envs.oracle import Oracle
 from raysplit.errors import UserError
+from raysplit.shards import cluster
 from raysplit.shards.config import BackendConfig
+from raysplit.stages import sweep as stage
 from tuning.lean_learner import Batch
 from tuning.settings import TrainConfig
-from tuning.sweep import planned_trials, run_sweep, trials_left
+from tuning.sweep import planned_trials, run_sweep, sweep_scheduler, trials_left
 from tuning.sweep_plan import Base, check_space, planned_settings
 from tuning.sweep_records import TrialDescription, TrialFolder, TrialProgress, TrialRecord
 from tuning.sweep_resources import check_machine, trial_bundles
 from tuning.sweep_results import best_first, curves_table, sweep_results
-from tuning.sweep_search import scheduler
 from tuning.sweep_settings import AshaConfig, Range, SweepConfig
 from tuning.sweep_trial import SweepJob, run_trial
 
@@ -98,6 +106,53 @@ def test_what_does_not_fit_the_machine_is_refused_before_ray_starts(tmp_path):
     assert ray.is_initialized() == was
 
 
+@pytest.mark.parametrize(
+    ("allowed", "quota", "cores"),
+    [({0, 3, 5}, None, 3), ({0, 3, 5}, "max 100000", 3), ({0, 3, 5}, "250000 100000", 2)],
+)
+def test_cores_that_this_process_may_not_use_do_not_count(
+    tmp_path, monkeypatch, allowed, quota, cores
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: allowed, raising=False)
+    monkeypatch.setattr(cluster, "_CPU_MAX", tmp_path / "cpu.max")
+    if quota is not None:
+        (tmp_path / "cpu.max").write_text(quota + "\n")
+    started = {}
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(cluster.ray, "init", lambda **options: started.update(options))
+    cluster.start_ray(BackendConfig())
+    assert started["num_cpus"] == cores
+    check_machine([{"CPU": float(cores)}])
+    with pytest.raises(UserError, match=f"there are {cores} "):
+        check_machine([{"CPU": cores + 1.0}])
+
+
+class Deadly:
+    """Perplexities whose first readers are killed, as when their machine is taken back."""
+
+    quantity = example_source.quantity
+
+    def __init__(self, folder, deaths):
+        self.folder, self.deaths = folder, deaths
+
+    def __call__(self, split_points_N, link_states_NK):
+        died = len(list(self.folder.glob("died-*")))
+        if died < self.deaths:
+            (self.folder / f"died-{died}").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return example_source(split_points_N, link_states_NK)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_trial_whose_machines_are_taken_back_four_times_finishes(tmp_path, ray_session):
+    job, seen = job_in(tmp_path / "sweep"), []
+    one = TINY.model_copy(update={"space": {"learning_rate": (1e-3,)}})
+    run_sweep(replace(job, source=Deadly(tmp_path, 4)), one, BackendConfig(), seen.append)
+    assert [record.status for record in seen] == ["finished"]
+    assert len(list(tmp_path.glob("died-*"))) == 4
+
+
 def test_a_tiny_sweep_in_process(tmp_path):
     job, seen = job_in(tmp_path), []
     run_sweep(job, TINY, HERE, seen.append)
@@ -137,53 +192,109 @@ def test_a_damaged_record_is_not_believed(tmp_path):
     assert folder.record() is None
 
 
-def test_asha_remembers_earlier_trials():
-    config = SweepConfig(asha=AshaConfig(grace_steps=400, reduction_factor=2))
-    progress = TrialProgress(reports=[(400, 5.0)])
-    earlier = [
-        TrialRecord(TrialDescription(f"k{i}", {}, i, "s"), "finished", progress, 5.0, 1.0)
-        for i in range(3)
-    ]
-
-    class Fake:
-        trial_id = "new"
-
-    for search, expected in (("s", "STOP"), ("another sweep", "CONTINUE")):
-        asha = scheduler(config, 1_200, search, earlier)
-        asha.on_trial_add(None, Fake)
-        worse = {"step": 400, "episode_return": 1.0}
-        assert asha.on_trial_result(None, Fake, worse) == expected
+def put_on_record(job, overrides, seed, reports, episode_return=None):
+    """A training that has reported; with a return, one that has finished."""
+    folder = TrialFolder(job.folder, job.base.key(overrides, seed))
+    trial = TrialDescription(folder.path.name, overrides, seed, job.search)
+    progress = TrialProgress(starts=[0], curve=reports, reports=reports)
+    folder.describe(trial)
+    folder.save_progress(progress)
+    if episode_return is not None:
+        folder.save_record(TrialRecord(trial, "finished", progress, episode_return, 1.0))
 
 
-def test_asha_remembers_a_setting_with_all_its_seeds():
-    asha_config = AshaConfig(grace_steps=1_600, reduction_factor=2)  # within the second seed
-    config = SweepConfig(
-        method="optuna",
-        space={"learning_rate": Range(low=1e-4, high=1e-2, log=True)},
-        seeds=(0, 1),
-        asha=asha_config,
+def tune_trial(scheduler, config):
+    """Add a trial as Tune does, and return what the scheduler says to its reports."""
+    trial = SimpleNamespace(trial_id="new", config=config)
+    scheduler.on_trial_add(None, trial)
+    return lambda step, value: scheduler.on_trial_result(
+        None, trial, {"step": step, "episode_return": value}
     )
-    earlier = [
-        TrialRecord(
-            TrialDescription(f"k{lr}-{seed}", {"learning_rate": lr}, seed, "s"),
-            "finished",
-            TrialProgress(reports=[(400, 5.0)]),
-            5.0,
-            1.0,
-        )
-        for lr in (1e-3, 2e-3, 3e-3)
-        for seed in (0, 1)
-    ]
-    asha = scheduler(config, 1_200, "s", earlier)
 
-    class Fake:
-        trial_id = "new"
 
-    asha.on_trial_add(None, Fake)
+@pytest.mark.parametrize(("search", "verdict"), [("s", "STOP"), ("another", "CONTINUE")])
+def test_asha_remembers_earlier_trials(tmp_path, search, verdict):
+    config = SweepConfig(
+        space={"clip_range": (0.2,)}, asha=AshaConfig(grace_steps=400, reduction_factor=2)
+    )
+    job = job_in(tmp_path)
+    for seed in range(3):
+        put_on_record(job, {"clip_range": 0.2}, seed, [(400, 5.0)], 5.0)
+    asha = sweep_scheduler(replace(job, search=search), config, [])
+    assert tune_trial(asha, {"trial": {}})(400, 1.0) == verdict
+
+
+SEARCH = SweepConfig(
+    method="optuna",
+    space={"learning_rate": Range(low=1e-4, high=1e-2, log=True)},
+    seeds=(0, 1),
+    asha=AshaConfig(grace_steps=300, reduction_factor=2),
+)
+
+
+def test_asha_remembers_a_setting_with_all_its_seeds(tmp_path):
+    within_the_second_seed = AshaConfig(grace_steps=1_600, reduction_factor=2)
+    config = SEARCH.model_copy(update={"asha": within_the_second_seed})
+    job = job_in(tmp_path)
+    for rate in (1e-3, 2e-3, 3e-3):
+        for seed in (0, 1):
+            put_on_record(job, {"learning_rate": rate}, seed, [(400, 5.0)], 5.0)
+    verdict = tune_trial(sweep_scheduler(job, config, []), {"learning_rate": 4e-3})
     # The first seed's 400 steps lie below the rung; those of the second one reach it.
-    early, late = ({"step": step, "episode_return": 1.0} for step in (400, 1_600))
-    assert asha.on_trial_result(None, Fake, early) == "CONTINUE"
-    assert asha.on_trial_result(None, Fake, late) == "STOP"
+    assert verdict(400, 1.0) == "CONTINUE"
+    assert verdict(1_600, 1.0) == "STOP"
+
+
+class TestAshaAfterAResume:
+    """A trial that goes on has its own past in the rungs, and no rival in it."""
+
+    RATE: ClassVar = {"learning_rate": 1e-3}
+    BEFORE: ClassVar = [(400, -5.9), (800, -5.7)]
+
+    def test_a_second_seed_is_not_stopped_by_the_first(self, tmp_path):
+        job = job_in(tmp_path)
+        put_on_record(job, self.RATE, 0, self.BEFORE, -5.6)
+        left, _ = trials_left(job, SEARCH)
+        assert [trial.overrides for trial in left] == [self.RATE]
+        unbroken = tune_trial(sweep_scheduler(job_in(tmp_path / "new"), SEARCH, []), self.RATE)
+        resumed = tune_trial(sweep_scheduler(job, SEARCH, left), self.RATE)
+        assert [unbroken(*report) for report in self.BEFORE] == ["CONTINUE"] * 2
+        second = [(1_600, (-5.6 - 5.9) / 2), (2_000, (-5.6 - 5.7) / 2)]
+        assert [unbroken(*report) for report in second] == ["CONTINUE"] * 2
+        assert [resumed(*report) for report in second] == ["CONTINUE"] * 2
+
+    def test_its_past_counts_for_the_others(self, tmp_path):
+        job = job_in(tmp_path)
+        put_on_record(job, self.RATE, 0, self.BEFORE, -5.6)
+        put_on_record(job, self.RATE, 1, [(400, -5.5)])  # in training when the driver was killed
+        asha = sweep_scheduler(job, SEARCH, trials_left(job, SEARCH)[0])
+        tune_trial(asha, self.RATE)
+        (bracket,) = asha._brackets
+        assert [list(recorded.values()) for _, recorded in bracket._rungs] == [
+            [],
+            pytest.approx([(-5.6 - 5.5) / 2]),  # 1,200: seed 1 at 400
+            pytest.approx([-5.7]),
+            pytest.approx([-5.9]),
+        ]
+
+    def test_a_planned_training_goes_on_from_its_own_reports(self, tmp_path):
+        job, grid = job_in(tmp_path), TINY.model_copy(update={"asha": SEARCH.asha})
+        put_on_record(job, {"learning_rate": 3e-4}, 0, self.BEFORE)
+        left, _ = trials_left(job, grid)
+        asha = sweep_scheduler(job, grid, left)
+        config = {"trial": {"overrides": {"learning_rate": 3e-4}, "seeds": [0]}}
+        assert tune_trial(asha, config)(1_200, -9.0) == "STOP"  # it has reached the last step
+        (bracket,) = asha._brackets
+        assert [list(recorded.values()) for _, recorded in bracket._rungs] == [[], [-5.7], [-5.9]]
+
+
+def test_a_sweep_that_ranks_nothing_says_so_in_one_line(tmp_path, monkeypatch):
+    job, printed = job_in(tmp_path), StringIO()
+    put_on_record(job, {"learning_rate": 1e-3}, 0, [(400, -5.9)], -5.6)  # of two seeds
+    monkeypatch.setattr(stage, "console", Console(file=printed, width=300))
+    stage._print(SEARCH, best_first(sweep_results(job, SEARCH)))
+    assert printed.getvalue().startswith("no setting has finished all of its 2 seeds, so none is")
+    assert printed.getvalue().count("\n") == 1
 
 
 @pytest.mark.ray
@@ -200,3 +311,14 @@ def test_optuna_and_tune_find_the_samples_asked_for(tmp_path, ray_session):
     more = config.model_copy(update={"samples": 3})
     run_sweep(job, more, BackendConfig(), seen.append)
     assert len({json.dumps(dict(r.trial.overrides)) for r in seen}) == 3
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_resumed_setting_of_optuna_finishes_its_seeds_under_asha(tmp_path, ray_session):
+    pytest.importorskip("optuna")
+    job, seen = job_in(tmp_path), []
+    unreachable = [(400, -0.2), (800, -0.1)]  # no rival of the second seed, which learns worse
+    put_on_record(job, {"learning_rate": 1e-3}, 0, unreachable, -0.1)
+    run_sweep(job, SEARCH.model_copy(update={"samples": 1}), BackendConfig(), seen.append)
+    assert [(r.trial.seed, r.status) for r in seen] == [(0, "finished"), (1, "finished")]

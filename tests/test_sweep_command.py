@@ -1,12 +1,16 @@
 """`raysplit sweep` as a user meets it: what it prints, what it leaves, what it refuses."""
 
 import json
+import os
 import shutil
 
 import pandas as pd
 import pytest
+import yaml
 
 from tests.test_cli import SMALL, raysplit
+from tests.test_tracking import history, logged_artifacts, logged_config, run_name
+from tuning.sweep_records import TrialFolder
 
 SWEEP = [
     *SMALL,
@@ -65,18 +69,69 @@ def test_resume_trains_nothing_twice(swept):
     assert after == before
 
 
-def test_a_damaged_plan_ends_with_exit_code_2(swept):
+def test_w_and_b_has_all_of_the_sweep_offline(swept, tmp_path):
+    """Read back what the command wrote: each trial's run, and the sweep's own."""
+    out = shutil.copytree(swept[0], tmp_path / "demo")
+    for told in out.glob("sweep/trials/*/tracked"):
+        told.unlink()
+    offline = ["--set=tracking.backend=wandb", "--set=tracking.mode=offline"]
+    away = os.environ | {"HOME": str(tmp_path), "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    done = raysplit("sweep", "demo", "--out", out, *SWEEP, *offline, env=away)
+    assert done.returncode == 0, done.stderr
+    runs = {run_name(path): path for path in out.glob("tracking/wandb/offline-run-*/*.wandb")}
+    trials = [TrialFolder(out / "sweep", p.name) for p in (out / "sweep/trials").iterdir()]
+    assert set(runs) == {"sweep", *(f"sweep-{trial.path.name}" for trial in trials)}
+    experiment = yaml.safe_load((out / "experiment.yaml").read_text())
+    for trial in trials:
+        path, record = runs[f"sweep-{trial.path.name}"], trial.record()
+        rows = history(path)
+        curve = [(row["step"], row["episode_return"]) for row in rows if "episode_return" in row]
+        assert curve == [point for point in record.progress.curve if point[1] is not None]
+        assert [row["share_of_gap"] for row in rows if "share_of_gap" in row] == [
+            record.share_of_gap
+        ]
+        config = logged_config(path)
+        assert {key: config[key] for key in experiment} == experiment
+        training = config["training"]
+        assert training["seed"] == record.trial.seed
+        assert training["hyperparameters"].items() >= dict(record.trial.overrides).items()
+        assert {"gae_lambda", "epochs", "num_envs"} <= set(training["hyperparameters"])
+    kept = {
+        entry.path: (out / "tracking" / entry.local_path).read_bytes()
+        for artifact in logged_artifacts(runs["sweep"])
+        for entry in artifact.manifest.contents
+    }
+    assert kept == {
+        name: (out / "sweep" / name).read_bytes() for name in ("curves.parquet", "best.json")
+    }
+
+
+def test_truncated_files_are_made_good_by_their_copies(swept):
     out, _ = swept
-    plan = out / "sweep/plan.json"
-    whole = plan.read_text()
-    plan.write_text(whole[:-30])
+    for name in ("sweep/plan.json", "experiment.yaml", "manifest.json"):
+        path = out / name
+        path.write_bytes(path.read_bytes()[:-30])
+    done = raysplit("sweep", "--resume", out)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("cannot be read; going on from its copy") == 3
+    assert "going on: 6 of 6 trials are over" in done.stderr
+    assert "cannot be read" not in raysplit("sweep", "--resume", out).stderr
+
+
+def test_a_plan_without_a_whole_copy_ends_with_exit_code_2(swept):
+    out, _ = swept
+    plans = {out / "sweep" / name: "" for name in ("plan.json", "plan.json.copy")}
+    for plan in plans:
+        plans[plan] = plan.read_text()
+        plan.write_text(plans[plan][:-30])
     try:
         done = raysplit("sweep", "--resume", out)
         assert done.returncode == 2
-        assert f"error: {plan} is damaged or missing" in done.stderr
+        assert f"error: {out / 'sweep/plan.json'} and its copy are damaged" in done.stderr
         assert done.stderr.count("\n") == 1
     finally:
-        plan.write_text(whole)
+        for plan, whole in plans.items():
+            plan.write_text(whole)
 
 
 @pytest.mark.parametrize(

@@ -118,14 +118,25 @@ class TestTakingUpAgain:
     @pytest.mark.parametrize("content", ["", "[]", '{"search": "s"}', None])
     def test_a_damaged_plan_is_refused_and_nothing_is_written(self, begun, content):
         job, _ = begun
-        plan = job.folder / "plan.json"
-        if content is None:
-            plan.unlink()
-        else:
-            plan.write_text(content)
-        with pytest.raises(UserError, match=r"plan\.json is damaged or missing.*raysplit sweep "):
+        plans = [job.folder / "plan.json", job.folder / "plan.json.copy"]
+        for plan in plans:
+            if content is None:
+                plan.unlink()
+            else:
+                plan.write_text(content)
+        with pytest.raises(UserError, match=r"plan\.json and its copy are.*raysplit sweep "):
             sweep_state.compare_with_plan(job, TINY, resumed=True)
-        assert (plan.read_text() if plan.exists() else None) == content
+        assert [p.read_text() if p.exists() else None for p in plans] == [content] * 2
+
+    def test_a_truncated_plan_is_made_good_by_its_copy(self, begun, capfd):
+        job, printed = begun
+        plan = job.folder / "plan.json"
+        whole = plan.read_text()
+        plan.write_text(whole[:-30])
+        sweep_state.compare_with_plan(job, TINY, resumed=True)
+        assert f"{plan} cannot be read; going on from its copy" in capfd.readouterr().err
+        assert printed.getvalue() == "going on: 2 of 2 trials are over, 0 to run\n"
+        assert plan.read_text() == whole
 
     @pytest.mark.parametrize("name", ["record.json", "progress.json", "trial.json"])
     def test_a_truncated_file_of_a_trial_is_named_and_the_result_is_the_same(self, begun, name):

@@ -2,7 +2,13 @@
 
 import json
 import logging
+import os
+import shutil
 import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -161,6 +167,42 @@ def history(path):
     ]
 
 
+def logged_artifacts(path):
+    return [
+        r.request.log_artifact.artifact if r.HasField("request") else r.artifact
+        for r in records(path)
+        if r.HasField("artifact") or (r.HasField("request") and r.request.HasField("log_artifact"))
+    ]
+
+
+def logged_config(path):
+    updates = [r.config.update for r in records(path) if r.WhichOneof("record_type") == "config"]
+    at_start = [r.run.config.update for r in records(path) if r.HasField("run")]
+    items = [item for update in (*at_start, *updates) for item in update]
+    return {item.key: json.loads(item.value_json) for item in items}
+
+
+def run_name(path):
+    return next(r.run.display_name for r in records(path) if r.HasField("run"))
+
+
+def wandb_teardown():
+    import wandb
+
+    wandb.teardown()  # W&B's service writes what it still holds
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from raysplit.tracking import TrackingConfig, open_tracker
+config = TrackingConfig(backend="wandb", mode="offline")
+tracker = open_tracker(config, folder=Path(sys.argv[1]), group="demo", run="killed")
+tracker.log_table("agents", ["name"], [["PPO"]])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 @pytest.fixture(scope="module")
 def wandb_home(tmp_path_factory):
     """Keep W&B away from the user's own settings, and give it a key that must not leak."""
@@ -225,15 +267,9 @@ class TestWandb:
 
     def test_config_figure_table_and_artifact_are_kept(self, two_sessions):
         path = min(two_sessions.glob("wandb/offline-run-*/*.wandb"))
-        found = list(records(path))
-        updates = [r.config.update for r in found if r.WhichOneof("record_type") == "config"]
-        config = {item.key: json.loads(item.value_json) for update in updates for item in update}
+        config = logged_config(path)
         assert {key: config[key] for key in CONFIG} == CONFIG
-        artifact = next(
-            r.request.log_artifact.artifact if r.HasField("request") else r.artifact
-            for r in found
-            if b"demo-surrogate" in r.SerializeToString()
-        )
+        (artifact,) = logged_artifacts(path)
         assert (artifact.name, artifact.type) == ("demo-surrogate", "surrogate")
         assert "deep/weights.safetensors" in str(artifact)
         names = [f.name for f in path.parent.rglob("files/media/**/*") if f.is_file()]
@@ -241,6 +277,55 @@ class TestWandb:
         table = json.loads(next(path.parent.rglob("*.table.json")).read_text())
         assert table["columns"] == ["name", "share"]
         assert table["data"] == [["PPO", 0.99], ["A2C", None]]
+
+    def test_a_moved_folder_is_sent_from_where_it_lies_now(self, two_sessions, tmp_path):
+        moved = shutil.copytree(two_sessions, tmp_path / "moved")
+        paths = [
+            entry.local_path
+            for path in moved.glob("wandb/offline-run-*/*.wandb")
+            for artifact in logged_artifacts(path)
+            for entry in artifact.manifest.contents
+        ]
+        assert len(paths) == 3  # one artefact a start: tables are files of the run
+        for path in paths:
+            assert not Path(path).is_absolute()
+            assert (moved / path).read_bytes() == b"12345"
+        command = ["sync", "--dry-run", *map(str, moved.glob("wandb/offline-run-*"))]
+        done = subprocess.run(
+            [sys.executable, "-m", "wandb", *command],
+            cwd=moved,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "Would sync 3 run(s)" in done.stderr
+
+    def test_an_artifact_is_kept_as_it_was_logged(self, wandb_home, tmp_path):
+        live = tmp_path / "best.json"
+        folder = tmp_path / "tracking"
+        for text in ("first", "second"):
+            live.write_text(text)
+            with open_tracker(OFFLINE, folder=folder, group="demo", run=text) as tracker:
+                tracker.log_artifact(live, name="best", kind="sweep")
+        wandb_teardown()
+        starts = list(folder.glob("wandb/offline-run-*/*.wandb"))
+        kept = [logged_artifacts(path)[0].manifest.contents[0].local_path for path in starts]
+        assert {(folder / path).read_text() for path in kept} == {"first", "second"}
+
+    def test_a_killed_process_leaves_nothing_outside_the_folder(self, wandb_home, tmp_path):
+        elsewhere = tmp_path / "tmp"
+        elsewhere.mkdir()
+        subprocess.run(
+            [sys.executable, "-c", KILLED, str(tmp_path / "run/tracking")],
+            env=os.environ | {"TMPDIR": str(elsewhere)},
+            cwd=Path(__file__).parents[1],
+            check=False,
+        )
+        assert list(tmp_path.glob("run/tracking/tmp/*wandb-media"))
+        until = time.monotonic() + 30  # W&B's service ends on its own, and takes its socket along
+        while list(elsewhere.iterdir()) and time.monotonic() < until:
+            time.sleep(0.1)
+        assert list(elsewhere.iterdir()) == []
 
     def test_the_key_is_in_no_file(self, two_sessions, wandb_home):
         files = [p for root in (two_sessions, wandb_home) for p in root.rglob("*") if p.is_file()]
@@ -261,6 +346,7 @@ class TestWandb:
                 log_everything(open_tracker(config, folder=tmp_path, group="demo", run=run), png)
         wandb.teardown()
         assert caplog.text.count("cannot be reached") == 1
+        assert f"cd {tmp_path} && wandb sync wandb/offline-run-*" in caplog.text  # as in the docs
         assert len(list(tmp_path.glob("wandb/run-*"))) == 1  # the attempt
         kept = list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
         assert [len(history(path)) for path in kept] == [5, 5]

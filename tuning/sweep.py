@@ -23,6 +23,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from raysplit.errors import UserError
@@ -31,11 +32,20 @@ from raysplit.shards.config import BackendConfig
 from tuning.sweep_plan import Overrides, planned_settings
 from tuning.sweep_records import TrialFolder, TrialRecord, trial_folders
 from tuning.sweep_resources import Bundles, check_machine, placed_bundles, trial_bundles
-from tuning.sweep_search import optuna_search, scheduler
+from tuning.sweep_search import (
+    Report,
+    optuna_search,
+    resumed_name,
+    scheduler,
+    trial_reports,
+)
 from tuning.sweep_settings import SweepConfig
 from tuning.sweep_trial import SweepJob, run_trial, tune_trial
 
-_ATTEMPTS = 3
+# Whatever ends a trial's process uses up one: also a spot machine that is taken back, since Tune
+# spares only those that were drained before (`ray up` on AWS drains none). Trials go on from their
+# checkpoint, so more attempts cost little; where all fail at once, as many process starts each.
+_ATTEMPTS = 6
 
 OnTrial = Callable[[TrialRecord], None]
 
@@ -150,16 +160,15 @@ def _run_tune(
     on_trial: OnTrial,
 ) -> None:
     optuna = config.method == "optuna"
-    listed = [{"overrides": dict(trial.overrides), "seeds": list(trial.seeds)} for trial in left]
-    earlier = [record for folder in trial_folders(job.folder) if (record := folder.record())]
+    listed = [_tune_config(config, trial) for trial in left]
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(tune_trial, job=job, seeds=config.seeds),
             tune.PlacementGroupFactory(bundles),
         ),
-        param_space=None if optuna else {"trial": tune.grid_search(listed)},
+        param_space=None if optuna else {"trial": tune.grid_search([c["trial"] for c in listed])},
         tune_config=tune.TuneConfig(
-            scheduler=scheduler(config, job.base.agent.total_steps, job.search, earlier),
+            scheduler=sweep_scheduler(job, config, left),
             search_alg=_optuna_search(job, config, left) if optuna else None,
             num_samples=len(left) + new if optuna else 1,
             max_concurrent_trials=config.max_concurrent,
@@ -183,6 +192,42 @@ def _run_tune(
         )
     if missing := trials_left(job, config)[0]:
         raise UserError(f"{len(missing)} trial(s) left no record in {job.folder}; --resume goes on")
+
+
+def _tune_config(config: SweepConfig, trial: Trial) -> dict[str, Any]:
+    """The configuration by which Tune knows a trial."""
+    if config.method == "optuna":
+        return dict(trial.overrides)
+    return {"trial": {"overrides": dict(trial.overrides), "seeds": list(trial.seeds)}}
+
+
+def sweep_scheduler(job: SweepJob, config: SweepConfig, left: list[Trial]) -> TrialScheduler:
+    """Return the scheduler as far as it had come: told of what is over and of what goes on."""
+    total_steps = job.base.agent.total_steps
+    going_on = {job.base.key(trial.overrides, seed) for trial in left for seed in trial.seeds}
+    over = [
+        record
+        for folder in trial_folders(job.folder)
+        if folder.path.name not in going_on
+        and (record := folder.record())
+        and record.trial.search == job.search
+    ]
+    resumed = {
+        resumed_name(_tune_config(config, trial)): _reported(job, trial, total_steps)
+        for trial in left
+    }
+    return scheduler(config, total_steps, over, resumed)
+
+
+def _reported(job: SweepJob, trial: Trial, total_steps: int) -> list[Report]:
+    """What a trial that is to go on has reported, in its finished seeds and in the one begun."""
+    folders = [TrialFolder(job.folder, job.base.key(trial.overrides, s)) for s in trial.seeds]
+    records = [folder.record() for folder in folders]
+    trainings = [
+        (record.progress, record.episode_return) if record else (folder.progress(), None)
+        for folder, record in zip(folders, records, strict=True)
+    ]
+    return trial_reports(trainings, total_steps)
 
 
 def _optuna_search(job: SweepJob, config: SweepConfig, left: list[Trial]) -> Searcher:

@@ -12,6 +12,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysplit.errors import UserError
+from raysplit.shards.cluster import usable_cores
 from tuning.settings import TrainConfig
 from tuning.sweep_settings import SweepConfig
 
@@ -31,7 +32,7 @@ def check_machine(bundles: Bundles) -> None:
     Raises:
         UserError: It does not.
     """
-    _check_fit(bundles, [float(os.cpu_count() or 1)], "this machine")
+    _check_fit(bundles, [float(usable_cores())], "this machine")
 
 
 def placed_bundles(bundles: Bundles, folder: Path) -> Bundles:

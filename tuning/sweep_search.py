@@ -6,20 +6,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from types import SimpleNamespace
 from typing import Any
 
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
+from typing_extensions import override
 
 from raysplit.errors import UserError
 from tuning.sweep_plan import Overrides
-from tuning.sweep_records import TrialRecord
+from tuning.sweep_records import TrialProgress, TrialRecord
 from tuning.sweep_settings import Range, SweepConfig
 
 METRIC, STEP = "episode_return", "step"
+
+Report = tuple[int, float]
+"""A step of a trial, and the metric there."""
 
 
 def check_optuna() -> None:
@@ -73,13 +77,24 @@ def _distribution(values: tuple[Any, ...] | Range) -> Any:  # noqa: ANN401 - unt
 
 
 def scheduler(
-    config: SweepConfig, total_steps: int, search: str, earlier: Sequence[TrialRecord]
+    config: SweepConfig,
+    total_steps: int,
+    over: Sequence[TrialRecord],
+    resumed: Mapping[str, Sequence[Report]],
 ) -> TrialScheduler:
-    """Return the scheduler; ASHA's rungs hold what the sweep's earlier trials reported there."""
+    """Return the scheduler; ASHA's rungs hold what the sweep's earlier trials reported there.
+
+    Args:
+        config: The sweep section.
+        total_steps: Of a training.
+        over: The trainings of all trials that are over.
+        resumed: What the trials reported that Tune goes on with, by `resumed_name`.
+    """
     if config.asha is None:
         return FIFOScheduler()
     seeds_per_trial = len(config.seeds) if config.method == "optuna" else 1
-    asha = AsyncHyperBandScheduler(
+    asha = _RememberingAsha(
+        resumed,
         time_attr=STEP,
         metric=METRIC,
         mode="max",
@@ -87,10 +102,29 @@ def scheduler(
         max_t=total_steps * seeds_per_trial,
         reduction_factor=config.asha.reduction_factor,
     )
-    begun = [record for record in earlier if record.trial.search == search]
-    for trial_id, records in _as_trials(config, begun).items():
+    for trial_id, records in _as_trials(config, over).items():
         _replay(asha, trial_id, records, total_steps)
     return asha
+
+
+def resumed_name(config: Mapping[str, Any]) -> str:
+    """Return what a trial is known by before Tune has given it an id: its Tune configuration."""
+    return json.dumps(dict(config), sort_keys=True)
+
+
+class _RememberingAsha(AsyncHyperBandScheduler):
+    """ASHA that knows a resumed trial's own past; told as another's, it would be its rival."""
+
+    def __init__(self, resumed: Mapping[str, Sequence[Report]], **options: Any) -> None:  # noqa: ANN401
+        super().__init__(**options)
+        self._resumed = resumed
+
+    @override
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        super().on_trial_add(tune_controller, trial)
+        for step, value in self._resumed.get(resumed_name(trial.config), ()):
+            # The verdict is of no account: the trial went on from there.
+            self.on_trial_result(tune_controller, trial, {STEP: step, METRIC: value})
 
 
 def _as_trials(
@@ -112,16 +146,30 @@ def _as_trials(
 def _replay(
     asha: AsyncHyperBandScheduler, trial_id: str, records: Sequence[TrialRecord], total_steps: int
 ) -> None:
-    """Report what a trial reported (see `run_trial`)."""
-    trial = SimpleNamespace(trial_id=f"earlier-{trial_id}")
+    """Report what a trial that is over reported."""
+    trial = SimpleNamespace(trial_id=f"earlier-{trial_id}", config={})
     asha.on_trial_add(None, trial)
+    trainings = [(record.progress, record.episode_return) for record in records]
+    for step, value in trial_reports(trainings, total_steps):
+        asha.on_trial_result(None, trial, {STEP: step, METRIC: value})
+
+
+def trial_reports(
+    trainings: Sequence[tuple[TrialProgress, float | None]], total_steps: int
+) -> list[Report]:
+    """Return what a trial has reported so far (see `run_trial`).
+
+    Args:
+        trainings: Progress and exact return (None until it has finished) of each training of the
+            trial, in its order.
+        total_steps: Of a training.
+    """
+    reports: list[Report] = []
     returns: list[float] = []
-    for done, record in enumerate(records):
+    for done, (progress, episode_return) in enumerate(trainings):
         begun = done * total_steps
-        for step, value in record.progress.reports:
-            reported = {STEP: begun + step, METRIC: fmean([*returns, value])}
-            asha.on_trial_result(None, trial, reported)
-        if record.episode_return is None:
-            return
-        returns.append(record.episode_return)
-    asha.on_trial_result(None, trial, {STEP: len(records) * total_steps, METRIC: fmean(returns)})
+        reports += [(begun + step, fmean([*returns, value])) for step, value in progress.reports]
+        if episode_return is None:
+            return reports
+        returns.append(episode_return)
+    return [*reports, (len(trainings) * total_steps, fmean(returns))]

@@ -14,6 +14,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -27,6 +28,8 @@ from raysplit.shards.job import Job
 from raysplit.shards.placement import edge_count, edge_options, ue_options
 from raysplit.shards.reference import CleanBlock, CleanReference
 from raysplit.shards.scheduler import NoWorkersLeftError, Outcome, Scheduler
+
+_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # cgroups of version 2: quota and period, or "max"
 
 
 class RayBackend:
@@ -114,7 +117,7 @@ def start_ray(config: BackendConfig) -> bool:
             address=config.address or "local",
             include_dashboard=False if config.address is None else None,
             object_store_memory=int(object_store * GB) if object_store else None,
-            num_cpus=os.cpu_count() if config.address is None else None,
+            num_cpus=usable_cores() if config.address is None else None,
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
@@ -126,6 +129,23 @@ def start_ray(config: BackendConfig) -> bool:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own there
     return True
+
+
+def usable_cores() -> int:
+    """Return the cores that this process may run on: a job's share of a machine may be smaller."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    allowed = len(affinity(0)) if affinity else os.cpu_count() or 1
+    quota = _cgroup_quota()
+    return allowed if quota is None else max(1, min(allowed, int(quota)))
+
+
+def _cgroup_quota() -> float | None:
+    """Return the cores that a container's CPU quota comes to; None without one."""
+    try:
+        quota, period = _CPU_MAX.read_text().split()
+        return int(quota) / int(period)
+    except (OSError, ValueError):
+        return None
 
 
 def _or_user_error(outcomes: Iterator[Outcome[Any]]) -> Iterator[Outcome[Any]]:

@@ -21,7 +21,7 @@ from rich.table import Table
 from envs.oracle import Oracle
 from envs.ppl_source import SurrogateSource
 from raysplit.errors import UserError, suggest
-from raysplit.experiment import Experiment, load_experiment
+from raysplit.experiment import Experiment
 from raysplit.figures import hyperparameter_panels, save
 from raysplit.files import replacing, sha256_of_file, write_atomically
 from raysplit.measure.setting import sha256_of
@@ -31,9 +31,8 @@ from raysplit.stages.inputs import inputs_sha256
 from raysplit.stages.measuring import measured_problem
 from raysplit.stages.sweep_panels import sweep_panels
 from raysplit.stages.sweep_state import compare_with_plan, report_damage
-from raysplit.stages.tracked import tracker_of
+from raysplit.stages.tracked import tracker_of, training_config
 from raysplit.surrogate import Surrogate
-from raysplit.tracking import open_tracker
 from tuning.settings import TrainConfig
 from tuning.sweep import run_sweep, trials_left
 from tuning.sweep_plan import Base, check_space
@@ -62,7 +61,7 @@ def resume(run: Path) -> None:
     """
     if not (run / "sweep" / "trials").is_dir():
         raise UserError(f"{run} holds no sweep to resume; start one: raysplit sweep EXPERIMENT")
-    with RunFolder.open(run, load_experiment(str(run / "experiment.yaml"))) as folder:
+    with RunFolder.open(run, RunFolder.read(run).experiment) as folder:
         _run(folder, resumed=True)
 
 
@@ -123,40 +122,37 @@ def _agent(experiment: Experiment, config: SweepConfig) -> TrainConfig:
 def _train(folder: RunFolder, job: SweepJob, config: SweepConfig) -> None:
     left, new = trials_left(job, config)
     per_trial = len(config.seeds) if config.method == "optuna" else 1
-    experiment = folder.experiment
-    _track_untold(experiment, job)
+    _track_untold(folder, job)
     with progress_bar("sweep", (len(left) + new) * per_trial) as advance:
 
         def on_trial(record: TrialRecord) -> None:
             share = record.share_of_gap
             shown = record.status if share is None else f"share of the gap {share:.1%}"
             advance(1, shown)
-            _track(experiment, job, record)
+            _track(folder, job, record)
 
-        run_sweep(job, config, experiment.backend, on_trial)
+        run_sweep(job, config, folder.experiment.backend, on_trial)
 
 
-def _track_untold(experiment: Experiment, job: SweepJob) -> None:
+def _track_untold(folder: RunFolder, job: SweepJob) -> None:
     """Track what was put on record just before the driver was killed."""
     for trial in trial_folders(job.folder):
         record = trial.record()
         if record is not None and record.trial.search == job.search:
-            _track(experiment, job, record)
+            _track(folder, job, record)
 
 
-def _track(experiment: Experiment, job: SweepJob, record: TrialRecord) -> None:
+def _track(folder: RunFolder, job: SweepJob, record: TrialRecord) -> None:
     trial = record.trial
     told = TrialFolder(job.folder, trial.key).path / "tracked"
     if told.exists():
         return
-    tracker = open_tracker(
-        experiment.tracking,
-        folder=job.folder.parent / "tracking",
-        group=experiment.name,
-        run=f"sweep-{trial.key}",
-    )
-    with tracker:
-        tracker.log_config({**trial.overrides, "seed": trial.seed, "status": record.status})
+    training = {
+        **training_config(job.base.config(trial.overrides), trial.seed),
+        "overrides": dict(trial.overrides),  # the setting's own; the agent's stay in its section
+        "status": record.status,
+    }
+    with tracker_of(folder, f"sweep-{trial.key}", training=training) as tracker:
         for step, value in record.progress.curve:
             if value is not None:
                 tracker.log_metrics({"episode_return": value}, step)
@@ -182,12 +178,14 @@ def _write_results(
         for file in (job.folder / "curves.parquet", path, *figures.values())
     ]
     folder.declare_done("sweep", job.search, outputs, started)
-    _track_results(folder, order, figures["png"])
+    _track_results(folder, job, order, figures["png"])
     _print(config, order)
     console.print(f"sweep: {folder.path / 'sweep'}")
 
 
-def _track_results(folder: RunFolder, order: list[SettingResult], fig8: Path) -> None:
+def _track_results(
+    folder: RunFolder, job: SweepJob, order: list[SettingResult], fig8: Path
+) -> None:
     columns = ("setting", "share of the gap", "low", "high")
     rows = [
         (result.label, share.value, share.low, share.high)
@@ -197,6 +195,8 @@ def _track_results(folder: RunFolder, order: list[SettingResult], fig8: Path) ->
     with tracker_of(folder, "sweep") as tracker:
         tracker.log_table("best settings", columns, rows)
         tracker.log_figure("fig8", fig8)
+        tracker.log_artifact(job.folder / "curves.parquet", name="sweep curves", kind="sweep")
+        tracker.log_artifact(job.folder / "best.json", name="sweep best settings", kind="sweep")
 
 
 def _best(config: SweepConfig, order: list[SettingResult]) -> dict[str, Any]:
@@ -234,6 +234,12 @@ _SHOWN_SETTINGS = 25  # of a search; panels show the best of each
 
 
 def _print(config: SweepConfig, order: list[SettingResult]) -> None:
+    if not order:
+        console.print(
+            f"no setting has finished all of its {len(config.seeds)} seeds, so none is ranked: "
+            "give sweep.asha more grace_steps or a smaller reduction_factor, or leave it out"
+        )
+        return
     table = Table(title="best settings (share of the gap random - optimum on the surrogate)")
     for column in ("setting", "share of the gap", "95 % interval", "seeds"):
         table.add_column(column)

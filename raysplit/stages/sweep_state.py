@@ -9,11 +9,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from raysplit.config import Config
 from raysplit.errors import UserError
-from raysplit.files import write_atomically
+from raysplit.files import read_either, write_twice
 from raysplit.progress import console
 from tuning.sweep import begun_trials, planned_trials, trials_left
 from tuning.sweep_records import trial_folders
@@ -44,7 +42,7 @@ def compare_with_plan(job: SweepJob, config: SweepConfig, *, resumed: bool) -> N
             f"{path} lists {len(before.trainings)} trainings of another problem, surrogate or "
             f"sweep than this run's {planned}; {_anew(path)}"
         )
-    write_atomically(path, plan.model_dump_json() + "\n")
+    write_twice(path, plan.model_dump_json() + "\n")
     left, new = trials_left(job, config)
     done, begun = planned - len(left) - new, len(begun_trials(job, config))
     if resumed or done or begun:
@@ -53,10 +51,11 @@ def compare_with_plan(job: SweepJob, config: SweepConfig, *, resumed: bool) -> N
 
 def _read_plan(path: Path) -> _Plan:
     try:
-        return _Plan.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        return read_either(path, _Plan.model_validate_json)
+    except ValueError:
         raise UserError(
-            f"{path} is damaged or missing, so nothing says what was planned; {_anew(path)}"
+            f"{path} and its copy are damaged or missing, so nothing says what was planned; "
+            f"{_anew(path)}"
         ) from None
 
 

@@ -11,11 +11,11 @@ from envs.params import LayerSplitParams
 from envs.ppl_source import SurrogateSource
 from raysplit.files import sha256_of_file, write_atomically
 from raysplit.memory import peak_memory_bytes, reset_peak_memory
-from raysplit.progress import Advance, progress_bar
+from raysplit.progress import Advance, console, progress_bar
 from raysplit.run_folder import RunFolder
 from raysplit.stages.measuring import measured_problem
 from raysplit.stages.rewards import RewardSources, reward_sources
-from raysplit.stages.tracked import tracker_of
+from raysplit.stages.tracked import tracker_of, training_config
 from raysplit.surrogate import Surrogate
 from raysplit.tracking import Tracker
 from tuning.policy import Policy
@@ -34,6 +34,7 @@ def run(folder: RunFolder) -> list[Path]:
     judge = _judge(folder, params)
     with reward_sources(folder, params) as sources:
         for name, config in folder.experiment.agents.items():
+            _say_if_ray_starts(folder, name)
             with progress_bar(f"train {name}", config.total_steps * len(config.seeds)) as advance:
                 for seed in config.seeds:
                     _train_one(folder, params, sources, name, seed, advance, judge)
@@ -42,6 +43,16 @@ def run(folder: RunFolder) -> list[Path]:
         for name, config in folder.experiment.agents.items()
         for p in _outputs(folder, name, config)
     ]
+
+
+def _say_if_ray_starts(folder: RunFolder, name: str) -> None:
+    """RLlib's remote env runners are actors, whatever the backend is."""
+    runners = folder.experiment.agents[name].num_env_runners
+    if runners and folder.experiment.backend.kind == "inprocess":
+        console.print(
+            f"agents.{name}.num_env_runners is {runners}, so RLlib starts a local Ray for it; "
+            "with 0 all stays in this process"
+        )
 
 
 def _train_one(
@@ -59,7 +70,8 @@ def _train_one(
     trained_before, billed = (home / "agent.json").exists(), (home / BILL).exists()
     source = sources.source_of(config, seed, home)
     reset_peak_memory()
-    with tracker_of(folder, f"train-{name}-{seed}") as tracker:
+    training = {"agent": name, **training_config(config, seed)}
+    with tracker_of(folder, f"train-{name}-{seed}", training=training) as tracker:
         train(params, source, config, seed, home, _reporter(advance, tracker, seed), judge)
     if not billed:
         peak = None if trained_before else peak_memory_bytes()

@@ -1,4 +1,12 @@
-"""Log a run to Weights & Biases, online or into files for `wandb sync`."""
+"""Log a run to Weights & Biases, online or into files for `wandb sync`.
+
+    FOLDER/wandb/        W&B's own folders, one a start of a run
+          /artifacts/    copies of what was logged, by their hash: the original may change
+          /tmp/          W&B's temporary files; a killed process leaves them here
+
+An offline run names the copies relative to FOLDER, so it can be sent from there, wherever that was
+moved to: cd FOLDER && wandb sync wandb/offline-run-*
+"""
 
 from __future__ import annotations
 
@@ -6,13 +14,17 @@ import logging
 import netrc
 import os
 import re
-from collections.abc import Mapping, Sequence
+import shutil
+import tempfile
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
 from typing_extensions import override
 
+from raysplit.files import replacing, sha256_of_file
 from raysplit.tracking.base import Cell, Tracker
 from raysplit.tracking.config import TrackingConfig
 
@@ -35,7 +47,9 @@ class WandbTracker(Tracker):
     def __init__(
         self, config: TrackingConfig, folder: Path, *, group: str, run: str, run_id: str
     ) -> None:
-        import wandb
+        self._folder = folder.resolve()  # W&B's service has a working directory of its own
+        with _temporary_files_in(self._folder / "tmp"):
+            import wandb
 
         self._wandb = wandb
 
@@ -48,7 +62,7 @@ class WandbTracker(Tracker):
                 id=run_id,
                 # Without a server there is nothing to ask; the same id joins the parts at the sync.
                 resume="allow" if mode == "online" else None,
-                dir=str(folder),
+                dir=str(self._folder),
                 mode=mode,
                 settings=wandb.Settings(
                     silent=True,
@@ -69,7 +83,12 @@ class WandbTracker(Tracker):
         except Exception as error:
             if mode != "online":
                 raise
-            _log.warning("W&B cannot be reached (%r); logging offline into %s", error, folder)
+            _log.warning(
+                "W&B cannot be reached (%r); logging offline; to send it later: "
+                "cd %s && wandb sync wandb/offline-run-*",
+                error,
+                folder,
+            )
             WandbTracker.reachable = False
             # W&B's service still holds the id of the attempt.
             wandb.teardown()
@@ -95,7 +114,11 @@ class WandbTracker(Tracker):
         table = self._wandb.Table(columns=list(columns))
         for row in rows:
             table.add_data(*row)
-        self._run.log({name: table})
+        if self._run.offline:
+            # As a file of the run only: W&B would also make an artefact of it, by absolute path.
+            table.bind_to_run(self._run, name, self._run.step)  # pyright: ignore[reportUnknownMemberType]
+        with _data_folder(self._folder / "tmp"):
+            self._run.log({name: table})
 
     @override
     def log_artifact(self, path: Path, *, name: str, kind: str) -> None:
@@ -103,13 +126,49 @@ class WandbTracker(Tracker):
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         for file in filter(Path.is_file, files):
             inside = file.relative_to(path if path.is_dir() else path.parent)
-            # "immutable": W&B reads the file where it is, instead of keeping a copy elsewhere.
-            artifact.add_file(str(file), name=inside.as_posix(), policy="immutable")
+            copy = self._kept_copy(file)
+            # "immutable": W&B reads our copy, instead of making one elsewhere.
+            entry = artifact.add_file(str(copy), name=inside.as_posix(), policy="immutable")
+            if self._run.offline:
+                entry.local_path = str(copy.relative_to(self._folder))
         self._run.log_artifact(artifact)
+
+    def _kept_copy(self, file: Path) -> Path:
+        copy = self._folder / "artifacts" / sha256_of_file(file)[:16] / file.name
+        if not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(copy) as new:
+                shutil.copyfile(file, new)
+        return copy
 
     @override
     def finish(self, *, failed: bool = False) -> None:
         self._run.finish(exit_code=int(failed))
+
+
+@contextmanager
+def _temporary_files_in(folder: Path) -> Generator[None]:
+    """Let W&B make its temporary folders there, which it does as it is imported."""
+    folder.mkdir(parents=True, exist_ok=True)
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+
+
+@contextmanager
+def _data_folder(folder: Path) -> Generator[None]:
+    """Let W&B copy what it is about to upload there instead of into the home folder."""
+    before = os.environ.get("WANDB_DATA_DIR")
+    os.environ["WANDB_DATA_DIR"] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["WANDB_DATA_DIR"]
+        else:
+            os.environ["WANDB_DATA_DIR"] = before
 
 
 def _mode(config: TrackingConfig) -> Mode:
