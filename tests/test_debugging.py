@@ -5,13 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from envs.example import example_params
 from raysplit.experiment import load_experiment
 from raysplit.run_folder import RunFolder
-from raysplit.stages import train
+from raysplit.stages import sweep, train
 from tests.test_cli import ROOT, SMALL
 
 PLACES = {
@@ -25,6 +26,7 @@ PLACES = {
 HOOK = """
 import os
 import sys
+from types import SimpleNamespace
 
 seen = set()
 
@@ -82,6 +84,7 @@ def test_breakpoints_stop_in_the_process_of_the_command(tmp_path):
 def test_rllib_starts_no_ray_in_process(engine, tmp_path):
     program = f"""
 import sys
+from types import SimpleNamespace
 from pathlib import Path
 import ray
 from envs.example import example_params, example_source
@@ -113,3 +116,17 @@ def test_remote_env_runners_are_announced_where_no_ray_was_asked_for(
     told = capfd.readouterr().err
     assert told.count("RLlib starts a local Ray") == lines
     assert told.count("\n") == lines
+
+
+@pytest.mark.parametrize(("left", "lines"), [(["a trial"], 1), ([], 0)])
+def test_a_sweep_announces_them_too_where_something_is_left_to_train(
+    tmp_path, monkeypatch, capfd, left, lines
+):
+    settings = ["backend.kind=inprocess", "agents.ppo.num_env_runners=1"]
+    monkeypatch.setattr(sweep, "trials_left", lambda *_: (left, 0))
+    monkeypatch.setattr(sweep, "trial_folders", lambda _: [])
+    monkeypatch.setattr(sweep, "run_sweep", lambda *_: None)
+    with RunFolder.open(tmp_path / "run", load_experiment("demo", settings)) as folder:
+        job = SimpleNamespace(folder=tmp_path)
+        sweep._train(folder, job, folder.experiment.sweep)
+    assert capfd.readouterr().err.count("RLlib starts a local Ray") == lines

@@ -26,7 +26,7 @@ from raysplit.stages.luck import MeasuredLuck, interval_95, measured_luck
 from raysplit.stages.measuring import measured_problem, same_measuring_service
 from raysplit.stages.oracles import EVALUATION_TABLE, Oracles, load_oracles
 from raysplit.stages.rewards import TrainingBill
-from raysplit.stages.tracked import tracker_of
+from raysplit.stages.tracked import score_table, tracker_of
 from raysplit.stages.train import BILL, agent_folder
 from raysplit.statistics import interquartile_mean
 from tuning.evaluate import fidelity, score, summarise
@@ -56,6 +56,7 @@ def run(folder: RunFolder) -> list[Path]:
                 found = {key: agent[source][key] for key in ("return", "regret", "share_of_gap")}
                 metrics = {f"{name}/{source}/{key}": value for key, value in found.items()}
                 tracker.log_metrics(metrics, step=0)
+        tracker.log_table("scores", *score_table(result["agents"] | result["baselines"]))
         tracker.log_artifact(path, name="evaluation", kind="evaluation")
     _say_if_too_coarse(folder, result["problem"]["share_of_gap_moved_by_grid"])
     for name, agent in result["agents"].items():

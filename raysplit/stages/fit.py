@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from raysplit.measure.table import Measurements
 from raysplit.progress import console
 from raysplit.run_folder import RunFolder
@@ -26,5 +28,7 @@ def run(folder: RunFolder) -> list[Path]:
     with tracker_of(folder, "fit") as tracker:
         found = {"mse": errors.mse, "mae": errors.mae, "r2": errors.r2}
         tracker.log_metrics({f"log_ppl_{name}": value for name, value in found.items()}, step=0)
+        pairs = np.stack([report.measured_log_ppl_N, report.predicted_log_ppl_N], axis=1).tolist()
+        tracker.log_table("held-out log PPL", ("measured", "predicted"), pairs)
         tracker.log_artifact(target, name="surrogate", kind="model")
     return sorted(p for p in target.iterdir() if p.is_file())

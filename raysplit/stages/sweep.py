@@ -32,6 +32,7 @@ from raysplit.stages.measuring import measured_problem
 from raysplit.stages.sweep_panels import sweep_panels
 from raysplit.stages.sweep_state import compare_with_plan, report_damage
 from raysplit.stages.tracked import tracker_of, training_config
+from raysplit.stages.train import say_if_ray_starts
 from raysplit.surrogate import Surrogate
 from tuning.settings import TrainConfig
 from tuning.sweep import run_sweep, trials_left
@@ -104,7 +105,7 @@ def _job(folder: RunFolder, config: SweepConfig) -> SweepJob:
 
 
 def _agent(experiment: Experiment, config: SweepConfig) -> TrainConfig:
-    name = config.agent or next(iter(experiment.agents))
+    name = _agent_name(experiment, config)
     if name not in experiment.agents:
         raise UserError(
             f"sweep.agent is '{name}', but the experiment's agents are "
@@ -119,8 +120,14 @@ def _agent(experiment: Experiment, config: SweepConfig) -> TrainConfig:
     return agent
 
 
+def _agent_name(experiment: Experiment, config: SweepConfig) -> str:
+    return config.agent or next(iter(experiment.agents))
+
+
 def _train(folder: RunFolder, job: SweepJob, config: SweepConfig) -> None:
     left, new = trials_left(job, config)
+    if left or new:
+        say_if_ray_starts(folder, _agent_name(folder.experiment, config))
     per_trial = len(config.seeds) if config.method == "optuna" else 1
     _track_untold(folder, job)
     with progress_bar("sweep", (len(left) + new) * per_trial) as advance:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from raysplit.run_folder import RunFolder
 from raysplit.tracking import Tracker, open_tracker
@@ -32,3 +33,14 @@ def training_config(config: TrainConfig, seed: int) -> dict[str, object]:
         "hyperparameters": config.hyperparameters().model_dump(mode="json"),
         "seed": seed,
     }
+
+
+def score_table(policies: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """Return columns and rows of an evaluation's agents or baselines."""
+    values = ["return", "regret", "share_of_gap"]
+    rows = [
+        [name, source, *(scores[source][value] for value in values)]
+        for name, scores in policies.items()
+        for source in ("surrogate", "measured")
+    ]
+    return ["policy", "source", *values], rows

@@ -34,7 +34,7 @@ def run(folder: RunFolder) -> list[Path]:
     judge = _judge(folder, params)
     with reward_sources(folder, params) as sources:
         for name, config in folder.experiment.agents.items():
-            _say_if_ray_starts(folder, name)
+            say_if_ray_starts(folder, name)
             with progress_bar(f"train {name}", config.total_steps * len(config.seeds)) as advance:
                 for seed in config.seeds:
                     _train_one(folder, params, sources, name, seed, advance, judge)
@@ -45,7 +45,7 @@ def run(folder: RunFolder) -> list[Path]:
     ]
 
 
-def _say_if_ray_starts(folder: RunFolder, name: str) -> None:
+def say_if_ray_starts(folder: RunFolder, name: str) -> None:
     """RLlib's remote env runners are actors, whatever the backend is."""
     runners = folder.experiment.agents[name].num_env_runners
     if runners and folder.experiment.backend.kind == "inprocess":
