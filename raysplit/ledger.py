@@ -9,6 +9,7 @@ on NFS.
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import time
 from collections.abc import Generator, Iterable
@@ -23,6 +24,8 @@ from raysplit.measure.setting import Setting
 
 Status = Literal["done", "invalid", "quarantined"]
 
+_PATIENCE_S = 30.0
+_SMALLEST_FREE_BYTES = 2**16
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS cards (
     sha256 TEXT PRIMARY KEY, card TEXT NOT NULL, created REAL NOT NULL
@@ -93,8 +96,9 @@ class Ledger:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(path, timeout=30.0, isolation_level=None)
-            self._connection.execute("PRAGMA journal_mode = WAL")
+            _refuse_a_cut_file(path)
+            self._connection = sqlite3.connect(path, timeout=_PATIENCE_S, isolation_level=None)
+            _switch_to_wal(self._connection)
             self._connection.execute("PRAGMA synchronous = NORMAL")
             state = self._connection.execute("PRAGMA quick_check").fetchone()[0]
             if state != "ok":
@@ -122,7 +126,7 @@ class Ledger:
             )
 
     def add(self, card_sha256: str, rows: Iterable[Row]) -> None:
-        """Add rows in one transaction. A key that is there keeps its first row."""
+        """Add rows in one transaction. A key keeps its first row, unless that is quarantined."""
         values = [
             (
                 row.setting.key(card_sha256),
@@ -146,17 +150,13 @@ class Ledger:
         ]
         with self._writing():
             self._connection.executemany(
+                "DELETE FROM settings WHERE key = ? AND status = 'quarantined'",
+                [(row[0],) for row in values],
+            )
+            self._connection.executemany(
                 f"INSERT INTO settings (key, card, {_COLUMNS}) VALUES ({', '.join('?' * 16)}) "
                 "ON CONFLICT (key) DO NOTHING",
                 values,
-            )
-
-    def forget_failures(self, keys: Iterable[str]) -> None:
-        """Remove those of the rows that are quarantined: their settings are to be tried again."""
-        with self._writing():
-            self._connection.executemany(
-                "DELETE FROM settings WHERE key = ? AND status = 'quarantined'",
-                [(key,) for key in keys],
             )
 
     def rows(self, card_sha256: str) -> dict[str, Row]:
@@ -214,10 +214,47 @@ class Ledger:
             raise _unusable(self.path, error) from None
 
 
+def _refuse_a_cut_file(path: Path) -> None:
+    """Refuse a file shorter than its header says: SQLite fills it with zeros and calls it sound.
+
+    While a write-ahead log is pending the header may be ahead of the file.
+    """
+    wal = path.with_name(path.name + "-wal")
+    if not path.exists() or path.stat().st_size == 0 or (wal.exists() and wal.stat().st_size):
+        return
+    with path.open("rb") as file:
+        header = file.read(100)
+    # https://www.sqlite.org/fileformat.html, section 1.3: page size and number of pages
+    page_bytes = int.from_bytes(header[16:18], "big")
+    page_bytes = 65_536 if page_bytes == 1 else page_bytes
+    whole_bytes = page_bytes * int.from_bytes(header[28:32], "big")
+    size = path.stat().st_size
+    if len(header) < 100 or size < whole_bytes or size % page_bytes:
+        raise sqlite3.DatabaseError(f"cut short: {size:,} of {whole_bytes:,} bytes")
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    """Wait while another process opens the new file too: here SQLite's timeout does not count."""
+    until = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(0.05)
+
+
 def _unusable(path: Path, error: Exception) -> UserError:
-    if "full" in str(error):
+    if "full" in str(error) or ("I/O" in str(error) and _disk_is_full(path)):
         return UserError(
             f"no space left for {path}: free some and start again; nothing measured is lost"
+        )
+    if "locked" in str(error):
+        return UserError(
+            f"ledger {path} stayed locked by another process for {_PATIENCE_S:g} s: wait for that "
+            "one, or name another file with measuring.ledger"
         )
     if isinstance(error, sqlite3.OperationalError | OSError):
         return UserError(
@@ -227,6 +264,10 @@ def _unusable(path: Path, error: Exception) -> UserError:
     return UserError(
         f"ledger {path} is damaged ({error}): move it away to measure anew, or restore a copy"
     )
+
+
+def _disk_is_full(path: Path) -> bool:
+    return shutil.disk_usage(path.parent).free < _SMALLEST_FREE_BYTES
 
 
 def _row(record: tuple[Any, ...]) -> Row:

@@ -62,13 +62,38 @@ def test_rows_are_found_by_key(ledger):
     assert ledger.rows_of([]) == {}
 
 
-def test_quarantined_rows_are_forgotten_on_request_and_no_others(ledger):
-    ledger.add("card", [row(1), row(2, status="quarantined"), row(3, status="invalid")])
-    keys = list(ledger.rows("card"))
-    ledger.forget_failures(keys[:1])
-    assert list(ledger.rows("card")) == keys
-    ledger.forget_failures(keys)
-    assert [r.setting.split_point for r in ledger.rows("card").values()] == [1, 3]
+def test_a_quarantined_row_makes_way_for_a_new_attempt_and_no_other_does(ledger):
+    statuses = ("done", "quarantined", "invalid")
+    ledger.add("card", [row(p, status=status) for p, status in enumerate(statuses, start=1)])
+    ledger.add("card", [row(p, status="done", log_ppl=9.0) for p in (1, 2, 3)])
+    rows = {r.setting.split_point: r for r in ledger.rows("card").values()}
+    assert [rows[p].status for p in (1, 2, 3)] == ["done", "done", "invalid"]
+    assert (rows[1].log_ppl, rows[2].log_ppl) == (2.5, 9.0)
+
+
+def test_a_file_cut_anywhere_is_damaged(ledger):
+    """SQLite itself fills what is missing of the last page with zeros: rows of wrong values."""
+    ledger.add("card", [row(p, noise=n / 100) for p in range(1, 9) for n in range(5)])
+    ledger.close()
+    content = ledger.path.read_bytes()
+    for kept in [*range(len(content) - 60, len(content)), len(content) - 4096, 4096, 99, 1]:
+        ledger.path.write_bytes(content[:kept])
+        with pytest.raises(UserError, match="damaged"):
+            Ledger(ledger.path)
+    ledger.path.write_bytes(content)
+    with Ledger(ledger.path) as whole:
+        assert len(whole.rows("card")) == 40
+
+
+_OPEN = "import sys; from pathlib import Path; from raysplit.ledger import Ledger\n" + (
+    "for path in sys.argv[1:]: Ledger(Path(path)).close()"
+)
+
+
+def test_several_processes_may_open_a_new_ledger_at_once(tmp_path):
+    paths = [str(tmp_path / f"{i}.sqlite") for i in range(20)]
+    openers = [subprocess.Popen([sys.executable, "-c", _OPEN, *paths]) for _ in range(3)]
+    assert [opener.wait() for opener in openers] == [0, 0, 0]
 
 
 def test_the_clean_pass_is_kept(ledger):

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from raysplit.corpus.config import CorpusConfig
 from raysplit.errors import UserError
-from raysplit.ledger import Ledger
+from raysplit.ledger import Ledger, Row
 from raysplit.link.config import LinkConfig
 from raysplit.link.state import LinkState
 from raysplit.measure.prepare import prepare_job
@@ -203,3 +203,59 @@ def test_ray_gives_the_rows_of_one_process(folder, tmp_path):
     for setting in settings:
         assert many[setting].log_ppl == one[setting].log_ppl
         assert many[setting].stderr == one[setting].stderr
+
+
+class StubBackend:
+    """Answers without a model; the last ones fail, as retried settings do."""
+
+    workers = 1
+
+    def __init__(self, failing):
+        self.failing = failing
+
+    def run(self, settings, reference):
+        settings = list(settings)
+        good = len(settings) - self.failing
+        for i, setting in enumerate(settings):
+            if i < good:
+                yield Row(setting=setting, status="done", log_ppl=1.0, stderr=0.0)
+            else:
+                yield Row(setting=setting, status="quarantined", attempts=3, reason="it dies")
+
+    def close(self):
+        pass
+
+
+def stubbed(folder, path, failing, monkeypatch):
+    job, card = prepared(folder)
+    ledger = Ledger(path)
+    service = MeasuringService(job, card, ledger, BackendConfig(kind="inprocess"))
+    monkeypatch.setattr(service, "_backend", StubBackend(failing))
+    monkeypatch.setattr(service, "reference", lambda: None)
+    return service
+
+
+MANY = [Setting(1, LinkState(noise_std=i / 100)) for i in range(1, 201)]
+
+
+def test_a_few_poisoned_settings_at_the_end_stop_nothing(folder, tmp_path, monkeypatch):
+    service = stubbed(folder, tmp_path / "ledger.sqlite", 12, monkeypatch)
+    rows = service.measure(MANY)
+    assert sum(row.status == "quarantined" for row in rows.values()) == 12
+
+
+@pytest.mark.parametrize("failing", [200, 40])
+def test_nothing_but_failures_stop_the_run(folder, tmp_path, monkeypatch, failing):
+    service = stubbed(folder, tmp_path / "ledger.sqlite", failing, monkeypatch)
+    with pytest.raises(UserError, match=r"settings all failed, this one because of it dies"):
+        service.measure(MANY)
+
+
+def test_a_setting_that_failed_is_tried_again_and_its_reason_kept_meanwhile(
+    folder, tmp_path, monkeypatch
+):
+    service = stubbed(folder, tmp_path / "ledger.sqlite", 1, monkeypatch)
+    few = MANY[:20]
+    assert [r.reason for r in service.measure(few).values() if r.reason] == ["it dies"]
+    service._backend.failing = 0
+    assert {row.status for row in service.measure(few).values()} == {"done"}

@@ -65,6 +65,10 @@ def test_a_listed_plan_is_read_from_a_file(tmp_path, suffix):
         ({"split_point": [11], "noise_std": [0.1]}, "split point 11; split points go from 1 to 4"),
         ({"split_point": [1], "noise_std": [float("nan")]}, "not finite"),
         ({"p": [1], "noise_std": [0.1]}, r"lacks the column\(s\) split_point"),
+        ({"split_point": [1], "noise_std": [0.1], "snr_db": [3.0]}, "varies snr_db"),
+        ({"split_point": [1], "noise_std": ["2020-01-01"]}, "noise_std holds a cell that is no"),
+        ({"split_point": [1], "noise_std": [True]}, "noise_std holds a cell that is no number"),
+        ({"split_point": [1, 1], "noise_std": [0.1, -0.5]}, "row 2: noise_std"),
     ],
 )
 def test_a_wrong_list_is_refused(tmp_path, columns, message):

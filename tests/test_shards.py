@@ -1,8 +1,11 @@
 """The halves as workers: where they sit, what they keep, and how little they compute."""
 
 import dataclasses
+import errno
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +18,9 @@ from raysplit.errors import UserError
 from raysplit.link.state import LinkState
 from raysplit.measure.service import in_measuring_order
 from raysplit.measure.setting import Setting
-from raysplit.shards import cluster, local
+from raysplit.shards import cluster, hidden, local
 from raysplit.shards.config import BackendConfig
-from raysplit.shards.hidden import DeviceCache
+from raysplit.shards.hidden import DeviceCache, HostStore
 from raysplit.shards.local import LocalBackend
 from raysplit.shards.packing import Piece, packed
 from raysplit.shards.placement import edge_count, edge_options, ue_options
@@ -70,7 +73,7 @@ class TestPlacement:
     )
     def test_as_many_edges_as_there_is_room_for(self, backend, cpus, gpus, edges):
         resources = {"CPU": float(cpus), "GPU": float(gpus)}
-        assert edge_count(BackendConfig(**backend), resources) == edges
+        assert edge_count(BackendConfig(**backend), [resources]) == edges
 
     @pytest.mark.parametrize(
         "backend",
@@ -83,12 +86,19 @@ class TestPlacement:
     def test_what_would_wait_for_ever_is_refused(self, backend):
         resources = {"CPU": 8.0, "GPU": 2.0}
         with pytest.raises(UserError, match=r"do not fit.*lower backend\.cpus_per_shard"):
-            edge_count(BackendConfig(**backend), resources)
+            edge_count(BackendConfig(**backend), [resources])
         # On a cluster that grows, as many as asked for wait for the nodes to come.
         waiting = BackendConfig(**backend, address="auto", edge_shards=4)
-        assert edge_count(waiting, resources) == 4
+        assert edge_count(waiting, [resources]) == 4
         with pytest.raises(UserError, match=r"no node of the cluster has room.*edge_shards=4"):
-            edge_count(BackendConfig(**backend, address="auto"), resources)
+            edge_count(BackendConfig(**backend, address="auto"), [resources])
+
+    def test_an_edge_never_spans_two_nodes(self):
+        nodes = [{"CPU": 3.0, "GPU": 1.0}] * 3
+        assert edge_count(BackendConfig(cpus_per_shard=2), nodes) == 3
+        for backend in ({"cpus_per_shard": 4}, {"gpus_per_edge": 2}):
+            with pytest.raises(UserError, match="no node of the cluster has room"):
+                edge_count(BackendConfig(**backend, address="auto"), nodes)
 
     def test_one_and_a_half_gpus_are_refused(self):
         with pytest.raises(ValidationError, match="a whole number of GPUs"):
@@ -113,7 +123,8 @@ class TestPlacement:
         config = BackendConfig(gpus_per_ue=0.4, gpus_per_edge=0.3, ue_shards=2)
         monkeypatch.setattr(cluster, "UEActor", Noted("ue"))
         monkeypatch.setattr(cluster, "EdgeActor", Noted("edge"))
-        monkeypatch.setattr(cluster.ray, "cluster_resources", lambda: {"CPU": 3.0, "GPU": 2.0})
+        node = {"Alive": True, "Resources": {"CPU": 3.0, "GPU": 2.0}}
+        monkeypatch.setattr(cluster.ray, "nodes", lambda: [node])
         cluster.RayBackend(job, config)
         assert ("ue", ue_options(config)) in made
         assert ("edge", edge_options(config)) in made
@@ -277,3 +288,46 @@ class TestPacking:
         (halved,) = backend.run([setting], reference)
         assert halved.log_ppl == pytest.approx(alone.log_ppl, rel=1e-6)
         assert "run in halves" in halved.reason
+
+    def test_a_cpu_without_memory_halves_too(self, job, monkeypatch):
+        backend = LocalBackend(job, BackendConfig(kind="inprocess"))
+        reference = reference_of(job, backend)
+        (alone,) = backend.run([NOISY[0]], reference)
+        run_from = backend._edge._chain.run_from
+
+        def small(hidden_BTD, first):
+            if len(hidden_BTD) > 3:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")
+            return run_from(hidden_BTD, first)
+
+        monkeypatch.setattr(backend._edge._chain, "run_from", small)
+        (halved,) = backend.run([NOISY[0]], reference)
+        assert halved.log_ppl == pytest.approx(alone.log_ppl, rel=1e-6)
+
+
+class TestSpilling:
+    def test_a_full_disk_is_named(self, monkeypatch, tmp_path):
+        def full(*_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        monkeypatch.setattr(hidden, "save_file", full)
+        store = HostStore(0)
+        with pytest.raises(UserError, match=rf"do not fit into {tmp_path}.*raise backend"):
+            store.put((0, 1), [torch.zeros(2, 3)])
+        store.close()
+
+    def test_what_a_killed_process_left_is_removed(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        ended = subprocess.Popen(["true"])
+        ended.wait()
+        for pid in (ended.pid, os.getpid()):
+            (tmp_path / f"raysplit-hidden-{pid}-x").mkdir()
+        store = HostStore(0)
+        store.put((0, 1), [torch.ones(2, 3)])
+        left = {folder.name for folder in tmp_path.iterdir()}
+        assert f"raysplit-hidden-{ended.pid}-x" not in left
+        assert f"raysplit-hidden-{os.getpid()}-x" in left
+        (kept,) = store.get((0, 1))
+        assert kept.sum() == 6
+        store.close()

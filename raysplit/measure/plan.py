@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from raysplit.config import Config
 from raysplit.errors import UserError
-from raysplit.link.state import LinkState
+from raysplit.link.state import LINK_COORDINATES, LinkState
 from raysplit.measure.setting import Setting
 
 
@@ -111,19 +111,12 @@ def _listed(
     import pandas as pd
 
     try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+        is_parquet = path.suffix.lower() == ".parquet"
+        table = pd.read_parquet(path) if is_parquet else pd.read_csv(path)
     except (OSError, ValueError) as error:
         raise UserError(f"plan.path {path} cannot be read as Parquet or CSV: {error}") from None
-    missing = [name for name in ("split_point", *names) if name not in table.columns]
-    if missing:
-        raise UserError(
-            f"plan.path {path} lacks the column(s) {', '.join(missing)}; "
-            f"it needs split_point, {', '.join(names)}"
-        )
-    try:
-        rows = table[["split_point", *names]].to_numpy(dtype=np.float64)
-    except ValueError as error:
-        raise UserError(f"plan.path {path} holds a cell that is no number: {error}") from None
+    _check_columns(path, {str(name): dtype.kind for name, dtype in table.dtypes.items()}, names)
+    rows = table[["split_point", *names]].to_numpy(dtype=np.float64)
     if not len(rows) or (rows[:, 0] % 1 != 0).any():
         raise UserError(
             f"plan.path {path} must hold at least one row, and whole numbers as split_point"
@@ -133,4 +126,32 @@ def _listed(
     if len(outside) or not np.isfinite(rows).all():
         what = f"split point {outside[0]:g}" if len(outside) else "a value that is not finite"
         raise UserError(f"plan.path {path} holds {what}; split points go from {first} to {last}")
+    _check_link_states(path, names, rows[:, 1:])
     return rows
+
+
+def _check_columns(path: Path, kinds: Mapping[str, str], names: tuple[str, ...]) -> None:
+    """Refuse a table whose columns (name -> NumPy's letter of their kind) are not the problem's."""
+    missing = [name for name in ("split_point", *names) if name not in kinds]
+    if missing:
+        raise UserError(
+            f"plan.path {path} lacks the column(s) {', '.join(missing)}; "
+            f"it needs split_point, {', '.join(names)}"
+        )
+    others = [name for name in LINK_COORDINATES if name in kinds and name not in names]
+    if others:
+        raise UserError(
+            f"plan.path {path} varies {others[0]}, and problem.link does not: add it there, or "
+            "drop the column"
+        )
+    no_numbers = [name for name in ("split_point", *names) if kinds[name] not in "iuf"]
+    if no_numbers:
+        raise UserError(f"plan.path {path}: {no_numbers[0]} holds a cell that is no number")
+
+
+def _check_link_states(path: Path, names: tuple[str, ...], states_NK: NDArray[np.float64]) -> None:
+    for number, state_K in enumerate(states_NK, start=1):
+        try:
+            LinkState.from_coordinates(names, state_K)
+        except ValueError as error:
+            raise UserError(f"plan.path {path}, row {number}: {error}") from None

@@ -19,7 +19,9 @@ from raysplit.shards.config import BackendConfig
 from raysplit.shards.job import Backend, Job
 from raysplit.shards.reference import CleanBlock, CleanReference
 
-_HOPELESS = 8  # failures in a row
+# So many failures in a row stop a run, if nothing has succeeded in it yet or if they are more than
+# this share of what it was to measure.
+_HOPELESS, _HOPELESS_SHARE = 8, 0.1
 
 
 class MeasuringService:
@@ -67,25 +69,21 @@ class MeasuringService:
         if missing:
             reference = self.reference()
             hits = len(wanted) - len(missing)
-            failures = 0
+            run = _Failures(len(missing))
             with progress_bar(title, total=len(wanted), done=hits) as advance:
                 for measured in self._running().run(missing, reference):
                     row = replace(measured, finished=time.time())
                     self._ledger.add(self.card_sha256, [row])
                     known[row.setting.key(self.card_sha256)] = row
-                    failures = failures + 1 if row.status == "quarantined" else 0
-                    _stop_if_hopeless(failures, row)
+                    run.count(row)
                     self.evaluations += 1
                     advance(1, f"{hits} from the ledger, {self._running().workers} workers")
         return {setting: known[key] for key, setting in wanted.items()}
 
     def _known(self, keys: Iterable[str]) -> dict[str, Row]:
-        """Return the ledger's rows; what failed before is forgotten, to be tried again."""
+        """Return the ledger's rows, without those that failed: they are tried again."""
         known = self._ledger.rows_of(keys)
-        failed = {key for key, row in known.items() if row.status == "quarantined"}
-        if failed:
-            self._ledger.forget_failures(failed)
-        return {key: row for key, row in known.items() if key not in failed}
+        return {key: row for key, row in known.items() if row.status != "quarantined"}
 
     def _clean_pass(self) -> CleanReference:
         corpus = self._job.corpus
@@ -116,13 +114,33 @@ def in_measuring_order(settings: Iterable[Setting]) -> list[Setting]:
     return sorted(settings, key=lambda setting: setting.split_point)
 
 
-def _stop_if_hopeless(failures: int, row: Row) -> None:
-    """A poisoned setting is put aside; a row of them means that nothing works any more."""
-    if failures >= _HOPELESS:
-        raise UserError(
-            f"the last {failures} settings all failed, this one because of {row.reason}: mend that "
-            "and start again; what was measured is kept"
-        )
+class _Failures:
+    """Poisoned settings are put aside; too many of them mean that nothing works any more.
+
+    They are retried, so they fail last and one after the other, however few they are.
+    """
+
+    def __init__(self, settings: int) -> None:
+        self._settings = settings
+        self._in_a_row = 0
+        self._succeeded = False
+
+    def count(self, row: Row) -> None:
+        """Take a row.
+
+        Raises:
+            UserError: It is one failure too many.
+        """
+        if row.status != "quarantined":
+            self._in_a_row, self._succeeded = 0, True
+            return
+        self._in_a_row += 1
+        few = self._in_a_row <= _HOPELESS_SHARE * self._settings
+        if self._in_a_row >= _HOPELESS and not (self._succeeded and few):
+            raise UserError(
+                f"the last {self._in_a_row} settings all failed, this one because of {row.reason}: "
+                "mend that and start again; what was measured is kept"
+            )
 
 
 def _open_backend(job: Job, config: BackendConfig) -> Backend:

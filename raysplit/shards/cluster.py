@@ -45,7 +45,8 @@ class RayBackend:
         self._job = job
         self._config = config
         try:
-            edges = edge_count(config, ray.cluster_resources())
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            edges = edge_count(config, nodes)
         except UserError:
             if self._started_ray:
                 ray.shutdown()

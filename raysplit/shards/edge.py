@@ -203,9 +203,9 @@ class EdgeShard:
         """Run one pass; where the memory does not suffice, in halves from then on."""
         try:
             return self._one_pass(one, split_point)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
             rows = len(one.rows_B)
-            if rows == 1:
+            if rows == 1 or not _is_out_of_memory(error):
                 raise
         self.tokens_per_pass //= 2
         self._note = f"out of memory with {rows} sequences: run in halves"
@@ -217,6 +217,11 @@ class EdgeShard:
             torch.from_numpy(part).to(normed_BTD.device) for part in (one.targets_BT, one.scored_BT)
         )
         return nll_sums(normed_BTD, self._chain.logits, targets_BT, scored_BT).cpu().numpy()
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Tell whether memory ran out: on a CPU, torch has no class of its own for that."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _next_look(blocks_done: int, target_stderr: float) -> float:

@@ -5,17 +5,23 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from raysplit.errors import UserError
+
 Key = tuple[int, int]
 """(block, split point)"""
+
+_PREFIX = "raysplit-hidden-"
 
 
 class DeviceCache:
@@ -64,7 +70,7 @@ class HostStore:
             self._left -= size
             self._memory[key] = states
         else:
-            save_file({f"{i:04d}": s.contiguous() for i, s in enumerate(states)}, self._file(key))
+            self._spill(key, states)
 
     def __contains__(self, key: Key) -> bool:
         return key in self._memory or (self._folder is not None and self._file(key).exists())
@@ -81,11 +87,39 @@ class HostStore:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
+    def _spill(self, key: Key, states: Sequence[Tensor]) -> None:
+        try:
+            save_file({f"{i:04d}": s.contiguous() for i, s in enumerate(states)}, self._file(key))
+        except (OSError, SafetensorError) as error:
+            raise UserError(
+                f"hidden states do not fit into {self._folder} ({error}): let TMPDIR name a larger "
+                "disk, or raise backend.host_cache_gb; what was measured is kept"
+            ) from None
+
     def _file(self, key: Key) -> Path:
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="raysplit-hidden-"))
+            _remove_what_the_killed_left()
+            self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
         block, split_point = key
         return self._folder / f"{block}-{split_point}.safetensors"
+
+
+def _remove_what_the_killed_left() -> None:
+    """Remove the folders of processes of this user that ended without closing their store."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if pid.isdigit() and not _runs(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # asks, and sends nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _bytes(states: Sequence[Tensor]) -> int:

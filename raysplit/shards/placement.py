@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raysplit.errors import UserError
 from raysplit.shards.config import BackendConfig
 
 _ROUNDING = 1e-9
+_ANY = 10**9
 
 
 def ue_options(config: BackendConfig) -> dict[str, Any]:
@@ -25,18 +26,23 @@ def edge_options(config: BackendConfig) -> dict[str, Any]:
     }
 
 
-def edge_count(config: BackendConfig, resources: Mapping[str, float]) -> int:
-    """Edge actors to create on a cluster with these resources.
+def edge_count(config: BackendConfig, nodes: Sequence[Mapping[str, float]]) -> int:
+    """Edge actors to create on a cluster whose nodes have these resources; none spans two nodes.
 
     Raises:
         UserError: If a local Ray cannot hold the UEs and one edge, which would wait for ever; or a
             cluster cannot hold them yet and nothing says how many there shall be.
     """
-    cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-    fit = min(int(cpus // config.cpus_per_shard), _edges_on_gpus(config, int(gpus)))
+    cpus, gpus = (sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
+    fit = min(
+        _that_fit(nodes, "CPU", config.cpus_per_shard),
+        _that_fit(nodes, "GPU", config.gpus_per_edge) if config.gpus_per_edge > 1 else _ANY,
+        _edges_on_gpus(config, int(gpus)),
+    )
     if fit < 1 and config.address is not None and config.edge_shards is None:
         raise UserError(
-            f"no node of the cluster has room for an edge yet ({cpus:g} cores, {gpus:g} GPUs): say "
+            f"no node of the cluster has room for an edge yet ({cpus:g} cores, {gpus:g} GPUs in "
+            f"all, {config.cpus_per_shard} and {config.gpus_per_edge:g} asked of one node): say "
             "how many edges shall wait for the nodes that come, e.g. --set backend.edge_shards=4"
         )
     if fit < 1 and config.address is None:
@@ -50,13 +56,17 @@ def edge_count(config: BackendConfig, resources: Mapping[str, float]) -> int:
     return config.edge_shards or fit
 
 
+def _that_fit(nodes: Sequence[Mapping[str, float]], kind: str, each: float) -> int:
+    return sum(int(node.get(kind, 0.0) // each) for node in nodes)
+
+
 def _edges_on_gpus(config: BackendConfig, gpus: int) -> int:
     """Edges that the GPUs hold beside the UEs; as many as anybody likes where they use none."""
     free = [1.0] * gpus
     if not all(_take(free, config.gpus_per_ue) for _ in range(config.ue_shards)):
         return 0
     if not config.gpus_per_edge:
-        return 10**9
+        return _ANY
     edges = 0
     while _take(free, config.gpus_per_edge):
         edges += 1

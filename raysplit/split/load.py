@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from io import RawIOBase
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -107,6 +108,16 @@ def _fill(
     assert not left, f"tensors without a value: {left}"
 
 
+def _opened(path: Path) -> RawIOBase:
+    try:
+        return path.open("rb", buffering=0)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read any more ({error.strerror}): the checkpoint changed; download "
+            "it again"
+        ) from None
+
+
 class _Reader:
     """Reads stored tensors block by block, so that no tensor is ever in memory twice."""
 
@@ -127,7 +138,7 @@ class _Reader:
         target = torch.empty(stored.shape, dtype=self._dtype, device=self._device)
         flat = target.view(-1)
         per_block = _BLOCK_BYTES // source_dtype.itemsize
-        with stored.file.open("rb", buffering=0) as file:
+        with _opened(stored.file) as file:
             file.seek(stored.offset)
             for begin in range(0, stored.elements, per_block):
                 count = min(per_block, stored.elements - begin)
