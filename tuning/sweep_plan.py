@@ -15,9 +15,9 @@ import numpy as np
 
 from envs.params import LayerSplitParams
 from raysplit.errors import UserError
+from tuning.agent import inputs_sha256
 from tuning.settings import TrainConfig
 from tuning.sweep_settings import Number, Range, SweepConfig
-from tuning.train import inputs_sha256
 
 Overrides = Mapping[str, Number]
 

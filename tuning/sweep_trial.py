@@ -19,12 +19,13 @@ from ray import tune
 from envs.oracle import Oracle
 from envs.ppl_source import PPLSource
 from raysplit.errors import UserError
+from tuning.agent import load_agent
 from tuning.checkpoint import checkpoints_of, verify_checkpoint
 from tuning.evaluate import score
 from tuning.settings import TrainConfig
 from tuning.sweep_plan import Base, Overrides
 from tuning.sweep_records import TrialDescription, TrialFolder, TrialProgress, TrialRecord
-from tuning.train import Progress, load_agent, train
+from tuning.train import Progress, train
 
 RECENT_POINTS = 5
 

@@ -16,11 +16,10 @@ import math
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.utils.metrics import (
@@ -35,8 +34,9 @@ from envs.params import LayerSplitParams
 from envs.ppl_source import PPLSource
 from raysplit.errors import UserError
 from raysplit.files import write_atomically
-from raysplit.sealed_json import read_sealed, write_sealed
+from raysplit.sealed_json import write_sealed
 from raysplit.threads import one_thread
+from tuning.agent import CurvePoint, TrainedAgent, check_inputs, inputs_sha256, load_agent
 from tuning.algorithms import algorithm_config
 from tuning.checkpoint import (
     checkpoint_at,
@@ -51,28 +51,6 @@ from tuning.settings import TrainConfig
 from tuning.switch import SWITCHING, Algorithm1Source
 
 KEPT_CHECKPOINTS = 2
-_TRAIN_AGAIN = (
-    "delete its agent.json, if there is one, and train again: it goes on from the newest checkpoint"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class CurvePoint:
-    """One iteration of training.
-
-    Attributes:
-        step: Env steps so far.
-        episode_return: Mean return of the episodes that ended in this iteration, with exploration;
-            None if none ended.
-        seconds: Training time so far, interruptions not counted.
-        judged_return: What the policy was worth then, its most likely actions taken; None without
-            a judge.
-    """
-
-    step: int
-    episode_return: float | None
-    seconds: float
-    judged_return: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,35 +60,6 @@ class Progress:
     point: CurvePoint
     total_steps: int
     steps_per_second: float
-
-
-@dataclass(frozen=True, slots=True)
-class TrainedAgent:
-    """A finished agent's record.
-
-    Attributes:
-        folder: Where it lives.
-        algorithm: ppo, a2c or dqn.
-        preset: paper or tuned.
-        seed: Its seed.
-        checkpoint: RLlib's last checkpoint, with its manifest.
-        curve: The learning curve.
-    """
-
-    folder: Path
-    algorithm: str
-    preset: str
-    seed: int
-    checkpoint: Path
-    curve: tuple[CurvePoint, ...]
-
-    def policy(self) -> Policy:
-        """Load the exported policy, which runs without Ray and torch."""
-        return Policy.load(self.folder / "policy")
-
-    def untrained_policy(self) -> Policy:
-        """Load what the agent's own network, of its own seed, would do without any training."""
-        return Policy.load(self.folder / "untrained")
 
 
 def train(
@@ -168,63 +117,11 @@ def train(
     return load_agent(out, inputs)
 
 
-def load_agent(out: Path, inputs: str | None = None) -> TrainedAgent:
-    """Read a finished agent.
-
-    Raises:
-        UserError: It is not there, damaged, or was trained from other `inputs`.
-    """
-    try:
-        record = read_sealed(out / "agent.json", f"this is no finished agent; {_TRAIN_AGAIN}")
-        content = (out / "curve.json").read_bytes()
-        if hashlib.sha256(content).hexdigest() != record["curve_sha256"]:
-            raise ValueError("curve.json was changed")
-        curve = tuple(CurvePoint(**point) for point in json.loads(content))
-        _check_inputs(out, record["inputs_sha256"], inputs)
-        return TrainedAgent(
-            folder=out,
-            algorithm=record["algorithm"],
-            preset=record["preset"],
-            seed=record["seed"],
-            checkpoint=out / record["checkpoint"],
-            curve=curve,
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{out} holds no finished agent ({error}); {_TRAIN_AGAIN}") from error
-
-
-def inputs_sha256(params: LayerSplitParams, source_id: str, config: TrainConfig, seed: int) -> str:
-    """Return the hash of everything that decides what is trained.
-
-    Args:
-        params: The problem.
-        source_id: Tells one source from another, such as `envs.dynamics.fingerprint`.
-        config: The training section.
-        seed: Of the agent.
-    """
-    described = {entry.name: getattr(params, entry.name) for entry in fields(params)}
-    of_run = {"algorithm", "engine", "total_steps", "num_env_runners", "rewards", "true_steps"}
-    run = config.model_dump(include=of_run)
-    asked = run | config.hyperparameters().model_dump()
-    inputs = [described, source_id, asked, seed]
-    content = json.dumps(inputs, sort_keys=True, default=np.ndarray.tolist)
-    return hashlib.sha256(content.encode()).hexdigest()
-
-
 def _check_hand_over(source: Algorithm1Source, config: TrainConfig) -> None:
     if source.true_steps >= config.total_steps:
         raise UserError(
             f"true_steps is {source.true_steps} but the training has {config.total_steps} steps: "
             "no surrogate would ever take over; lower it"
-        )
-
-
-def _check_inputs(out: Path, found: str, expected: str | None) -> None:
-    if expected is not None and found != expected:
-        raise UserError(
-            f"{out} holds an agent of another problem or configuration; use a new folder"
         )
 
 
@@ -282,7 +179,7 @@ class _Run:
         if not found:
             return
         record = restore_checkpoint(self.algorithm, found[-1])
-        _check_inputs(self.out, record["inputs_sha256"], self.inputs)
+        check_inputs(self.out, record["inputs_sha256"], self.inputs)
         self.curve = [CurvePoint(**point) for point in record["curve"]]
 
     def judged_by(

@@ -29,8 +29,8 @@ from raysplit.stages.rewards import TrainingBill
 from raysplit.stages.tracked import score_table, tracker_of
 from raysplit.stages.train import BILL, agent_folder
 from raysplit.statistics import interquartile_mean
+from tuning.agent import load_agent
 from tuning.evaluate import fidelity, score, summarise
-from tuning.train import load_agent
 
 _MOST_MOVED = 0.02  # of the gap, when the grid of a random link is refined
 _EVALUATION_SEED = 2**40  # no plan's seeds reach it

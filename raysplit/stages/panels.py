@@ -23,7 +23,7 @@ from raysplit.figures import (
 from raysplit.measure.table import Measurements
 from raysplit.run_folder import RunFolder
 from raysplit.stages.train import agent_folder
-from tuning.train import load_agent
+from tuning.agent import load_agent
 
 _SHOWN_STATES = 6
 _Z95 = 1.96

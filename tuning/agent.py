@@ -1,0 +1,125 @@
+"""A finished agent's record: `agent.json`, its learning curve, and what it was trained from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from envs.params import LayerSplitParams
+from raysplit.errors import UserError
+from raysplit.sealed_json import read_sealed
+from tuning.policy import Policy
+from tuning.settings import TrainConfig
+
+_TRAIN_AGAIN = (
+    "delete its agent.json, if there is one, and train again: it goes on from the newest checkpoint"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """One iteration of training.
+
+    Attributes:
+        step: Env steps so far.
+        episode_return: Mean return of the episodes that ended in this iteration, with exploration;
+            None if none ended.
+        seconds: Training time so far, interruptions not counted.
+        judged_return: What the policy was worth then, its most likely actions taken; None without
+            a judge.
+    """
+
+    step: int
+    episode_return: float | None
+    seconds: float
+    judged_return: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedAgent:
+    """A finished agent's record.
+
+    Attributes:
+        folder: Where it lives.
+        algorithm: ppo, a2c or dqn.
+        preset: paper or tuned.
+        seed: Its seed.
+        checkpoint: RLlib's last checkpoint, with its manifest.
+        curve: The learning curve.
+    """
+
+    folder: Path
+    algorithm: str
+    preset: str
+    seed: int
+    checkpoint: Path
+    curve: tuple[CurvePoint, ...]
+
+    def policy(self) -> Policy:
+        """Load the exported policy, which runs without Ray and torch."""
+        return Policy.load(self.folder / "policy")
+
+    def untrained_policy(self) -> Policy:
+        """Load what the agent's own network, of its own seed, would do without any training."""
+        return Policy.load(self.folder / "untrained")
+
+
+def load_agent(out: Path, inputs: str | None = None) -> TrainedAgent:
+    """Read a finished agent.
+
+    Raises:
+        UserError: It is not there, damaged, or was trained from other `inputs`.
+    """
+    try:
+        record = read_sealed(out / "agent.json", f"this is no finished agent; {_TRAIN_AGAIN}")
+        content = (out / "curve.json").read_bytes()
+        if hashlib.sha256(content).hexdigest() != record["curve_sha256"]:
+            raise ValueError("curve.json was changed")
+        curve = tuple(CurvePoint(**point) for point in json.loads(content))
+        check_inputs(out, record["inputs_sha256"], inputs)
+        return TrainedAgent(
+            folder=out,
+            algorithm=record["algorithm"],
+            preset=record["preset"],
+            seed=record["seed"],
+            checkpoint=out / record["checkpoint"],
+            curve=curve,
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{out} holds no finished agent ({error}); {_TRAIN_AGAIN}") from error
+
+
+def inputs_sha256(params: LayerSplitParams, source_id: str, config: TrainConfig, seed: int) -> str:
+    """Return the hash of everything that decides what is trained.
+
+    Args:
+        params: The problem.
+        source_id: Tells one source from another, such as `envs.dynamics.fingerprint`.
+        config: The training section.
+        seed: Of the agent.
+    """
+    described = {entry.name: getattr(params, entry.name) for entry in fields(params)}
+    of_run = {"algorithm", "engine", "total_steps", "num_env_runners", "rewards", "true_steps"}
+    run = config.model_dump(include=of_run)
+    asked = run | config.hyperparameters().model_dump()
+    inputs = [described, source_id, asked, seed]
+    content = json.dumps(inputs, sort_keys=True, default=np.ndarray.tolist)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def check_inputs(out: Path, found: str, expected: str | None) -> None:
+    """Compare two hashes of `inputs_sha256`; `expected` may be None.
+
+    Raises:
+        UserError: They differ.
+    """
+    if expected is not None and found != expected:
+        raise UserError(
+            f"{out} holds an agent of another problem or configuration; use a new folder"
+        )
