@@ -29,7 +29,10 @@ def check_wandb(timeout_s: float) -> Check:
         return Check("W&B", "ok", "offline by WANDB_MODE")
     url = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
     return _answer(
-        "W&B", url, "runs are kept offline; send them later with `wandb sync`", timeout_s
+        "W&B",
+        url,
+        "runs are kept offline; send them later, in RUN/tracking: `wandb sync wandb/offline-run-*`",
+        timeout_s,
     )
 
 

@@ -31,7 +31,8 @@ class PlanConfig(Config):
         grid_points: Values per link coordinate of a grid, ends included.
         path: Parquet or CSV file with a column `split_point` and one per link coordinate.
         paired: Give every setting the same randomness, so that differences between split points
-            are not blurred by different noise (common random numbers).
+            are not blurred by different noise (common random numbers). Which sentences are drawn
+            is the same for all settings either way.
         seed: Seeds the plan and the link.
     """
 

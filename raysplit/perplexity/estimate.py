@@ -18,7 +18,9 @@ The error bar starts from the delete-one jackknife with the finite-population co
 few sequences carry most of the damage (deep fades, rare losses) SE itself is uncertain. Two things
 keep the interval honest then: SE is widened by Student's t with Satterthwaite's degrees of freedom
 2n / (kurtosis of e - 1), and a sample counts as large only by its effective number of sequences,
-(sum_s |e_i|)^2 / sum_s e_i^2, which is 0.64 n for a normal law and less the fewer matter.
+(sum_s |e_i|)^2 / sum_s e_i^2, which is 0.64 n for a normal law and less the fewer matter. Damage
+with far heavier tails than links on text were seen to do (lognormal with sigma 1.3) still leaves
+a nominal 95 % interval at about 90 %.
 
 Shape suffixes: N sequences of the corpus, n sequences measured.
 """
