@@ -163,6 +163,9 @@ def test_a_tiny_sweep_in_process(tmp_path):
     assert set(table["step"]) == {400, 800, 1200}
     assert list(table.groupby("value").size()) == [3, 3]
     assert list(table.dropna(subset=["share_of_gap"])["step"]) == [1200, 1200]
+    ends = table[table["step"] == 1200]["judged_return"]
+    assert sorted(ends) == pytest.approx(sorted(record.episode_return for record in seen))
+    assert (table["judged_return"] <= job.oracle.optimal_return + 1e-9).all()
     exact = job.oracle.share_of_gap(seen[0].episode_return)
     assert seen[0].share_of_gap == pytest.approx(exact)
     order = best_first(results)
@@ -196,7 +199,7 @@ def put_on_record(job, overrides, seed, reports, episode_return=None):
     """A training that has reported; with a return, one that has finished."""
     folder = TrialFolder(job.folder, job.base.key(overrides, seed))
     trial = TrialDescription(folder.path.name, overrides, seed, job.search)
-    progress = TrialProgress(starts=[0], curve=reports, reports=reports)
+    progress = TrialProgress(starts=[0], curve=reports, judged=reports, reports=reports)
     folder.describe(trial)
     folder.save_progress(progress)
     if episode_return is not None:

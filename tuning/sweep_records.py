@@ -48,12 +48,14 @@ class TrialProgress:
     Attributes:
         starts: The step at which each start began: 0, then that of a checkpoint.
         curve: Steps and mean episode return (None where no episode ended).
+        judged: Steps and what the policy was worth there, exactly.
         reports: Steps and recent return as reported to Tune.
         seconds: Training time, interruptions not counted.
     """
 
     starts: list[int] = field(default_factory=list)
     curve: list[tuple[int, float | None]] = field(default_factory=list)
+    judged: list[tuple[int, float | None]] = field(default_factory=list)
     reports: list[tuple[int, float]] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -141,6 +143,7 @@ def _progress(values: dict[str, Any]) -> TrialProgress:
     return TrialProgress(
         starts=values["starts"],
         curve=[(step, value) for step, value in values["curve"]],
+        judged=[(step, value) for step, value in values["judged"]],
         reports=[(step, value) for step, value in values["reports"]],
         seconds=values["seconds"],
     )

@@ -83,7 +83,8 @@ def curves_table(results: Sequence[SettingResult]) -> pd.DataFrame:
     """Return all learning curves, one row a point.
 
     Columns: panel; parameter and value (None where several vary); seed; step; episode_return (with
-    exploration, None where no episode ended); share_of_gap (of the trained policy, exact, in the
+    exploration, None where no episode ended); judged_return (what the policy is worth there,
+    exactly); share_of_gap (of the trained policy, exact, in the
     row of the last step); status; and one column a swept hyper-parameter.
     """
     rows = [
@@ -94,13 +95,16 @@ def curves_table(results: Sequence[SettingResult]) -> pd.DataFrame:
             "seed": seed,
             "step": step,
             "episode_return": episode_return,
+            "judged_return": judged_return,
             "share_of_gap": record.share_of_gap if step == record.progress.steps else None,
             "status": record.status,
             **result.values,
         }
         for result in results
         for seed, record in sorted(result.records.items())
-        for step, episode_return in record.progress.curve
+        for (step, episode_return), (_, judged_return) in zip(
+            record.progress.curve, record.progress.judged, strict=True
+        )
     ]
-    numbers = {"value": "float64", "episode_return": "float64", "share_of_gap": "float64"}
-    return pd.DataFrame(rows).astype(numbers)
+    numbers = ("value", "episode_return", "judged_return", "share_of_gap")
+    return pd.DataFrame(rows).astype(dict.fromkeys(numbers, "float64"))

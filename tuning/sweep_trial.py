@@ -92,12 +92,19 @@ def _run_seed(job: SweepJob, overrides: Overrides, seed: int, report: Report) ->
     drop_damaged_parts(folder.agent)
     watch = _Watch(folder, job.base.agent, report)
     trained = train(
-        job.base.params, job.source, job.base.config(overrides), seed, folder.agent, watch
+        job.base.params,
+        job.source,
+        job.base.config(overrides),
+        seed,
+        folder.agent,
+        watch,
+        judge=lambda policy: job.oracle.policy_return(policy.actions),
     )
     found = score(job.oracle, trained.policy().actions)
     progress = TrialProgress(
         starts=watch.progress.starts,
         curve=[(point.step, point.episode_return) for point in trained.curve],
+        judged=[(point.step, point.judged_return) for point in trained.curve],
         reports=watch.progress.reports,
         seconds=trained.curve[-1].seconds,
     )
@@ -124,12 +131,14 @@ class _Watch:
         seen = self.progress
         seen.starts.append(step)
         seen.curve = [point for point in seen.curve if point[0] <= step]
+        seen.judged = [point for point in seen.judged if point[0] <= step]
         seen.reports = [report for report in seen.reports if report[0] <= step]
         self._folder.save_progress(seen)
 
     def __call__(self, now: Progress) -> None:
         seen, point = self.progress, now.point
         seen.curve.append((point.step, point.episode_return))
+        seen.judged.append((point.step, point.judged_return))
         seen.seconds = point.seconds
         due = point.step - self._reported_at >= self._agent.checkpoint_every_steps
         if not due or point.step >= self._agent.total_steps:

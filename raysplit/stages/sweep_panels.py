@@ -35,11 +35,10 @@ def sweep_panels(config: SweepConfig, curves: pd.DataFrame) -> list[SweepPanel]:
 
 def _bands(curves: pd.DataFrame, name: str, space: list[str]) -> Mapping[str, Band]:
     labels, groups = _groups(curves[name])
-    known = curves.dropna(subset=["episode_return"])
     bands: dict[str, Band] = {}
     for label in labels:
-        trainings = known[groups == label].groupby(["seed", *space])
-        runs = [np.asarray(one[["step", "episode_return"]], float) for _, one in trainings]
+        trainings = curves[groups == label].groupby(["seed", *space])
+        runs = [np.asarray(one[["step", "judged_return"]], float) for _, one in trainings]
         if runs:
             bands[label] = band_over_seeds(runs)
     return bands
