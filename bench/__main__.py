@@ -33,11 +33,12 @@ def main() -> None:
         default=os.environ.get("RAYSPLIT_WIKITEXT2"),
         help="WikiText-2's raw test text (default: the environment's RAYSPLIT_WIKITEXT2)",
     )
-    parser.add_argument("--reports", type=Path, default=REPORTS, help="folder for the reports")
+    parser.add_argument("--reports", type=Path, help="folder (default: bench/reports, quick: runs)")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(BENCHMARKS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(BENCHMARKS)}")
-    options = Options(arguments.quick, arguments.wikitext2, arguments.reports)
+    reports = arguments.reports or (Path("runs") if arguments.quick else REPORTS)
+    options = Options(arguments.quick, arguments.wikitext2, reports)
     met = True
     for name in arguments.names or BENCHMARKS:
         report = importlib.import_module(BENCHMARKS[name]).run(options)

@@ -78,7 +78,7 @@ _stage_command(
     "measure", "Measure the perplexity of the plan's settings. Goes on where it stopped."
 )
 _stage_command("fit", "Fit the surrogate to what was measured (after measure).")
-_stage_command("train", "Train the agents on the surrogate (after fit).")
+_stage_command("train", "Train the agents, each on the rewards that it asks for (after fit).")
 _stage_command("evaluate", "Score agents and baselines on surrogate and measured perplexity.")
 _stage_command("report", "Write report.html and the figures (after evaluate).")
 

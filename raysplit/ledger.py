@@ -172,14 +172,6 @@ class Ledger:
         with self._reading(), closing(self._connection.execute(query, (value,))) as cursor:
             return {record[0]: _row(record[1:]) for record in cursor}
 
-    def card(self, sha256: str) -> dict[str, Any] | None:
-        """Return a stored protocol card."""
-        with self._reading():
-            found = self._connection.execute(
-                "SELECT card FROM cards WHERE sha256 = ?", (sha256,)
-            ).fetchone()
-            return json.loads(found[0]) if found else None
-
     def clean_reference(self, card_sha256: str) -> bytes | None:
         """Return the serialised result of the clean pass, if it is known."""
         with self._reading():

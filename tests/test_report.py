@@ -85,7 +85,7 @@ FULL = dataclasses.replace(
             optimal_return=1.0,
         )
     ],
-    fidelity=Fidelity(rank_correlation=0.8, greedy_share_of_gap=0.5, warning="beware of p = 3"),
+    fidelity=Fidelity(rank_correlation=0.8, planned_share_of_gap=0.5, warning="beware of p = 3"),
     episodes=EpisodeReturns(
         returns={"PPO": np.tile(X, 2), "untrained PPO": np.tile(X - 0.5, 2), "random": X - 1},
         optimal_return=1.0,
@@ -232,8 +232,8 @@ class TestPage:
 
     def test_the_key_figures_are_those_of_measured_perplexity(self, page):
         assert "closed by PPO, on measured perplexity 87.6 %" in page.text
-        assert "closed by never moving (best fixed p = 7) 73.3 %" in page.text
-        assert "settings measured; 2 more were invalid 1,234" in page.text
+        assert "closed by the best fixed split point (best fixed p = 7) 73.3 %" in page.text
+        assert "settings measured; 2 more gave no value 1,234" in page.text
 
     def test_the_table_shows_both_scores_and_their_difference(self, page):
         row = page.text[page.text.index("PPO tuned, 3 seeds") :]
@@ -309,7 +309,7 @@ def test_parts_that_are_missing_are_left_out(tmp_path):
 
 
 def test_a_faithful_surrogate_raises_no_alarm(tmp_path):
-    fidelity = Fidelity(rank_correlation=0.99, greedy_share_of_gap=0.99)
+    fidelity = Fidelity(rank_correlation=0.99, planned_share_of_gap=0.99)
     data = dataclasses.replace(MINIMAL, fidelity=fidelity)
     assert "Fidelity gate" not in write_report(data, tmp_path).read_text(encoding="utf-8")
 

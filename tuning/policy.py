@@ -126,16 +126,22 @@ class Policy:
         """Return the actions for N settings, as the oracle asks its policies.
 
         Raises:
-            UserError: If the link states are not K columns, or a value is NaN or infinite.
+            UserError: If the link states are not K columns, a value is NaN or infinite, or a split
+                point is not one of the policy's.
         """
-        links_NK = np.asarray(link_states_NK)
+        links_NK, points_N = np.asarray(link_states_NK), np.asarray(split_points_N)
         if (
             links_NK.ndim != 2
             or links_NK.shape[1] != self._links
             or not np.isfinite(links_NK).all()
         ):
             raise self._unknown(f"an array of link states of shape {links_NK.shape}")
-        columns = [links_NK, np.asarray(split_points_N)[:, None]]
+        if points_N.shape != links_NK.shape[:1]:
+            raise self._unknown(f"{points_N.size} split points for {len(links_NK)} link states")
+        outside_N = ~((points_N >= self._first) & (points_N <= self._last))
+        if outside_N.any():
+            raise self._unknown(f"split point {points_N[outside_N][0]}")
+        columns = [links_NK, points_N[:, None]]
         if self.description.sees_step:
             columns.append(np.asarray(steps_N)[:, None])
         return self.outputs(np.hstack(columns).astype(np.float32)).argmax(1)
@@ -183,7 +189,9 @@ class Policy:
             content = (folder / WEIGHTS_FILE).read_bytes()
             description = read_sealed(folder / DESCRIPTION_FILE, "export the policy again")
             if description.pop("weights_sha256") != hashlib.sha256(content).hexdigest():
-                raise UserError(f"{folder / WEIGHTS_FILE} was changed after it was saved")
+                raise UserError(
+                    f"{folder / WEIGHTS_FILE} was changed after it was saved; export it again"
+                )
             if description.pop("format") != FORMAT:
                 raise UserError(f"{folder} holds a policy of another format; export it again")
             description.pop("actions")

@@ -227,12 +227,21 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _hands_over(self) -> Self:
-        if self.rewards == "algorithm_1" and self.true_steps >= self.total_steps:
-            raise ValueError(
-                f"true_steps is {self.true_steps} but the training has {self.total_steps} steps: "
+        if self.rewards == "algorithm_1":
+            self.check_hand_over(self.true_steps)
+        return self
+
+    def check_hand_over(self, true_steps: int) -> None:
+        """Refuse an Algorithm 1 that would measure to the end.
+
+        Raises:
+            UserError: It would.
+        """
+        if true_steps >= self.total_steps:
+            raise UserError(
+                f"true_steps is {true_steps} but the training has {self.total_steps} steps: "
                 "no surrogate would ever take over; lower it"
             )
-        return self
 
     @model_validator(mode="after")
     def _hyperparameters_fit(self) -> Self:

@@ -78,19 +78,16 @@ def planned_settings(config: SweepConfig) -> list[Setting]:
         case "grid":
             values = [_values(config, name) for name in config.space]
             combinations = itertools.product(*values)
-            return [_joint(config, dict(zip(config.space, c, strict=True))) for c in combinations]
+            return [
+                joint_setting(config, dict(zip(config.space, c, strict=True))) for c in combinations
+            ]
         case "random":
             generator = np.random.default_rng(config.search_seed)
             drawn = [_drawn(config, generator) for _ in range(config.samples)]
             different = {json.dumps(overrides): overrides for overrides in drawn}
-            return [_joint(config, overrides) for overrides in different.values()]
+            return [joint_setting(config, overrides) for overrides in different.values()]
         case "optuna":
             return []
-
-
-def joint_setting(config: SweepConfig, overrides: Overrides) -> Setting:
-    """Return a setting that varies all hyper-parameters at once."""
-    return _joint(config, overrides)
 
 
 def check_space(base: Base, config: SweepConfig) -> None:
@@ -119,7 +116,8 @@ def _values(config: SweepConfig, name: str) -> tuple[Number, ...]:
     return values
 
 
-def _joint(config: SweepConfig, overrides: Overrides) -> Setting:
+def joint_setting(config: SweepConfig, overrides: Overrides) -> Setting:
+    """Return a setting that varies all hyper-parameters at once."""
     return Setting(config.method, None, None, overrides)
 
 

@@ -90,7 +90,7 @@ def train(
             would never hand over.
     """
     if isinstance(source, Algorithm1Source):
-        _check_hand_over(source, config)
+        config.check_hand_over(source.true_steps)
         source.begin()
     inputs = inputs_sha256(params, fingerprint(params, source), config, seed)
     if (out / "agent.json").exists():
@@ -115,14 +115,6 @@ def train(
         finally:
             run.algorithm.stop()
     return load_agent(out, inputs)
-
-
-def _check_hand_over(source: Algorithm1Source, config: TrainConfig) -> None:
-    if source.true_steps >= config.total_steps:
-        raise UserError(
-            f"true_steps is {source.true_steps} but the training has {config.total_steps} steps: "
-            "no surrogate would ever take over; lower it"
-        )
 
 
 def _build(

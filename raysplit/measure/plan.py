@@ -41,7 +41,7 @@ class PlanConfig(Config):
     grid_points: int = Field(default=11, ge=2)
     path: Path | None = None
     paired: bool = True
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -80,14 +80,15 @@ class Fidelity:
     """Whether decisions made on the surrogate hold on measured perplexity.
 
     Attributes:
-        rank_correlation: Spearman's rho between predicted and measured PPL over evaluated states.
-        greedy_share_of_gap: Share of the gap, on measured perplexity, that the policy closes which
-            always follows the surrogate.
+        rank_correlation: Spearman's rho between predicted and measured rewards over the split
+            points of a link state, averaged over the states.
+        planned_share_of_gap: Share of the gap, on measured perplexity, that the surrogate's own
+            optimal policy closes.
         warning: Why the surrogate misleads, or None where it does not.
     """
 
     rank_correlation: float
-    greedy_share_of_gap: float
+    planned_share_of_gap: float
     warning: str | None = None
 
 
@@ -100,7 +101,7 @@ class ReportData:
         model: The language model, with its number of layers.
         corpus: The text that perplexity was measured on.
         link: The channel in one phrase.
-        created: Date and time, ISO 8601.
+        created: Date and time, UTC.
         clean_ppl: The whole model's perplexity over a perfect link.
         objective: What the best split point is best in, in a sentence.
         description: Why this objective and this range of the link.
@@ -114,7 +115,7 @@ class ReportData:
         fit: The surrogate's held-out quality.
         fidelity: The check of the surrogate against measured perplexity.
         sweep: The optimum under other weights.
-        settings: Measured settings and how many of them were invalid, as the ledger has them.
+        settings: This protocol card's settings in the ledger with a value, and without.
         protocol: The protocol card: what two perplexities must share to be compared.
         versions: Package -> version.
         seconds: Stage -> wall-clock seconds.

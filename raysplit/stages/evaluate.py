@@ -161,6 +161,7 @@ def _scores(oracle: Oracle, policies: Sequence[Policy]) -> dict[str, Any]:
     summary = summarise(scores)
     return {
         "return": summary.episode_return.value,
+        "return_ci95": [summary.episode_return.low, summary.episode_return.high],
         "regret": summary.regret.value,
         "share_of_gap": summary.share_of_gap.value,
         "share_of_gap_ci95": [summary.share_of_gap.low, summary.share_of_gap.high],

@@ -65,7 +65,7 @@ def fidelity(evaluation: Mapping[str, Any]) -> Fidelity:
     found = evaluation["fidelity"]
     return Fidelity(
         rank_correlation=found["rank_correlation"],
-        greedy_share_of_gap=1 - found["share_lost"],
+        planned_share_of_gap=1 - found["share_lost"],
         warning=found["warning"],
     )
 
