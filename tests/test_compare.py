@@ -153,7 +153,8 @@ def test_agents_of_one_case_share_a_panel_and_say_what_they_learned_from(tmp_pat
     case_a = panels["Case A"]
     assert list(case_a.curves) == ["ppo", "ppo, measured rewards", "dqn"]
     assert (case_a.random_return, case_a.optimal_return) == pytest.approx((-6.1, -5.2))
-    assert case_a.curves["ppo"].centre[-1] == pytest.approx(-5.795)
+    # It closes 0.205 of its own run's gap, from -6 to -5.
+    assert case_a.curves["ppo"].centre[-1] == pytest.approx(-6.1 + 0.205 * 0.9)
 
 
 def test_every_agent_is_judged_on_the_surrogate_whatever_it_learned_from(tmp_path, drawn):
@@ -164,6 +165,25 @@ def test_every_agent_is_judged_on_the_surrogate_whatever_it_learned_from(tmp_pat
     assert (case.random_return, case.optimal_return) == (-6, -5)
     assert case.curves["ppo"].centre[-1] == pytest.approx(-5.8)
     assert case.curves["true, measured rewards"].centre[-1] == pytest.approx(-5.8)
+
+
+def test_no_curve_of_several_runs_stands_above_the_optimum(tmp_path, drawn):
+    """-5.8 is a fifth of the way from -6 to -5, and a tenth of the way from -6 to -4."""
+    runs = [
+        write_run(tmp_path / "a" / "run", ends=(-6, -5)),
+        write_run(tmp_path / "b" / "run", ends=(-6, -4)),
+    ]
+    stage.compare(runs, tmp_path / "out")
+    (case,) = drawn["learning_curves"].values()
+    assert (case.random_return, case.optimal_return) == (-6, -4.5)
+    found = [case.curves[f"ppo ({run})"].centre[-1] for run in ("a/run", "b/run")]
+    assert found == pytest.approx([-6 + 1.5 / 5, -6 + 1.5 / 10], abs=0.02)
+
+
+def test_a_runs_own_folder_is_not_overwritten(tmp_path):
+    run = write_run(tmp_path / "run")
+    with pytest.raises(UserError, match="name another"):
+        stage.compare([run], run)
 
 
 def test_equal_labels_are_told_apart_by_the_run(tmp_path, drawn):

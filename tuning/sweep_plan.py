@@ -139,6 +139,5 @@ def _first_line(error: ValueError) -> str:
     """The message of a pydantic error without its frame, or the message itself."""
     text = str(error)
     lines = [line.strip() for line in text.splitlines()]
-    return next((line for line in lines if "Value error, " in line), lines[0]).removeprefix(
-        "Value error, "
-    )
+    first = next((line for line in lines if "Value error, " in line), lines[0])
+    return first.removeprefix("Value error, ").partition(" [type=")[0]

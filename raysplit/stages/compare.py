@@ -95,6 +95,8 @@ def compare(paths: Sequence[Path], out: Path) -> None:
     Raises:
         UserError: If a folder is no finished run, or runs of one panel follow different rules.
     """
+    if (out / "manifest.json").exists():
+        raise UserError(f"{out} is a run's folder, whose figures would be replaced: name another")
     runs = _read(paths)
     for group in _grouped(runs, lambda run: run.channel + run.impairment).values():
         _refuse_difference(group, _COMPARABLE)
@@ -208,20 +210,39 @@ def _perplexity_figure(curves: Sequence[_Curve]) -> Figure:
 def _learning_figure(curves: Sequence[_Curve], of_run: Mapping[str, LearningPanel]) -> Figure:
     """Fig. 5: the cases in the paper's order.
 
-    Random policy and optimum of a panel are the mean over its runs, each on its own surrogate.
+    Random policy and optimum of a panel are the mean over its runs, each on its own surrogate; a
+    curve stands at the share of its own run's gap.
     """
     by_panel = _grouped(curves, lambda curve: curve.panel)
     runs = _grouped(list(of_run.values()), lambda panel: panel.title)
     panels = [
         LearningPanel(
             title=title,
-            curves={curve.label: curve.band for curve in by_panel[title]},
+            curves={
+                curve.label: _at_equal_share(curve.band, of_run[curve.run.name], runs[title])
+                for curve in by_panel[title]
+            },
             random_return=float(np.mean([panel.random_return for panel in runs[title]])),
             optimal_return=float(np.mean([panel.optimal_return for panel in runs[title]])),
         )
         for title in sorted(by_panel, key=lambda title: _CASES.index(title[len("Case ")]))
     ]
     return learning_curves(panels)
+
+
+def _at_equal_share(band: Band, own: LearningPanel, panels: Sequence[LearningPanel]) -> Band:
+    """Move a curve from its own run's scale to the mean of the panels'."""
+    random_return, optimal_return = (
+        float(np.mean([getattr(panel, end) for panel in panels]))
+        for end in ("random_return", "optimal_return")
+    )
+    gap = own.optimal_return - own.random_return
+    stretch = (optimal_return - random_return) / gap if gap > 0 else 1.0
+    centre, low, high = (
+        random_return + (returns - own.random_return) * stretch
+        for returns in (band.centre, band.low, band.high)
+    )
+    return Band(x=band.x, centre=centre, low=low, high=high)
 
 
 def _distinct(curves: Iterable[_Curve]) -> list[_Curve]:
