@@ -13,11 +13,13 @@ from raysplit.errors import UserError
 from raysplit.ledger import Ledger, Row
 from raysplit.link.config import LinkConfig
 from raysplit.link.state import LinkState
+from raysplit.measure import prepare
 from raysplit.measure.prepare import prepare_job
 from raysplit.measure.service import MeasuringService, as_table
 from raysplit.measure.setting import Setting
 from raysplit.perplexity.protocol import ProtocolConfig
 from raysplit.shards.config import BackendConfig, MeasuringConfig, ModelConfig
+from raysplit.split import open_checkpoint
 from tests import fault_driver
 
 CONTEXT = 24
@@ -259,3 +261,31 @@ def test_a_setting_that_failed_is_tried_again_and_its_reason_kept_meanwhile(
     assert [r.reason for r in service.measure(few).values() if r.reason] == ["it dies"]
     service._backend.failing = 0
     assert {row.status for row in service.measure(few).values()} == {"done"}
+
+
+def test_a_corpus_without_a_token_to_score_is_refused(folder, tmp_path):
+    text = tmp_path / "empty.txt"
+    text.write_text(" = A heading alone = \n")
+    corpus = CorpusConfig(source="file", path=text)
+    protocol = ProtocolConfig(unit="sliding_window", context=CONTEXT, stride=10)
+    with pytest.raises(UserError, match="no token to score by unit: sliding_window"):
+        prepare_job(
+            model=ModelConfig(name=str(folder)),
+            corpus=corpus,
+            protocol=protocol,
+            link=LinkConfig(),
+            measuring=MeasuringConfig(),
+            split_points=(1, 5),
+            device="cpu",
+        )
+
+
+def test_sequences_beyond_the_models_positions_are_refused(folder):
+    class Short:
+        max_position_embeddings = 8
+
+    checkpoint = open_checkpoint(folder)
+    job, _ = prepared(folder)
+    short = dataclasses.replace(checkpoint, config=Short())
+    with pytest.raises(UserError, match=r"knows 8 positions: set protocol\.context to 8"):
+        prepare._check_lengths(short, job.corpus)

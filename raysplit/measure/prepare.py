@@ -17,7 +17,12 @@ from raysplit.corpus.texts import read_paragraphs, read_sentences
 from raysplit.errors import UserError
 from raysplit.link.config import LinkConfig
 from raysplit.measure.card import protocol_card
-from raysplit.perplexity.protocol import ProtocolConfig, sentence_sequences, window_sequences
+from raysplit.perplexity.protocol import (
+    ProtocolConfig,
+    Sequence,
+    sentence_sequences,
+    window_sequences,
+)
 from raysplit.shards.config import MeasuringConfig, ModelConfig
 from raysplit.shards.job import Job
 from raysplit.split import Checkpoint, open_checkpoint
@@ -48,6 +53,7 @@ def prepare_job(
             "position itself: set link.exempt_bos to false"
         )
     tokens = tokenise(tokenizer, corpus, protocol)
+    _check_lengths(checkpoint, tokens)
     card = protocol_card(
         checkpoint=checkpoint,
         model=model,
@@ -78,17 +84,46 @@ def open_model(model: ModelConfig) -> Checkpoint:
 
 
 def tokenise(tokenizer: Any, corpus: CorpusConfig, protocol: ProtocolConfig) -> TokenCorpus:  # noqa: ANN401
-    """Read a corpus and cut it into scored sequences; BOS comes from the protocol alone."""
+    """Read a corpus and cut it into scored sequences; BOS comes from the protocol alone.
+
+    Raises:
+        UserError: If nothing can be scored.
+    """
+    sequences = _sequences(tokenizer, corpus, protocol)
+    if not sequences:
+        raise UserError(
+            f"corpus {corpus.path or corpus.source} has no token to score by unit: "
+            f"{protocol.unit}; give it longer text"
+        )
+    return TokenCorpus(tuple(sequences))
+
+
+def _sequences(tokenizer: Any, corpus: CorpusConfig, protocol: ProtocolConfig) -> list[Sequence]:  # noqa: ANN401
     bos = tokenizer.bos_token_id
     if protocol.unit == "sentence":
         sentences = read_sentences(corpus)
         ids = tokenizer(sentences, add_special_tokens=False)["input_ids"]
-        return TokenCorpus(tuple(sentence_sequences(ids, bos, protocol.context)))
+        return list(sentence_sequences(ids, bos, protocol.context))
     text = "\n\n".join(read_paragraphs(corpus))
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     windows = window_sequences(ids, bos, protocol.context, protocol.stride)
     random.Random(corpus.seed).shuffle(windows)  # an estimate draws them in this order
-    return TokenCorpus(tuple(windows))
+    return windows
+
+
+def _check_lengths(checkpoint: Checkpoint, tokens: TokenCorpus) -> None:
+    """Refuse sequences that are longer than what the model was trained for.
+
+    Raises:
+        UserError: One is.
+    """
+    longest = max(len(sequence.token_ids) - 1 for sequence in tokens.sequences)
+    positions = getattr(checkpoint.config, "max_position_embeddings", None)
+    if positions is not None and longest > positions:
+        raise UserError(
+            f"a sequence has {longest} tokens but the model knows {positions} positions: "
+            f"set protocol.context to {positions} or less"
+        )
 
 
 def _load_tokenizer(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 - transformers types it as Any

@@ -61,7 +61,7 @@ class _Task(Generic[UnitT]):
 class _Worker(Generic[UnitT]):
     actor: ActorHandle
     ready: bool = False
-    deaths: int = 0  # in a row, without a unit done in between
+    deaths: int = 0  # in a row, without having been ready in between
     refusals: int = 0  # in a row, of loading what it works with
     queue: deque[tuple[ray.ObjectRef, _Task[UnitT]]] = field(default_factory=deque)
 
@@ -188,7 +188,8 @@ class Scheduler(Generic[UnitT]):
         try:
             ray.get(ref)
             worker.ready = True
-            worker.refusals = 0
+            # It can load, so what killed it was a unit, and a unit's attempts are counted.
+            worker.refusals = worker.deaths = 0
         except RayError as error:
             if _is_death(error):
                 self._bury(worker, error)
