@@ -2,11 +2,21 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from raysplit.corpus.batches import TokenCorpus
 from raysplit.errors import UserError
+from raysplit.link.config import LinkConfig
+from raysplit.link.state import LinkState
+from raysplit.measure.setting import Setting
+from raysplit.perplexity.protocol import Sequence
+from raysplit.shards.config import BackendConfig, ModelConfig
+from raysplit.shards.job import Job
+from raysplit.shards.local import LocalBackend
+from raysplit.shards.reference import CleanReference
 from raysplit.split import load_span, open_checkpoint
 from raysplit.zoo import MODELS, PAPER_MODELS, config_of, find
 
@@ -69,6 +79,57 @@ def test_a_reduced_model_goes_through_saving_loading_and_splitting(name, tmp_pat
     with torch.inference_mode():
         expected = model(ids_BT, use_cache=False).logits
     assert torch.equal(edge.logits(edge.finish(edge.run(hidden, 7, edge.stop))), expected)
+
+
+def summed_nll(model, sequences):
+    """NLL in nats of all tokens after the first, sentence by sentence."""
+    nats = 0.0
+    with torch.inference_mode():
+        for sequence in sequences:
+            ids_BT = torch.tensor([sequence.token_ids])
+            log_probs_TV = model(ids_BT[:, :-1], use_cache=False).logits[0].log_softmax(-1)
+            nats -= log_probs_TV.gather(1, ids_BT[0, 1:, None]).double().sum().item()
+    return nats
+
+
+@pytest.mark.parametrize("name", PAPER_MODELS)
+def test_a_reduced_model_goes_through_the_whole_engine(name, tmp_path):
+    """Against transformers alone: over a perfect link, and with all but BOS lost after layer 10."""
+    torch.manual_seed(0)
+    config = config_of(PAPER_MODELS[name].shape, hidden_size=64)
+    config.initializer_range = 0.2  # at the usual 0.02 such a model hardly looks at its input
+    model = AutoModelForCausalLM.from_config(config).eval()
+    model.save_pretrained(tmp_path, max_shard_size="1MB")
+    rng = np.random.default_rng(0)
+    vocabulary = model.config.vocab_size
+    sequences = tuple(
+        Sequence((1, *rng.integers(3, vocabulary, length).tolist()), 1)
+        for length in rng.integers(1, 20, 30)
+    )
+    job = Job(
+        checkpoint=open_checkpoint(tmp_path),
+        model=ModelConfig(name=str(tmp_path)),
+        corpus=TokenCorpus(sequences),
+        link=LinkConfig(exempt_bos=True),
+        target_stderr=0.0,
+        split_points=(1, 10),
+    )
+    backend = LocalBackend(job, BackendConfig(kind="inprocess"))
+    tokens_N = job.corpus.tokens_N
+    reference = CleanReference.gather(dict(backend.clean_blocks()), tokens_N, 1)
+    (row,) = backend.run([Setting(10, LinkState(loss_probability=1.0))], reference)
+    backend.close()
+    clean = summed_nll(model, sequences) / tokens_N.sum()
+    assert reference.corpus.log_ppl == pytest.approx(clean, rel=1e-6)
+
+    def lose(_module, _inputs, hidden_BTD):
+        hidden_BTD[:, 1:] = 0.0
+        return hidden_BTD
+
+    model.model.layers[9].register_forward_hook(lose)
+    lost = summed_nll(model, sequences) / tokens_N.sum()
+    assert row.log_ppl == pytest.approx(lost, rel=1e-6)
+    assert lost != pytest.approx(clean, rel=1e-5)
 
 
 def test_a_width_that_the_heads_cannot_share_is_refused():
