@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 
 from raysplit.corpus.config import CorpusConfig
+from raysplit.corpus.sequences import ProtocolConfig
 from raysplit.link.config import LinkConfig
+from raysplit.measure.config import MeasuringConfig
 from raysplit.measure.plan import PlanConfig, make_plan
 from raysplit.measure.prepare import prepare_job
 from raysplit.measure.setting import Setting
-from raysplit.perplexity.protocol import ProtocolConfig
-from raysplit.shards.config import MeasuringConfig, ModelConfig
-from raysplit.shards.job import Backend, Job
-from raysplit.shards.reference import CleanReference
+from raysplit.measure.shards.job import Backend, Job
+from raysplit.measure.shards.reference import CleanReference
+from raysplit.model.config import ModelConfig
 
 SPLIT_POINTS = (1, 10)
 NOISE_STD = (0.0, 6.0)

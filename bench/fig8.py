@@ -8,9 +8,9 @@ from pathlib import Path
 from statistics import mean
 
 from bench.sweep_folder import finish_sweep, ready_for_a_sweep
-from raysplit.experiment import load_experiment
-from tuning.sweep_plan import planned_settings
-from tuning.sweep_records import trial_folders
+from raysplit.pipeline.experiment import load_experiment
+from tuning.sweep.plan import planned_settings
+from tuning.sweep.records import trial_folders
 
 
 def fig8(home: Path, quick: bool) -> dict[str, float]:

@@ -19,7 +19,7 @@ from typing import Any
 from bench.memory import reset_peak, resident_bytes
 from bench.random_checkpoint import write_random_checkpoint
 from bench.report import Options, Report
-from raysplit.zoo import PAPER_MODELS
+from raysplit.model.zoo import PAPER_MODELS
 
 P_MIN, P_MAX = 1, 10
 _SPARE = 1.15
@@ -77,7 +77,8 @@ def _load(folder: str, half: str) -> None:
     """In the child: load one half and print how much memory that took."""
     from transformers.models.llama import modeling_llama  # noqa: F401 - part of the bare process
 
-    from raysplit.split import load_span, open_checkpoint
+    from raysplit.model.checkpoint import open_checkpoint
+    from raysplit.model.load import load_span
 
     checkpoint = open_checkpoint(folder)
     start, stop = (0, P_MAX) if half == "ue" else (P_MIN, checkpoint.layers)

@@ -24,18 +24,18 @@ from bench.learning_problems import (
 )
 from bench.report import Options, Report
 from bench.surrogate_errors import error_by_rows, surrogate_error
-from envs.grid import FloatArray
 from envs.layer_split import LayerSplitEnv
 from envs.oracle import Oracle
 from envs.params import LayerSplitParams
 from envs.policies import Policy
-from envs.ppl_source import PPLSource
 from envs.problem import Case
-from raysplit.experiment import load_experiment
+from envs.sources import PPLSource
+from raysplit.base.arrays import FloatArray
 from raysplit.measure.table import Measurements
-from raysplit.stages import run_stages
-from raysplit.stages.luck import interval_95, measured_luck
-from raysplit.stages.oracles import EVALUATION_TABLE, Oracles, measured_oracle
+from raysplit.pipeline.experiment import load_experiment
+from raysplit.pipeline.oracles import EVALUATION_TABLE, Oracles, measured_oracle
+from raysplit.pipeline.run import run_stages
+from raysplit.pipeline.uncertainty import interval_95, measured_luck
 from tuning.evaluate import score
 from tuning.settings import Algorithm, TrainConfig
 from tuning.train import train

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from envs.params import LayerSplitParams, params_from
-from envs.ppl_source import PPLSource, SurrogateSource, TableSource
 from envs.problem import Case, ProblemConfig
-from raysplit.experiment import load_experiment
-from raysplit.stages import run_stages
-from raysplit.stages.measuring import cost_by_split_point
+from envs.sources import PPLSource, SurrogateSource, TableSource
+from raysplit.pipeline.experiment import load_experiment
+from raysplit.pipeline.problem import cost_by_split_point
+from raysplit.pipeline.run import run_stages
 from raysplit.surrogate import Surrogate
 
 STAGES = ("measure", "fit", "train", "evaluate")

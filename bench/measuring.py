@@ -37,20 +37,21 @@ from bench.report import Options, Report
 from bench.scheduling import service_times, simulated_efficiency, units_per_second
 from raysplit.corpus.batches import TokenCorpus
 from raysplit.corpus.config import CorpusConfig
+from raysplit.corpus.sequences import Sequence
 from raysplit.link.config import LinkConfig
 from raysplit.link.state import LinkState
+from raysplit.measure.config import BackendConfig
+from raysplit.measure.on_ray.backend import RayBackend
 from raysplit.measure.service import in_measuring_order
 from raysplit.measure.setting import Setting
-from raysplit.perplexity.protocol import Sequence
-from raysplit.shards.cluster import RayBackend
-from raysplit.shards.config import BackendConfig, ModelConfig
-from raysplit.shards.edge import EdgeShard
-from raysplit.shards.job import Backend, Job
-from raysplit.shards.local import LocalBackend
-from raysplit.shards.reference import CleanBlock, CleanReference
-from raysplit.shards.ue import UEShard
-from raysplit.split import open_checkpoint
-from raysplit.zoo import PAPER_MODELS
+from raysplit.measure.shards.edge import EdgeShard
+from raysplit.measure.shards.job import Backend, Job
+from raysplit.measure.shards.local import LocalBackend
+from raysplit.measure.shards.reference import CleanBlock, CleanReference
+from raysplit.measure.shards.ue import UEShard
+from raysplit.model.checkpoint import open_checkpoint
+from raysplit.model.config import ModelConfig
+from raysplit.model.zoo import PAPER_MODELS
 
 _TARGETS = {
     "speedup_vs_plain": (">=", 25.0),

@@ -25,19 +25,20 @@ from bench.random_checkpoint import write_random_checkpoint
 from bench.report import REPORTS, Report
 from raysplit.corpus.batches import TokenCorpus
 from raysplit.corpus.config import CorpusConfig
+from raysplit.corpus.sequences import Sequence
 from raysplit.corpus.texts import read_sentences
-from raysplit.cost import head_flops, layer_flops
-from raysplit.ledger import Row
 from raysplit.link.config import LinkConfig
 from raysplit.link.state import LinkState
+from raysplit.measure.config import BackendConfig
+from raysplit.measure.ledger import Row
 from raysplit.measure.setting import Setting
-from raysplit.perplexity.protocol import Sequence
-from raysplit.shards.config import BackendConfig, ModelConfig
-from raysplit.shards.job import Job
-from raysplit.shards.local import LocalBackend
-from raysplit.shards.reference import CleanReference
-from raysplit.split import open_checkpoint
-from raysplit.zoo import PAPER_MODELS
+from raysplit.measure.shards.job import Job
+from raysplit.measure.shards.local import LocalBackend
+from raysplit.measure.shards.reference import CleanReference
+from raysplit.model.checkpoint import open_checkpoint
+from raysplit.model.config import ModelConfig
+from raysplit.model.flops import head_flops, layer_flops
+from raysplit.model.zoo import PAPER_MODELS
 
 T = TypeVar("T")
 

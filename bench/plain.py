@@ -14,9 +14,9 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
 from raysplit.corpus.batches import Batch
+from raysplit.corpus.sequences import Sequence as TokenSequence
 from raysplit.measure.setting import Setting
-from raysplit.perplexity.protocol import Sequence as TokenSequence
-from raysplit.split import Checkpoint
+from raysplit.model.checkpoint import Checkpoint
 
 
 class PlainWay:

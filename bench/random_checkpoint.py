@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import torch
 from transformers import AutoModelForCausalLM
 
-from raysplit.zoo import Shape, config_of
+from raysplit.model.zoo import Shape, config_of
 
 _SHARD_BYTES = 4 * 10**9
 _PATTERN_ELEMENTS = 1 << 24

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import ray
 
-from raysplit.shards.scheduler import Scheduler
+from raysplit.measure.on_ray.scheduler import Scheduler
 
 
 @ray.remote(num_cpus=0)

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from bench.report import Report
-from raysplit.experiment import load_experiment
 from raysplit.measure.table import Measurements
-from raysplit.stages import run_stages
-from raysplit.stages.oracles import EVALUATION_TABLE
+from raysplit.pipeline.experiment import load_experiment
+from raysplit.pipeline.oracles import EVALUATION_TABLE
+from raysplit.pipeline.run import run_stages
 from raysplit.surrogate import Surrogate, SurrogateConfig, fit
 from raysplit.surrogate.quality import ErrorStatistics
 

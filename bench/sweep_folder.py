@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from raysplit.experiment import load_experiment
-from raysplit.stages import run_stages
+from raysplit.pipeline.experiment import load_experiment
+from raysplit.pipeline.run import run_stages
 
 _DEMO = Path("runs/bench-demo")
 

@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 
 from bench.sweep_folder import finish_sweep, ready_for_a_sweep, start_sweep
-from tuning.sweep_records import TrialFolder, trial_folders
-from tuning.sweep_trial import newest_checkpoint
+from tuning.sweep.records import TrialFolder, trial_folders
+from tuning.sweep.trial import newest_checkpoint
 
 _SEED = 7
 

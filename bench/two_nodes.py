@@ -10,8 +10,8 @@ from ray.cluster_utils import Cluster
 
 from bench.embedded_job import clean_reference, embedded_job, seconds, some_settings
 from raysplit.corpus.config import CorpusConfig
-from raysplit.shards.cluster import RayBackend
-from raysplit.shards.config import BackendConfig
+from raysplit.measure.config import BackendConfig
+from raysplit.measure.on_ray.backend import RayBackend
 
 
 def two_node_speedup(quick: bool) -> dict[str, float]:

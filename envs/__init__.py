@@ -5,9 +5,9 @@ Any callable can say how good a split is:
 
     >>> import gymnasium, numpy as np
     >>> from envs import ENV_ID
-    >>> from envs.dynamics import params_from
+    >>> from envs.params import params_from
     >>> from envs.oracle import Oracle
-    >>> from envs.ppl_source import as_source
+    >>> from envs.sources import as_source
     >>> from envs.problem import LinkRange, ProblemConfig
     >>> loss = LinkRange(low=0.0, high=0.3)
     >>> problem = ProblemConfig(case="H", link={"loss_probability": loss}, reward="authors")
@@ -21,8 +21,6 @@ Any callable can say how good a split is:
 
 from __future__ import annotations
 
-from typing import Any
-
 import gymnasium
 
 ENV_ID = "raysplit/LayerSplit-v0"
@@ -33,21 +31,3 @@ if ENV_ID not in gymnasium.registry:
         entry_point="envs.layer_split:LayerSplitEnv",
         vector_entry_point="envs.vector:LayerSplitVectorEnv",
     )
-
-
-def register_with_ray() -> str:
-    """Register the environment with Ray under `ENV_ID`, which is returned.
-
-    Its `env_config` holds `params` and `source`; with `gym_env_vectorize_mode="vector_entry_point"`
-    RLlib adds `num_envs` and gets the vector environment.
-    """
-    from ray.tune import register_env  # pyright: ignore[reportUnknownVariableType] - Ray is untyped
-
-    def create(config: dict[str, Any]) -> Any:  # noqa: ANN401 - one of two unrelated classes
-        from envs.layer_split import LayerSplitEnv
-        from envs.vector import LayerSplitVectorEnv
-
-        return (LayerSplitVectorEnv if "num_envs" in config else LayerSplitEnv)(**config)
-
-    register_env(ENV_ID, create)
-    return ENV_ID

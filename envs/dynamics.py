@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri  # pyright: ignore[reportMissingTypeStubs] - scipy is untyped
 
-from envs.grid import FloatArray, IntArray
 from envs.params import LayerSplitParams, params_from
-from envs.ppl_source import (
+from envs.sources import (
     MeasuredSource,
     PPLSource,
     Quantity,
@@ -26,7 +25,8 @@ from envs.ppl_source import (
     ask,
     quantity_of,
 )
-from raysplit.errors import UserError, suggest
+from raysplit.base.arrays import BoolArray, Float32Array, FloatArray, IntArray
+from raysplit.base.errors import UserError, suggest
 
 __all__ = [
     "ACTIONS",
@@ -176,12 +176,12 @@ def drifted(params: LayerSplitParams, link_states_NK: FloatArray, moved_N: IntAr
     return link_states_NK * (factor_N ** np.abs(moved_N))[:, None]
 
 
-def terminated(params: LayerSplitParams, state: State) -> NDArray[np.bool_]:
+def terminated(params: LayerSplitParams, state: State) -> BoolArray:
     """Return which episodes have ended: those that took `episode_steps` steps."""
     return state.steps_N >= params.episode_steps
 
 
-def observation_bounds(params: LayerSplitParams) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def observation_bounds(params: LayerSplitParams) -> tuple[Float32Array, Float32Array]:
     """Return the lowest and highest observation; drift may carry a link beyond its range."""
     most_up = (1 + params.drift_per_layer) ** params.episode_steps
     most_down = (1 - params.drift_per_layer) ** params.episode_steps
@@ -192,7 +192,7 @@ def observation_bounds(params: LayerSplitParams) -> tuple[NDArray[np.float32], N
     return np.array(low, dtype=np.float32), np.array(high, dtype=np.float32)
 
 
-def observation(params: LayerSplitParams, state: State) -> NDArray[np.float32]:
+def observation(params: LayerSplitParams, state: State) -> Float32Array:
     """Return (N, K + 1) observations: link state, split point, then the step where observed."""
     links = len(params.link_names)
     out = np.empty((len(state.steps_N), links + 1 + params.observe_step), dtype=np.float32)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs.grid import FloatArray, IntArray
 from envs.params import LayerSplitParams, params_from
-from envs.ppl_source import as_source
 from envs.problem import LinkRange, ProblemConfig
+from envs.sources import as_source
+from raysplit.base.arrays import FloatArray, IntArray
 
 _CLEAN_PPL = 16.0
 _LAYERS = 16

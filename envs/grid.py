@@ -8,12 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from raysplit.errors import UserError
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+from raysplit.base.arrays import FloatArray, IntArray
+from raysplit.base.errors import UserError
 
 
 class Grid:

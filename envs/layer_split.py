@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
 from envs.dynamics import (
     ACTIONS,
@@ -25,9 +24,10 @@ from envs.dynamics import (
     transition,
 )
 from envs.example import example_params, example_source
-from envs.ppl_source import PPLSource
+from envs.sources import PPLSource
+from raysplit.base.arrays import Float32Array
 
-Observation = NDArray[np.float32]
+Observation = Float32Array
 
 
 class LayerSplitEnv(gymnasium.Env[Observation, np.int64]):

@@ -14,9 +14,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from envs.chain import LinkChain, grid_states, link_chain
 from envs.dynamics import ACTIONS, LayerSplitParams, check_source, moved, reward
-from envs.grid import FloatArray, IntArray
+from envs.link_chain import LinkChain, grid_states, link_chain
 from envs.policies import (
     FixedPolicy,
     Policy,
@@ -25,8 +24,9 @@ from envs.policies import (
     TabularPolicy,
     action_probabilities,
 )
-from envs.ppl_source import PPLSource
-from raysplit.errors import UserError
+from envs.sources import PPLSource
+from raysplit.base.arrays import FloatArray, IntArray
+from raysplit.base.errors import UserError
 
 _MOST_SETTINGS = 2_000_000
 _DOUBLINGS = 2

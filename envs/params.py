@@ -11,10 +11,10 @@ from typing import Literal
 
 import numpy as np
 
-from envs.grid import FloatArray, IntArray
 from envs.problem import ProblemConfig
 from envs.trace import read_trace
-from raysplit.errors import UserError
+from raysplit.base.arrays import FloatArray, IntArray
+from raysplit.base.errors import UserError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from envs.dynamics import ACTIONS
-from envs.grid import FloatArray, IntArray
+from raysplit.base.arrays import FloatArray, IntArray
 
 
 class Policy(Protocol):

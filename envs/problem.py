@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from raysplit.config import Config
+from raysplit.base.config import Config
 from raysplit.link.state import LinkState, check_coordinates
 
 Case = Literal["L", "H", "A"]

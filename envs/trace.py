@@ -6,9 +6,9 @@ import csv
 
 import numpy as np
 
-from envs.grid import FloatArray
 from envs.problem import ProblemConfig
-from raysplit.errors import UserError
+from raysplit.base.arrays import FloatArray
+from raysplit.base.errors import UserError
 
 
 def read_trace(problem: ProblemConfig) -> FloatArray:

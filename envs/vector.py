@@ -26,10 +26,11 @@ from envs.dynamics import (
     transition,
 )
 from envs.example import example_params, example_source
-from envs.ppl_source import PPLSource
+from envs.sources import PPLSource
+from raysplit.base.arrays import Float32Array, IntArray
 
-Observation = NDArray[np.float32]
-Actions = NDArray[np.int64]
+Observation = Float32Array
+Actions = IntArray
 # Gymnasium types rewards and flags by one parameter.
 Values = NDArray[Any]
 VectorStep = tuple[Observation, Values, Values, Values, dict[str, Any]]

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from raysplit.errors import UserError
+from raysplit.base.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from raysplit.experiment import Experiment
+    from raysplit.pipeline.experiment import Experiment
 
 _CTRL_C = 130
 
@@ -55,9 +55,9 @@ def run(
     backend: BackendOption = None,
 ) -> None:
     """Run every stage: measure, fit, train, evaluate, report. Finished stages are skipped."""
-    from raysplit.stages import STAGES, run_stages
+    from raysplit.pipeline.run import STAGE_NAMES, run_stages
 
-    run_stages(_load(experiment, set_, backend), out, STAGES)
+    run_stages(_load(experiment, set_, backend), out, STAGE_NAMES)
 
 
 def _stage_command(stage: str, help_: str) -> None:
@@ -67,7 +67,7 @@ def _stage_command(stage: str, help_: str) -> None:
         set_: SetOption = None,
         backend: BackendOption = None,
     ) -> None:
-        from raysplit.stages import run_stages
+        from raysplit.pipeline.run import run_stages
 
         run_stages(_load(experiment, set_, backend), out, (stage,))
 
@@ -92,11 +92,11 @@ def compare(
     out: Annotated[Path, typer.Option("--out", help="Folder for the figures and their table.")],
 ) -> None:
     """Draw runs side by side: PPL of several models (Fig. 3), agents case by case (Fig. 5)."""
-    from raysplit.run_folder import RunFolder
+    from raysplit.pipeline.run_folder import RunFolder
 
     for run in runs:
         RunFolder.read(run)  # refuses at once, before what draws is loaded
-    from raysplit.stages import compare as stage
+    from raysplit.pipeline import compare as stage
 
     stage.compare(runs, out)
 
@@ -133,11 +133,11 @@ def sweep(
         raise UserError("sweep takes an EXPERIMENT, or --resume RUN for one that was begun")
     if resume is not None and (out is not None or set_ or backend):
         raise UserError("--resume takes the experiment from RUN: no --out, --set or --backend")
-    from raysplit.run_folder import RunFolder
+    from raysplit.pipeline.run_folder import RunFolder
 
     if resume is not None:
         RunFolder.read(resume)  # refuses at once, before Ray Tune is loaded
-    from raysplit.stages import sweep as stage
+    from raysplit.pipeline import sweep as stage
 
     if resume is not None:
         stage.resume(resume)
@@ -152,7 +152,7 @@ def show(experiment: ExperimentArgument, set_: SetOption = None) -> None:
 
 
 def _load(experiment: str, overrides: list[str] | None, backend: str | None) -> Experiment:
-    from raysplit.experiment import load_experiment
+    from raysplit.pipeline.experiment import load_experiment
 
     chosen = [f"backend.kind={backend}"] if backend else []
     return load_experiment(experiment, [*(overrides or []), *chosen])

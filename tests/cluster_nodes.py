@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from raysplit.shards.config import BackendConfig
+from raysplit.measure.config import BackendConfig
 from tests.fault_driver import faulty_actors, measure, settings, when_rows
 
 EXCHANGED = 24
@@ -82,7 +82,7 @@ def sweep(folder: Path) -> None:
     import ray
 
     from tests.test_sweep_resume import LONG, WIDE, job_in
-    from tuning import sweep as room
+    from tuning.sweep import run as room
 
     train = room.tune_trial
 
@@ -114,7 +114,7 @@ def run(what: str, *paths: Path) -> None:
 
 
 def _slow_actors(folder: Path) -> None:
-    from raysplit.shards import cluster as room
+    from raysplit.measure.on_ray import backend as room
 
     room.UEActor, room.EdgeActor = faulty_actors(folder)
 

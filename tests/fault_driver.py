@@ -19,15 +19,16 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from raysplit.corpus.config import CorpusConfig
-from raysplit.ledger import Ledger
+from raysplit.corpus.sequences import ProtocolConfig
 from raysplit.link.config import LinkConfig
 from raysplit.link.state import LinkState
+from raysplit.measure.config import BackendConfig, MeasuringConfig
+from raysplit.measure.ledger import Ledger
 from raysplit.measure.prepare import prepare_job
 from raysplit.measure.service import MeasuringService
 from raysplit.measure.setting import Setting
-from raysplit.perplexity.protocol import ProtocolConfig
-from raysplit.shards.config import BackendConfig, MeasuringConfig, ModelConfig
-from raysplit.shards.edge import EdgeShard
+from raysplit.measure.shards.edge import EdgeShard
+from raysplit.model.config import ModelConfig
 from tests.tiny_models import VOCABULARY, save_tiny
 
 INPROCESS = BackendConfig(kind="inprocess")
@@ -121,7 +122,7 @@ def faulty_actors(folder, seconds=0.25):
     """
     import ray
 
-    from raysplit.shards.actors import EdgeActor, UEActor
+    from raysplit.measure.on_ray.actors import EdgeActor, UEActor
 
     poison = POISON_SEED
 
@@ -168,7 +169,7 @@ def drive_slowly(folder, ledger_path, journal, count):
 
 def measure_with_ray(folder, ledger_path):
     """Measure with a Ray that this process starts."""
-    from raysplit.shards import cluster as room
+    from raysplit.measure.on_ray import backend as room
 
     room.UEActor, room.EdgeActor = faulty_actors(folder)
     measure(folder, ledger_path, settings(), BackendConfig(edge_shards=2))

@@ -6,17 +6,17 @@ import shutil
 import numpy as np
 import pytest
 
-from envs import register_with_ray
 from envs.example import example_params, example_source
-from raysplit.errors import UserError
-from tuning.algorithms import algorithm_config
+from raysplit.base.errors import UserError
 from tuning.checkpoint import (
     restore_checkpoint,
     save_checkpoint,
     verify_checkpoint,
     weights_sha256,
 )
-from tuning.local import quiet_rllib
+from tuning.rllib.algorithms import algorithm_config
+from tuning.rllib.env import register_with_ray
+from tuning.rllib.local import quiet_rllib
 from tuning.settings import TrainConfig
 
 SMALL = {

@@ -7,10 +7,10 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from pydantic import ValidationError
 
-from tuning.a2c import A2C
-from tuning.algorithms import algorithm_config, schedule
-from tuning.lean_runner import LeanEnvRunner
-from tuning.local import quiet_rllib
+from tuning.rllib.a2c import A2C
+from tuning.rllib.algorithms import algorithm_config, schedule
+from tuning.rllib.local import quiet_rllib
+from tuning.rllib.runner import LeanEnvRunner
 from tuning.settings import HYPERPARAMETERS, TrainConfig
 
 

@@ -13,8 +13,9 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from raysplit.errors import UserError
-from raysplit.split import load_span, open_checkpoint
+from raysplit.base.errors import UserError
+from raysplit.model.checkpoint import open_checkpoint
+from raysplit.model.load import load_span
 from tests.tiny_models import ARCHITECTURES, LAYERS, random_ids, save_tiny
 
 WEIGHTS = "model.safetensors"
@@ -128,7 +129,7 @@ def test_a_sharded_checkpoint_reads_only_the_shards_of_the_span(tmp_path):
 @pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("wanted", ["float32", "bfloat16"])
 def test_weights_are_converted_to_the_wanted_type(folder, stored, wanted, monkeypatch):
-    monkeypatch.setattr("raysplit.split.load._BLOCK_BYTES", 100)  # many blocks and a short last one
+    monkeypatch.setattr("raysplit.model.load._BLOCK_BYTES", 100)  # many blocks and a short last one
     change_tensors(folder, lambda t: t.update({k: v.to(stored) for k, v in t.items()}))
     expected = load_file(folder / WEIGHTS)
     loaded = load_span(open_checkpoint(folder), 0, LAYERS, dtype=wanted).module.state_dict()
@@ -347,7 +348,8 @@ def test_an_id_that_is_nowhere_is_refused(tmp_path, monkeypatch):
 _MEASURE = """
 import sys
 from pathlib import Path
-from raysplit.split import load_span, open_checkpoint
+from raysplit.model.checkpoint import open_checkpoint
+from raysplit.model.load import load_span
 
 def status(field):
     lines = Path("/proc/self/status").read_text().splitlines()

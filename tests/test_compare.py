@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 
 from raysplit import figures
-from raysplit.errors import UserError
-from raysplit.experiment import Experiment
+from raysplit.base.errors import UserError
+from raysplit.base.sealed_json import write_sealed
 from raysplit.measure.table import Measurements
-from raysplit.run_folder import RunFolder
-from raysplit.sealed_json import write_sealed
-from raysplit.stages import compare as stage
+from raysplit.pipeline import compare as stage
+from raysplit.pipeline.experiment import Experiment
+from raysplit.pipeline.run_folder import RunFolder
 
 AWGN = {"noise_std": [0.0, 6.0]}
 SHADES = {"fading_scale": [0.5, 5.0]}

@@ -5,12 +5,12 @@ import random
 import numpy as np
 import pytest
 
+from raysplit.base.errors import UserError
 from raysplit.corpus import cpython_docs
 from raysplit.corpus.batches import BATCH_SEQUENCES, BLOCK_SEQUENCES, TokenCorpus
 from raysplit.corpus.config import CorpusConfig
+from raysplit.corpus.sequences import sentence_sequences
 from raysplit.corpus.texts import cut_sentences, read_sentences
-from raysplit.errors import UserError
-from raysplit.perplexity.protocol import sentence_sequences
 
 
 @pytest.mark.slow

@@ -10,18 +10,19 @@ from types import SimpleNamespace
 import pytest
 
 from envs.example import example_params
-from raysplit.experiment import load_experiment
-from raysplit.run_folder import RunFolder
-from raysplit.stages import sweep, train
+from raysplit.pipeline import sweep
+from raysplit.pipeline.experiment import load_experiment
+from raysplit.pipeline.run_folder import RunFolder
+from raysplit.pipeline.stages import train
 from tests.test_cli import ROOT, SMALL
 
 PLACES = {
     "raysplit/link/channel.py": "transmit",
-    "raysplit/shards/ue.py": "prefix",
-    "raysplit/shards/edge.py": "measure",
+    "raysplit/measure/shards/ue.py": "prefix",
+    "raysplit/measure/shards/edge.py": "measure",
     "envs/vector.py": "step",
     "envs/dynamics.py": "reward",
-    "tuning/lean_learner.py": "losses",
+    "tuning/rllib/learner.py": "losses",
 }
 HOOK = """
 import os

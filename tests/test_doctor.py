@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from raysplit.base.errors import UserError
 from raysplit.doctor import cluster_cost, doctor, machine, reach, run_checks, software
 from raysplit.doctor.check import Check
 from raysplit.doctor.cluster_file import check_cluster_file
 from raysplit.doctor.instances import gpu_count, instance_types, is_arm, virtual_cpus
 from raysplit.doctor.start_command import start_commands
 from raysplit.doctor.table import print_table
-from raysplit.errors import UserError
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
-from envs import register_with_ray
 from envs.example import example_params, example_source
 from envs.oracle import Oracle
-from tuning.algorithms import algorithm_config
-from tuning.lean_learner import Batch
-from tuning.local import quiet_rllib
+from tuning.rllib.algorithms import algorithm_config
+from tuning.rllib.env import register_with_ray
+from tuning.rllib.learner import Batch
+from tuning.rllib.local import quiet_rllib
 from tuning.settings import TrainConfig
 from tuning.train import train
 

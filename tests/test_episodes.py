@@ -10,8 +10,9 @@ import pytest
 from envs.example import example_params, example_source
 from envs.oracle import Oracle
 from envs.policies import FixedPolicy, RandomPolicy, StayPolicy
-from raysplit.stages.decisions import best_agents_decisions
-from raysplit.stages.episodes import EPISODES_TABLE, episode_returns, played_returns
+from raysplit.pipeline.episodes import EPISODES_TABLE, played_returns
+from raysplit.pipeline.views.decisions import best_agents_decisions
+from raysplit.pipeline.views.episodes import episode_returns
 from tuning.settings import TrainConfig
 from tuning.train import train
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from raysplit.errors import UserError
-from raysplit.experiment import PRESETS, load_experiment
+from raysplit.base.errors import UserError
+from raysplit.pipeline.experiment import PRESETS, load_experiment
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 from scipy.stats import rv_continuous
 
-from raysplit.errors import UserError
+from raysplit.base.errors import UserError
 from raysplit.link.config import LinkConfig
 from raysplit.link.fading import (
     fading_scale_for_outage,

@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from raysplit.errors import UserError
-from raysplit.ledger import Ledger
+from raysplit.base.errors import UserError
 from raysplit.link.state import LinkState
+from raysplit.measure.config import BackendConfig
+from raysplit.measure.ledger import Ledger
 from raysplit.measure.service import as_table
 from raysplit.measure.setting import Setting, sha256_of
 from raysplit.measure.table import Measurements
-from raysplit.shards.config import BackendConfig
 from tests import cluster_nodes, fault_driver
 from tests.fault_driver import POISON_SEED, facts, measure, prepared, settings, when_rows
 
@@ -47,7 +47,7 @@ def unbroken(folder, tmp_path_factory):
 @pytest.fixture
 def actors_noted(tmp_path, monkeypatch, ray_session):
     """Slow actors that write down where they are; the folder with their notes."""
-    from raysplit.shards import cluster
+    from raysplit.measure.on_ray import backend as cluster
 
     ue, edge = fault_driver.faulty_actors(tmp_path)
     monkeypatch.setattr(cluster, "UEActor", ue)

@@ -12,15 +12,15 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
-from envs import register_with_ray
 from envs.example import example_params, example_source
-from envs.ppl_source import as_source
-from tuning.algorithms import algorithm_config
-from tuning.lean_learner import Batch
-from tuning.local import quiet_rllib
-from tuning.replay import Replay, Transitions
-from tuning.reward_scaling import RewardScaling
-from tuning.rollout import Rollout, advantages, standardised
+from envs.sources import as_source
+from tuning.rllib.algorithms import algorithm_config
+from tuning.rllib.env import register_with_ray
+from tuning.rllib.learner import Batch
+from tuning.rllib.local import quiet_rllib
+from tuning.rllib.replay import Replay, Transitions
+from tuning.rllib.reward_scaling import RewardScaling
+from tuning.rllib.rollout import Rollout, advantages, standardised
 from tuning.settings import TrainConfig
 
 SMALL = {"num_envs": 4, "steps_per_update": 40, "minibatch_size": 16, "epochs": 2}

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from raysplit.errors import UserError
-from raysplit.ledger import Ledger, Row
+from raysplit.base.errors import UserError
 from raysplit.link.state import LinkState
+from raysplit.measure.ledger import Ledger, Row
 from raysplit.measure.setting import Setting
 
 
@@ -85,7 +85,7 @@ def test_a_file_cut_anywhere_is_damaged(ledger):
         assert len(whole.rows("card")) == 40
 
 
-_OPEN = "import sys; from pathlib import Path; from raysplit.ledger import Ledger\n" + (
+_OPEN = "import sys; from pathlib import Path; from raysplit.measure.ledger import Ledger\n" + (
     "for path in sys.argv[1:]: Ledger(Path(path)).close()"
 )
 
@@ -145,7 +145,7 @@ def test_a_killed_writer_leaves_whole_rows_only(tmp_path):
         """
         import sys
         from pathlib import Path
-        from raysplit.ledger import Ledger, Row
+        from raysplit.measure.ledger import Ledger, Row
         from raysplit.link.state import LinkState
         from raysplit.measure.setting import Setting
         ledger = Ledger(Path(sys.argv[1]))

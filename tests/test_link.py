@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from raysplit.errors import UserError
+from raysplit.base.errors import UserError
 from raysplit.link.channel import Received, batch_generator, transmit
 from raysplit.link.config import LinkConfig
 from raysplit.link.fading import fading_scale_for_outage, gain_mean_square
@@ -127,7 +127,7 @@ def test_a_scale_without_fading_is_refused() -> None:
 def test_state_and_kind_of_link_import_without_torch() -> None:
     code = (
         "import sys, raysplit.link.state, raysplit.link.config, raysplit.link.fading, "
-        "raysplit.perplexity.protocol; assert 'torch' not in sys.modules; "
+        "raysplit.corpus.sequences; assert 'torch' not in sys.modules; "
         "assert 'ray' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -8,18 +8,19 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from raysplit.base.errors import UserError
 from raysplit.corpus.config import CorpusConfig
-from raysplit.errors import UserError
-from raysplit.ledger import Ledger, Row
+from raysplit.corpus.sequences import ProtocolConfig
 from raysplit.link.config import LinkConfig
 from raysplit.link.state import LinkState
 from raysplit.measure import prepare
+from raysplit.measure.config import BackendConfig, MeasuringConfig
+from raysplit.measure.ledger import Ledger, Row
 from raysplit.measure.prepare import prepare_job
 from raysplit.measure.service import MeasuringService, as_table
 from raysplit.measure.setting import Setting
-from raysplit.perplexity.protocol import ProtocolConfig
-from raysplit.shards.config import BackendConfig, MeasuringConfig, ModelConfig
-from raysplit.split import open_checkpoint
+from raysplit.model.checkpoint import open_checkpoint
+from raysplit.model.config import ModelConfig
 from tests import fault_driver
 
 CONTEXT = 24

@@ -8,7 +8,7 @@ import pytest
 _PROGRAM = """
 import ctypes
 import resource
-from raysplit.memory import keep_freed_memory
+from raysplit.base.memory import keep_freed_memory
 
 if {keep}:
     keep_freed_memory()

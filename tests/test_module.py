@@ -7,8 +7,8 @@ import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from tuning.features import Features, input_scaling
-from tuning.module import ActorCritic, QNetwork, linear_layers, mlp_output
+from tuning.rllib.features import Features, input_scaling
+from tuning.rllib.module import ActorCritic, QNetwork, linear_layers, mlp_output
 
 OBSERVATIONS = gymnasium.spaces.Box(
     np.array([0.0, 1, 0], np.float32), np.array([1.2, 10, 5], np.float32)

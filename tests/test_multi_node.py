@@ -7,7 +7,7 @@ import pytest
 from tests import cluster_nodes, fault_driver
 from tests.fault_driver import facts, measure, settings
 from tests.test_sweep_resume import LONG, WIDE
-from tuning.sweep_records import trial_folders
+from tuning.sweep.records import trial_folders
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

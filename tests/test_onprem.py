@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from raysplit.doctor.cluster_file import check_cluster_file
-from raysplit.experiment import load_experiment
-from raysplit.stages import run_stages
+from raysplit.pipeline.experiment import load_experiment
+from raysplit.pipeline.run import run_stages
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "bench/onprem/two_hosts.py"

@@ -6,14 +6,14 @@ import itertools
 import numpy as np
 import pytest
 
-from envs.chain import grid_axes, grid_states, link_chain
 from envs.dynamics import params_from
+from envs.link_chain import grid_axes, grid_states, link_chain
 from envs.oracle import Oracle, converged_oracle, moved_by_grid, share_of_gap
 from envs.policies import FixedPolicy, RandomPolicy, StayPolicy, TabularPolicy
-from envs.ppl_source import TableSource, as_source
 from envs.problem import ProblemConfig
+from envs.sources import TableSource, as_source
 from envs.vector import LayerSplitVectorEnv
-from raysplit.errors import UserError
+from raysplit.base.errors import UserError
 
 
 def gain(split_points_N, link_states_NK):

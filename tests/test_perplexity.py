@@ -9,13 +9,13 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional
 
-from raysplit.perplexity.nll import nll_sums
-from raysplit.perplexity.protocol import (
+from raysplit.corpus.sequences import (
     ProtocolConfig,
     Sequence,
     sentence_sequences,
     window_sequences,
 )
+from raysplit.perplexity.nll import nll_sums
 
 BOS = 99
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from raysplit.errors import UserError
+from raysplit.base.errors import UserError
 from raysplit.link.state import LinkState
 from raysplit.measure.plan import PlanConfig, make_plan
 from raysplit.measure.setting import Setting

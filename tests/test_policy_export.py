@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from raysplit.errors import UserError
+from raysplit.base.errors import UserError
 from tuning.policy import Policy, PolicyDescription
 
 
@@ -73,7 +73,7 @@ def test_a_policy_of_the_module_is_the_modules_policy(knots):
     from ray.rllib.core.columns import Columns
     from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-    from tuning.module import ActorCritic
+    from tuning.rllib.module import ActorCritic
 
     low, high = np.array([0, 1, 0], np.float32), np.array([1.2, 10, 5], np.float32)
     module = RLModuleSpec(

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from envs.dynamics import params_from
 from envs.problem import ProblemConfig
-from raysplit.errors import UserError
+from raysplit.base.errors import UserError
 
 LOSS = {"loss_probability": [0.0, 0.3]}
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from raysplit import progress
+from raysplit.base import progress
 
 
 @pytest.fixture

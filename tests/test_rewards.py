@@ -7,13 +7,13 @@ import pytest
 from pydantic import ValidationError
 
 from envs.example import example_params, example_ppl
-from raysplit.errors import UserError
-from raysplit.experiment import load_experiment
-from raysplit.ledger import Row
-from raysplit.run_folder import RunFolder
-from raysplit.stages import train
-from raysplit.stages.measuring import measuring_service, same_measuring_service
-from raysplit.stages.rewards import RewardSources, TrainingBill
+from raysplit.base.errors import UserError
+from raysplit.measure.ledger import Row
+from raysplit.pipeline.experiment import load_experiment
+from raysplit.pipeline.problem import measuring_service, same_measuring_service
+from raysplit.pipeline.rewards import RewardSources, TrainingBill
+from raysplit.pipeline.run_folder import RunFolder
+from raysplit.pipeline.stages import train
 from tuning.settings import TrainConfig
 
 

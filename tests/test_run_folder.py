@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from raysplit.errors import UserError
-from raysplit.experiment import load_experiment
-from raysplit.run_folder import RunFolder
-from raysplit.stages import STAGES
-from raysplit.stages.inputs import inputs_sha256
+from raysplit.base.errors import UserError
+from raysplit.pipeline.experiment import load_experiment
+from raysplit.pipeline.input_hashes import inputs_sha256
+from raysplit.pipeline.run import STAGE_NAMES
+from raysplit.pipeline.run_folder import RunFolder
 
 ROOT = Path(__file__).parent.parent
 HOLD = """
 import sys, time
 from pathlib import Path
-from raysplit.experiment import load_experiment
-from raysplit.run_folder import RunFolder
+from raysplit.pipeline.experiment import load_experiment
+from raysplit.pipeline.run_folder import RunFolder
 with RunFolder.open(Path(sys.argv[1]), load_experiment("demo")):
     print("held", flush=True)
     time.sleep(600)
@@ -32,17 +32,17 @@ def demo(*overrides):
 
 def declare_all(folder):
     """Declare every stage done, each with one output."""
-    for i, stage in enumerate(STAGES):
+    for i, stage in enumerate(STAGE_NAMES):
         output = folder.path / stage
         output.write_text(stage)
-        folder.declare_done(stage, inputs_sha256(folder, stage, STAGES[:i]), [output], 0.0)
+        folder.declare_done(stage, inputs_sha256(folder, stage, STAGE_NAMES[:i]), [output], 0.0)
 
 
 def done(folder):
     return [
         stage
-        for i, stage in enumerate(STAGES)
-        if folder.is_done(stage, inputs_sha256(folder, stage, STAGES[:i]))
+        for i, stage in enumerate(STAGE_NAMES)
+        if folder.is_done(stage, inputs_sha256(folder, stage, STAGE_NAMES[:i]))
     ]
 
 
@@ -92,21 +92,21 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("override", "kept"),
     [
-        ("backend.kind=inprocess", STAGES),
-        ("tracking.backend=tensorboard", STAGES),
-        ("sweep.samples=3", STAGES),
-        ("measuring.ledger=/elsewhere/ledger.sqlite", STAGES),
-        ("agents.ppo.checkpoint_every_steps=400", STAGES),
-        ("name=renamed", STAGES[:4]),
-        ("description=Said better.", STAGES[:4]),
-        ("agents.ppo.seeds=[0, 1, 2, 3, 4, 5]", STAGES[:2]),
-        ("agents.a2c={algorithm: a2c}", STAGES[:2]),
+        ("backend.kind=inprocess", STAGE_NAMES),
+        ("tracking.backend=tensorboard", STAGE_NAMES),
+        ("sweep.samples=3", STAGE_NAMES),
+        ("measuring.ledger=/elsewhere/ledger.sqlite", STAGE_NAMES),
+        ("agents.ppo.checkpoint_every_steps=400", STAGE_NAMES),
+        ("name=renamed", STAGE_NAMES[:4]),
+        ("description=Said better.", STAGE_NAMES[:4]),
+        ("agents.ppo.seeds=[0, 1, 2, 3, 4, 5]", STAGE_NAMES[:2]),
+        ("agents.a2c={algorithm: a2c}", STAGE_NAMES[:2]),
     ],
 )
 def test_what_changes_no_result_leaves_the_stages_done(tmp_path, override, kept):
     with RunFolder.open(tmp_path / "run", demo()) as folder:
         declare_all(folder)
-        assert done(folder) == list(STAGES)
+        assert done(folder) == list(STAGE_NAMES)
     with RunFolder.open(tmp_path / "run", demo(override)) as folder:
         assert done(folder) == list(kept)
     assert RunFolder.read(tmp_path / "run").experiment == demo(override)
@@ -158,7 +158,7 @@ def test_a_file_cut_short_is_made_good_by_its_copy(tmp_path, capfd, name, damage
     damage(run / name)
     assert RunFolder.read(run).experiment == demo()
     with RunFolder.open(run, demo()) as folder:
-        assert done(folder) == list(STAGES)
+        assert done(folder) == list(STAGE_NAMES)
         folder.declare_done("report", "other", [], 0.0)
     told = capfd.readouterr().err.splitlines()
     assert told == [f"{run / name} cannot be read; going on from its copy {name}.copy"]
@@ -186,4 +186,4 @@ def test_damage_of_both_copies_is_named_with_its_remedy(tmp_path):
         RunFolder.read(run)
     (run / "experiment.yaml").unlink()  # the remedy
     with RunFolder.open(run, demo()) as folder:
-        assert done(folder) == list(STAGES)
+        assert done(folder) == list(STAGE_NAMES)

@@ -8,8 +8,8 @@ import pytest
 import ray
 from ray.exceptions import ActorDiedError
 
-from raysplit.shards import scheduler as room
-from raysplit.shards.scheduler import NoWorkersLeftError, Scheduler
+from raysplit.measure.on_ray import scheduler as room
+from raysplit.measure.on_ray.scheduler import NoWorkersLeftError, Scheduler
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 

@@ -14,18 +14,19 @@ import ray
 import torch
 from pydantic import ValidationError
 
-from raysplit.errors import UserError
+from raysplit.base.errors import UserError
 from raysplit.link.state import LinkState
+from raysplit.measure.config import BackendConfig
+from raysplit.measure.on_ray import backend as cluster
+from raysplit.measure.on_ray.placement import edge_count, edge_options, ue_options
 from raysplit.measure.service import in_measuring_order
 from raysplit.measure.setting import Setting
-from raysplit.shards import cluster, hidden, local
-from raysplit.shards.config import BackendConfig
-from raysplit.shards.hidden import DeviceCache, HostStore
-from raysplit.shards.local import LocalBackend
-from raysplit.shards.packing import Piece, packed
-from raysplit.shards.placement import edge_count, edge_options, ue_options
-from raysplit.shards.reference import CleanReference
-from raysplit.shards.ue import UEShard
+from raysplit.measure.shards import hidden, local
+from raysplit.measure.shards.hidden import DeviceCache, HostStore
+from raysplit.measure.shards.local import LocalBackend
+from raysplit.measure.shards.packing import Piece, packed
+from raysplit.measure.shards.reference import CleanReference
+from raysplit.measure.shards.ue import UEShard
 from tests import fault_driver
 
 NOISY = [Setting(p, LinkState(noise_std=0.5), seed=p) for p in (1, 3, 5)]
@@ -209,8 +210,8 @@ def test_actors_compute_only_the_blocks_that_a_setting_draws(job):
 _CUT_SHORT = """
 import sys
 from pathlib import Path
-from raysplit.shards.cluster import RayBackend
-from raysplit.shards.config import BackendConfig
+from raysplit.measure.on_ray.backend import RayBackend
+from raysplit.measure.config import BackendConfig
 from tests import fault_driver
 
 if __name__ == "__main__":

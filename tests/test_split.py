@@ -4,8 +4,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from raysplit.errors import UserError
-from raysplit.split import load_span, open_checkpoint, span_of
+from raysplit.base.errors import UserError
+from raysplit.model.checkpoint import open_checkpoint
+from raysplit.model.load import load_span
+from raysplit.model.span import span_of
 from tests.tiny_models import (
     ARCHITECTURES,
     LAYERS,

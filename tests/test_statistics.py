@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from raysplit.errors import UserError
-from raysplit.statistics import bootstrap_band, bootstrap_interval, interquartile_mean
+from raysplit.base.errors import UserError
+from raysplit.base.statistics import bootstrap_band, bootstrap_interval, interquartile_mean
 
 
 def test_interquartile_mean_leaves_out_a_quarter_at_each_end() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from raysplit.errors import UserError
+from raysplit.base.errors import UserError
 from raysplit.measure.table import Measurements
 from raysplit.surrogate import ErrorStatistics, FitReport, Surrogate, SurrogateConfig, fit
 from raysplit.surrogate.quality import gain_pairs, report

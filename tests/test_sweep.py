@@ -16,19 +16,19 @@ from rich.console import Console
 
 from envs.example import example_params, example_source
 from envs.oracle import Oracle
-from raysplit.errors import UserError
-from raysplit.shards import cluster
-from raysplit.shards.config import BackendConfig
-from raysplit.stages import sweep as stage
-from tuning.lean_learner import Batch
+from raysplit.base.errors import UserError
+from raysplit.measure.config import BackendConfig
+from raysplit.measure.on_ray import session
+from raysplit.pipeline import sweep as stage
+from tuning.rllib.learner import Batch
 from tuning.settings import TrainConfig
-from tuning.sweep import planned_trials, run_sweep, sweep_scheduler, trials_left
-from tuning.sweep_plan import Base, check_space, planned_settings
-from tuning.sweep_records import TrialDescription, TrialFolder, TrialProgress, TrialRecord
-from tuning.sweep_resources import check_machine, trial_bundles
-from tuning.sweep_results import best_first, curves_table, sweep_results
-from tuning.sweep_settings import AshaConfig, Range, SweepConfig
-from tuning.sweep_trial import SweepJob, run_trial
+from tuning.sweep.plan import Base, check_space, planned_settings
+from tuning.sweep.records import TrialDescription, TrialFolder, TrialProgress, TrialRecord
+from tuning.sweep.resources import check_machine, trial_bundles
+from tuning.sweep.results import best_first, curves_table, sweep_results
+from tuning.sweep.run import planned_trials, run_sweep, sweep_scheduler, trials_left
+from tuning.sweep.settings import AshaConfig, Range, SweepConfig
+from tuning.sweep.trial import SweepJob, run_trial
 
 AGENT = TrainConfig(
     preset="paper", total_steps=1_200, checkpoint_every_steps=400, overrides={"epochs": 1}
@@ -114,13 +114,13 @@ def test_cores_that_this_process_may_not_use_do_not_count(
     tmp_path, monkeypatch, allowed, quota, cores
 ):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: allowed, raising=False)
-    monkeypatch.setattr(cluster, "_CPU_MAX", tmp_path / "cpu.max")
+    monkeypatch.setattr(session, "_CPU_MAX", tmp_path / "cpu.max")
     if quota is not None:
         (tmp_path / "cpu.max").write_text(quota + "\n")
     started = {}
-    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(cluster.ray, "init", lambda **options: started.update(options))
-    cluster.start_ray(BackendConfig())
+    monkeypatch.setattr(session.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(session.ray, "init", lambda **options: started.update(options))
+    session.start_ray(BackendConfig())
     assert started["num_cpus"] == cores
     check_machine([{"CPU": float(cores)}])
     with pytest.raises(UserError, match=f"there are {cores} "):

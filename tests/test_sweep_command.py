@@ -10,7 +10,7 @@ import yaml
 
 from tests.test_cli import SMALL, raysplit
 from tests.test_tracking import history, logged_artifacts, logged_config, run_name
-from tuning.sweep_records import TrialFolder
+from tuning.sweep.records import TrialFolder
 
 SWEEP = [
     *SMALL,

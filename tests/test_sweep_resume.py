@@ -12,18 +12,18 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from raysplit.errors import UserError
-from raysplit.stages import sweep_state
+from raysplit.base.errors import UserError
+from raysplit.pipeline import sweep_state
 from tests.test_sweep import AGENT, HERE, TINY, job_in
-from tuning.sweep import begun_trials, run_sweep, trials_left
-from tuning.sweep_records import trial_folders
+from tuning.sweep.records import trial_folders
+from tuning.sweep.run import begun_trials, run_sweep, trials_left
 
 PROGRAM = """
 import sys
 from pathlib import Path
 from tests.test_sweep import job_in
-from raysplit.shards.config import BackendConfig
-from tuning.sweep import begun_trials, run_sweep
+from raysplit.measure.config import BackendConfig
+from tuning.sweep.run import begun_trials, run_sweep
 from tests.test_sweep_resume import LONG, WIDE
 run_sweep(job_in(Path(sys.argv[1]), LONG), WIDE, BackendConfig(), lambda record: None)
 """

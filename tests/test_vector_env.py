@@ -12,7 +12,7 @@ from envs.dynamics import params_from
 from envs.layer_split import LayerSplitEnv
 from envs.problem import ProblemConfig
 from envs.vector import LayerSplitVectorEnv
-from raysplit.errors import UserError
+from raysplit.base.errors import UserError
 
 COPIES = 6
 

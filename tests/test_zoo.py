@@ -7,18 +7,20 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from raysplit.base.errors import UserError
 from raysplit.corpus.batches import TokenCorpus
-from raysplit.errors import UserError
+from raysplit.corpus.sequences import Sequence
 from raysplit.link.config import LinkConfig
 from raysplit.link.state import LinkState
+from raysplit.measure.config import BackendConfig
 from raysplit.measure.setting import Setting
-from raysplit.perplexity.protocol import Sequence
-from raysplit.shards.config import BackendConfig, ModelConfig
-from raysplit.shards.job import Job
-from raysplit.shards.local import LocalBackend
-from raysplit.shards.reference import CleanReference
-from raysplit.split import load_span, open_checkpoint
-from raysplit.zoo import MODELS, PAPER_MODELS, config_of, find
+from raysplit.measure.shards.job import Job
+from raysplit.measure.shards.local import LocalBackend
+from raysplit.measure.shards.reference import CleanReference
+from raysplit.model.checkpoint import open_checkpoint
+from raysplit.model.config import ModelConfig
+from raysplit.model.load import load_span
+from raysplit.model.zoo import MODELS, PAPER_MODELS, config_of, find
 
 # Parameters as published on the models' pages, in billions.
 PUBLISHED_BILLIONS = {

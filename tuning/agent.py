@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from envs.params import LayerSplitParams
-from raysplit.errors import UserError
-from raysplit.sealed_json import read_sealed
+from raysplit.base.errors import UserError
+from raysplit.base.sealed_json import read_sealed
 from tuning.policy import Policy
 from tuning.settings import TrainConfig
 

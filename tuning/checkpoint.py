@@ -22,8 +22,8 @@ import numpy as np
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 
-from raysplit.errors import UserError
-from raysplit.sealed_json import read_sealed, write_sealed
+from raysplit.base.errors import UserError
+from raysplit.base.sealed_json import read_sealed, write_sealed
 
 MANIFEST = "manifest.json"
 _REMEDY = "delete that folder: training goes on from the checkpoint before it"

@@ -17,7 +17,7 @@ from scipy import stats
 
 from envs.oracle import Oracle
 from envs.policies import Policy
-from raysplit.statistics import Interval, bootstrap_interval
+from raysplit.base.statistics import Interval, bootstrap_interval
 
 # The surrogate misleads if it orders the split points of a link state otherwise than measuring does
 # or if planning on it gives up more than this of the gap between random and the optimum.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from raysplit.errors import UserError
+from raysplit.base.errors import UserError
 from tuning.policy import Policy
 
 OPSET = 17

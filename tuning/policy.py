@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from raysplit.errors import UserError
-from raysplit.sealed_json import read_sealed, write_sealed
+from raysplit.base.arrays import Float32Array, IntArray
+from raysplit.base.errors import UserError
+from raysplit.base.sealed_json import read_sealed, write_sealed
 
-Floats = NDArray[np.float32]
 FORMAT = 2
 WEIGHTS_FILE = "policy.safetensors"
 DESCRIPTION_FILE = "policy.json"
@@ -60,9 +60,9 @@ class Policy:
     def __init__(
         self,
         description: PolicyDescription,
-        layers: Sequence[tuple[Floats, Floats]],
-        centre_I: Floats,
-        half_range_I: Floats,
+        layers: Sequence[tuple[Float32Array, Float32Array]],
+        centre_I: Float32Array,
+        half_range_I: Float32Array,
     ) -> None:
         """Take (weight, bias) of each layer, weight of shape (outputs, inputs), and the scaling."""
         self.description = description
@@ -122,7 +122,7 @@ class Policy:
 
     def actions(
         self, split_points_N: ArrayLike, link_states_NK: ArrayLike, steps_N: ArrayLike
-    ) -> NDArray[np.int64]:
+    ) -> IntArray:
         """Return the actions for N settings, as the oracle asks its policies.
 
         Raises:
@@ -153,7 +153,7 @@ class Policy:
             f"and split points {self._first}..{self._last}"
         )
 
-    def outputs(self, inputs_NI: Floats) -> Floats:
+    def outputs(self, inputs_NI: Float32Array) -> Float32Array:
         """Return the network's outputs for raw inputs, shape (N, A)."""
         hidden = inputs_NI
         for weight, bias, _ in self._folded[:-1]:
@@ -212,7 +212,7 @@ class Policy:
             ) from error
 
 
-def _relu(x: Floats, out: Floats | None = None) -> Floats:
+def _relu(x: Float32Array, out: Float32Array | None = None) -> Float32Array:
     return np.maximum(x, 0, out=out)
 
 

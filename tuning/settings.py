@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from raysplit.config import Config
-from raysplit.errors import UserError, suggest
+from raysplit.base.config import Config
+from raysplit.base.errors import UserError, suggest
 
 Algorithm = Literal["ppo", "a2c", "dqn"]
 Preset = Literal["paper", "tuned"]
@@ -32,11 +32,12 @@ class Hyperparameters(Config):
     An update learns from `steps_per_update` env steps, spread evenly over `num_envs` parallel envs
     (in each env runner).
     `scale_observations` maps each bounded observation to [-1, 1]; `scale_rewards` gives rewards
-    mean 0 and standard deviation 1 (`tuning.reward_scaling`). `step_seen_by` says who sees the
-    index of the step within the episode, besides what the problem itself shows: nobody, the critic
-    alone (a value that does not know how many steps remain is an average over all of them), or the
-    actor too. `link_knots` adds hat functions to the networks' inputs (`tuning.features`): so many
-    over the range of each link coordinate, and one for every split point; 0 adds none.
+    mean 0 and standard deviation 1 (`tuning.rllib.reward_scaling`). `step_seen_by` says who sees
+    the index of the step within the episode, besides what the problem itself shows: nobody, the
+    critic alone (a value that does not know how many steps remain is an average over all of them),
+    or the actor too. `link_knots` adds hat functions to the networks' inputs
+    (`tuning.rllib.features`): so many over the range of each link coordinate, and one for every
+    split point; 0 adds none.
     """
 
     learning_rate: Rate

@@ -28,27 +28,27 @@ from ray.rllib.utils.metrics import (
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
 )
 
-from envs import register_with_ray
 from envs.dynamics import fingerprint
 from envs.params import LayerSplitParams
-from envs.ppl_source import PPLSource
-from raysplit.errors import UserError
-from raysplit.files import write_atomically
-from raysplit.sealed_json import write_sealed
-from raysplit.threads import one_thread
+from envs.sources import PPLSource
+from raysplit.base.errors import UserError
+from raysplit.base.files import write_atomically
+from raysplit.base.sealed_json import write_sealed
+from raysplit.base.threads import one_thread
 from tuning.agent import CurvePoint, TrainedAgent, check_inputs, inputs_sha256, load_agent
-from tuning.algorithms import algorithm_config
+from tuning.algorithm1 import SWITCHING, Algorithm1Source
 from tuning.checkpoint import (
     checkpoint_at,
     checkpoints_of,
     restore_checkpoint,
     save_checkpoint,
 )
-from tuning.local import SharedSource, quiet_rllib
-from tuning.module import SplitModule
 from tuning.policy import Policy, PolicyDescription
+from tuning.rllib.algorithms import algorithm_config
+from tuning.rllib.env import register_with_ray
+from tuning.rllib.local import SharedSource, quiet_rllib
+from tuning.rllib.module import SplitModule
 from tuning.settings import TrainConfig
-from tuning.switch import SWITCHING, Algorithm1Source
 
 KEPT_CHECKPOINTS = 2
 
@@ -73,7 +73,7 @@ def train(
 ) -> TrainedAgent:
     """Train one agent, or go on with one that was interrupted.
 
-    Works without a Ray cluster (see `tuning.local`), in one, and inside a Tune trial.
+    Works without a Ray cluster (see `tuning.rllib.local`), in one, and inside a Tune trial.
 
     Args:
         params: The problem.

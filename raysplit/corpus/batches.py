@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from raysplit.perplexity.protocol import Sequence
+from raysplit.base.arrays import BoolArray, IntArray
+from raysplit.corpus.sequences import Sequence
 
 BLOCK_SEQUENCES = 64
 BATCH_SEQUENCES = 16
@@ -37,11 +37,11 @@ class Batch:
     """
 
     index: int
-    sequence_indices_B: NDArray[np.int64]
-    inputs_BT: NDArray[np.int64]
-    targets_BT: NDArray[np.int64]
-    scored_BT: NDArray[np.bool_]
-    lengths_B: NDArray[np.int64]
+    sequence_indices_B: IntArray
+    inputs_BT: IntArray
+    targets_BT: IntArray
+    scored_BT: BoolArray
+    lengths_B: IntArray
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class TokenCorpus:
     sequences: tuple[Sequence, ...]
 
     @cached_property
-    def tokens_N(self) -> NDArray[np.int64]:
+    def tokens_N(self) -> IntArray:
         """Scored tokens of every sequence, shape (N,)."""
         return np.array([len(s.token_ids) - s.first_scored for s in self.sequences], dtype=np.int64)
 

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from raysplit.config import Config
+from raysplit.base.config import Config
 
 
 class CorpusConfig(Config):

@@ -17,7 +17,7 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-from raysplit.errors import UserError
+from raysplit.base.errors import UserError
 
 HELD_OUT_PERCENT = 5
 _MIN_CHARACTERS = 50

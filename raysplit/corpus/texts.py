@@ -10,9 +10,9 @@ import random
 import re
 from pathlib import Path
 
+from raysplit.base.errors import UserError
 from raysplit.corpus import cpython_docs
 from raysplit.corpus.config import CorpusConfig
-from raysplit.errors import UserError
 
 # A sentence ends at . ! or ? before white space and something that may open the next one. This also
 # cuts WikiText's " . " (a token of its own there). "e.g. the" goes on, because "t" opens nothing.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from raysplit.base.errors import suggest
 from raysplit.doctor.check import Finding, error, warning
 from raysplit.doctor.ec2_keys import NODE_CONFIG, key_findings
 from raysplit.doctor.instances import gpu_count, instance_types, is_arm, virtual_cpus
 from raysplit.doctor.yaml_file import Section, node_types, section, sections
-from raysplit.errors import suggest
 
 _IMAGE_ID = re.compile(r"ami-([0-9a-f]{8}|[0-9a-f]{17})|resolve:ssm:\S+")
 _LEAST_DISK_GB = 100

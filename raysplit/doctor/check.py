@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from raysplit.errors import suggest
+from raysplit.base.errors import suggest
 
 Status = Literal["ok", "warning", "error"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from raysplit.base.errors import UserError
 from raysplit.doctor import aws_rules, file_rules, limit_rules, local_rules
 from raysplit.doctor.check import Check, Finding, error
 from raysplit.doctor.image_rules import image_findings
@@ -15,7 +16,6 @@ from raysplit.doctor.setup_rules import setup_findings
 from raysplit.doctor.shape_rules import name_findings, shape_findings
 from raysplit.doctor.start_rules import start_findings
 from raysplit.doctor.yaml_file import Section, read_yaml, section
-from raysplit.errors import UserError
 
 
 def check_cluster_file(path: Path, ray_version: str) -> list[Check]:

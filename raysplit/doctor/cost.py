@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from raysplit.errors import UserError
+from raysplit.base.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)

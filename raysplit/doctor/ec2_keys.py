@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
+from raysplit.base.errors import suggest
 from raysplit.doctor.check import Finding, error
-from raysplit.errors import suggest
 
 # A mapping with these keys, a list of such, one of these words, or (None) anything.
 Known = Mapping[str, "Known"] | Sequence["Known"] | frozenset[str] | None

@@ -6,10 +6,10 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
+from raysplit.base.errors import suggest
 from raysplit.doctor.check import Finding, error, unknown_keys, warning
 from raysplit.doctor.ec2_keys import IP_PERMISSIONS, key_findings
 from raysplit.doctor.yaml_file import Section, node_types, section, sections
-from raysplit.errors import suggest
 
 _PROVIDER_KEYS = {
     "type", "region", "availability_zone", "cache_stopped_nodes", "use_internal_ips",

@@ -14,9 +14,9 @@ import re
 from collections.abc import Generator, Iterator
 from typing import Any, cast
 
+from raysplit.base.errors import suggest
 from raysplit.doctor.check import Finding, error, warning
 from raysplit.doctor.yaml_file import Section
-from raysplit.errors import suggest
 
 _ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 

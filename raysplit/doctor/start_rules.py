@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Iterator
 
+from raysplit.base.errors import suggest
 from raysplit.doctor.check import Finding, error, warning
 from raysplit.doctor.ray_schema import ray_start_options
 from raysplit.doctor.start_command import StartCommand, start_commands
 from raysplit.doctor.yaml_file import Section, section, strings
-from raysplit.errors import suggest
 
 HEAD = "head_start_ray_commands"
 WORKER = "worker_start_ray_commands"

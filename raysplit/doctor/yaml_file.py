@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import yaml
 
-from raysplit.errors import UserError, yaml_reason
+from raysplit.base.errors import UserError, yaml_reason
 
 Section = dict[str, Any]
 

@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
+from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.figures.style import (
     Band,
-    FloatArray,
     colour_of,
     coordinate_label,
     draw_optimum,
@@ -29,8 +28,6 @@ from raysplit.figures.style import (
     split_point_ticks,
     styled,
 )
-
-IntArray = NDArray[np.int64]
 
 _DODGE = 0.16  # between agents, of the distance between link states
 _MARKERS = ("o", "s", "^", "D", "v")

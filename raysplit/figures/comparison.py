@@ -13,15 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from raysplit.figures.style import (
-    INK,
-    MUTED,
-    FloatArray,
-    colour_of,
-    grid_of_axes,
-    label_below,
-    styled,
-)
+from raysplit.base.arrays import FloatArray
+from raysplit.figures.style import INK, MUTED, colour_of, grid_of_axes, label_below, styled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import ArrayLike
 
+from raysplit.base.arrays import FloatArray
 from raysplit.figures.style import (
     Band,
-    FloatArray,
     colour_of,
     draw_band,
     grid_of_axes,

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from raysplit.figures.style import Band, FloatArray
-from raysplit.statistics import bootstrap_band
+from raysplit.base.arrays import FloatArray
+from raysplit.base.statistics import bootstrap_band
+from raysplit.figures.style import Band
 
 _POINTS = 60
 

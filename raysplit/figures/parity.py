@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from raysplit.figures.style import INK, MUTED, FloatArray, colour_of, grid_of_axes, styled
+from raysplit.base.arrays import FloatArray
+from raysplit.figures.style import INK, MUTED, colour_of, grid_of_axes, styled
 from raysplit.surrogate.quality import ErrorStatistics, FitReport
 
 _RASTERISE_FROM = 500  # points; more would make the vector formats heavy

@@ -17,19 +17,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, Colormap, to_hex
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+
+from raysplit.base.arrays import FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
-FloatArray = NDArray[np.float64]
 
 WIDTH = 6.4  # inches; with 11-point type still legible at half of it
 _LINE_WIDTH, _LETTER_WIDTH = 0.65, 0.085  # inches, of an entry of a legend

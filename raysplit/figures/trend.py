@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
+from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.figures.style import (
-    FloatArray,
     colour_of,
     coordinate_label,
     draw_optimum,
@@ -22,8 +21,6 @@ from raysplit.figures.style import (
     split_point_ticks,
     styled,
 )
-
-IntArray = NDArray[np.int64]
 
 _FRACTION = 0.4  # of the points that count in each local regression
 _JITTER = 0.16  # layers, so that equal choices do not hide each other

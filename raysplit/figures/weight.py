@@ -16,17 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
-from numpy.typing import NDArray
 
-from raysplit.figures.style import (
-    FloatArray,
-    colour_of,
-    new_figure,
-    split_point_colours,
-    styled,
-)
-
-IntArray = NDArray[np.int64]
+from raysplit.base.arrays import FloatArray, IntArray
+from raysplit.figures.style import colour_of, new_figure, split_point_colours, styled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -7,8 +7,8 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from raysplit.config import Config
-from raysplit.errors import UserError
+from raysplit.base.config import Config
+from raysplit.base.errors import UserError
 from raysplit.link.state import check_coordinates
 
 Fading = Literal["none", "rayleigh", "rician", "nakagami"]

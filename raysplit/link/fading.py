@@ -23,7 +23,7 @@ import math
 
 from scipy import special
 
-from raysplit.errors import UserError
+from raysplit.base.errors import UserError
 from raysplit.link.config import LinkConfig
 
 

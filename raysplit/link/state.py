@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from raysplit.errors import UserError, suggest
+from raysplit.base.errors import UserError, suggest
 
 LINK_COORDINATES = ("noise_std", "snr_db", "fading_scale", "loss_probability")
 

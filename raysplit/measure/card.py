@@ -7,10 +7,10 @@ from typing import Any
 
 from raysplit.corpus.batches import BATCH_SEQUENCES, BLOCK_SEQUENCES, TokenCorpus
 from raysplit.corpus.config import CorpusConfig
+from raysplit.corpus.sequences import ProtocolConfig
 from raysplit.link.config import LinkConfig
-from raysplit.perplexity.protocol import ProtocolConfig
-from raysplit.shards.config import ModelConfig
-from raysplit.split import Checkpoint
+from raysplit.model.checkpoint import Checkpoint
+from raysplit.model.config import ModelConfig
 
 MEASURING_FORMAT = 1
 """Raised by hand when link, engine or estimator give other values than before for the same rest."""

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from raysplit.config import Config
-from raysplit.errors import UserError
+from raysplit.base.arrays import FloatArray
+from raysplit.base.config import Config
+from raysplit.base.errors import UserError
 from raysplit.link.state import LINK_COORDINATES, LinkState
 from raysplit.measure.setting import Setting
 
@@ -84,7 +84,7 @@ def make_plan(
 
 def _sobol(
     config: PlanConfig, split_points: tuple[int, int], ranges: Mapping[str, tuple[float, float]]
-) -> NDArray[np.float64]:
+) -> FloatArray:
     from scipy.stats import qmc  # takes a second to load, and every command loads this module
 
     sampler = qmc.Sobol(d=1 + len(ranges), scramble=True, rng=np.random.default_rng(config.seed))
@@ -100,15 +100,13 @@ def _sobol(
 
 def _grid(
     points: int, split_points: tuple[int, int], ranges: Mapping[str, tuple[float, float]]
-) -> NDArray[np.float64]:
+) -> FloatArray:
     axes = [np.linspace(low, high, points).round(6) for low, high in ranges.values()]
     first, last = split_points
     return np.array(list(itertools.product(range(first, last + 1), *axes)), dtype=np.float64)
 
 
-def _listed(
-    path: Path, split_points: tuple[int, int], names: tuple[str, ...]
-) -> NDArray[np.float64]:
+def _listed(path: Path, split_points: tuple[int, int], names: tuple[str, ...]) -> FloatArray:
     import pandas as pd
 
     try:
@@ -150,7 +148,7 @@ def _check_columns(path: Path, kinds: Mapping[str, str], names: tuple[str, ...])
         raise UserError(f"plan.path {path}: {no_numbers[0]} holds a cell that is no number")
 
 
-def _check_link_states(path: Path, names: tuple[str, ...], states_NK: NDArray[np.float64]) -> None:
+def _check_link_states(path: Path, names: tuple[str, ...], states_NK: FloatArray) -> None:
     for number, state_K in enumerate(states_NK, start=1):
         try:
             LinkState.from_coordinates(names, state_K)

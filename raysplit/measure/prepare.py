@@ -10,22 +10,23 @@ import random
 from pathlib import Path
 from typing import Any
 
-from raysplit import zoo
+from raysplit.base.errors import UserError
 from raysplit.corpus.batches import TokenCorpus
 from raysplit.corpus.config import CorpusConfig
-from raysplit.corpus.texts import read_paragraphs, read_sentences
-from raysplit.errors import UserError
-from raysplit.link.config import LinkConfig
-from raysplit.measure.card import protocol_card
-from raysplit.perplexity.protocol import (
+from raysplit.corpus.sequences import (
     ProtocolConfig,
     Sequence,
     sentence_sequences,
     window_sequences,
 )
-from raysplit.shards.config import MeasuringConfig, ModelConfig
-from raysplit.shards.job import Job
-from raysplit.split import Checkpoint, open_checkpoint
+from raysplit.corpus.texts import read_paragraphs, read_sentences
+from raysplit.link.config import LinkConfig
+from raysplit.measure.card import protocol_card
+from raysplit.measure.config import MeasuringConfig
+from raysplit.measure.shards.job import Job
+from raysplit.model import zoo
+from raysplit.model.checkpoint import Checkpoint, open_checkpoint
+from raysplit.model.config import ModelConfig
 
 
 def prepare_job(

@@ -9,15 +9,15 @@ from typing import Any, Self
 
 import numpy as np
 
-from raysplit.errors import UserError
-from raysplit.ledger import Ledger, Row
+from raysplit.base.errors import UserError
+from raysplit.base.progress import progress_bar
+from raysplit.measure.config import BackendConfig
+from raysplit.measure.ledger import Ledger, Row
 from raysplit.measure.setting import Setting, sha256_of
+from raysplit.measure.shards.job import Backend, Job
+from raysplit.measure.shards.reference import CleanBlock, CleanReference
 from raysplit.measure.table import Measurements
 from raysplit.perplexity.estimate import InvalidNLLError
-from raysplit.progress import progress_bar
-from raysplit.shards.config import BackendConfig
-from raysplit.shards.job import Backend, Job
-from raysplit.shards.reference import CleanBlock, CleanReference
 
 # So many failures in a row stop a run, if nothing has succeeded in it yet or if they are more than
 # this share of what it was to measure.
@@ -147,9 +147,9 @@ def _open_backend(job: Job, config: BackendConfig) -> Backend:
     # Imported here, so that `inprocess` runs where there is no Ray.
     open_: Callable[[Job, BackendConfig], Backend]
     if config.kind == "ray":
-        from raysplit.shards.cluster import RayBackend as open_
+        from raysplit.measure.on_ray.backend import RayBackend as open_
     else:
-        from raysplit.shards.local import LocalBackend as open_
+        from raysplit.measure.shards.local import LocalBackend as open_
     return open_(job, config)
 
 

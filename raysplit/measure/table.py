@@ -19,13 +19,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from raysplit.errors import UserError
-from raysplit.files import replacing
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+from raysplit.base.arrays import BoolArray, FloatArray, IntArray
+from raysplit.base.errors import UserError
+from raysplit.base.files import replacing
 
 _OWN_COLUMNS = ("split_point", "log_ppl", "stderr")
 _METADATA_KEY = b"raysplit.measurements"
@@ -86,7 +83,7 @@ class Measurements:
         """Perplexities, the exponential of `log_ppl_N`."""
         return np.exp(self.log_ppl_N)
 
-    def select(self, rows: NDArray[np.bool_] | IntArray) -> Measurements:
+    def select(self, rows: BoolArray | IntArray) -> Measurements:
         """Return the table of the rows named by a mask or by indices."""
         return Measurements(
             split_points_N=self.split_points_N[rows],

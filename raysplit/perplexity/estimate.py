@@ -34,8 +34,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
+
+from raysplit.base.arrays import FloatArray, IntArray
 
 MIN_EFFECTIVE_SEQUENCES = 100
 
@@ -78,8 +79,8 @@ class CleanCorpus:
         InvalidNLLError: If the model itself gives NaN or infinity on the corpus.
     """
 
-    nll_N: NDArray[np.float64]
-    tokens_N: NDArray[np.int64]
+    nll_N: FloatArray
+    tokens_N: IntArray
 
     def __post_init__(self) -> None:
         assert self.nll_N.shape == self.tokens_N.shape
@@ -92,9 +93,7 @@ class CleanCorpus:
         return float(self.nll_N.sum() / self.tokens_N.sum())
 
 
-def estimate(
-    noisy_nll_n: NDArray[np.float64], sequence_indices_n: NDArray[np.int64], clean: CleanCorpus
-) -> Estimate:
+def estimate(noisy_nll_n: FloatArray, sequence_indices_n: IntArray, clean: CleanCorpus) -> Estimate:
     """Estimate the corpus' log PPL from the sequences measured so far.
 
     Args:
@@ -133,7 +132,7 @@ def should_stop(result: Estimate, target_stderr: float) -> bool:
     return result.effective_sequences >= MIN_EFFECTIVE_SEQUENCES and result.stderr <= target_stderr
 
 
-def _stderr(deviation_n: NDArray[np.float64], population: int) -> float:
+def _stderr(deviation_n: FloatArray, population: int) -> float:
     """Return the widened standard error; infinite for one sequence of many."""
     sample = len(deviation_n)
     if sample == population:
@@ -150,14 +149,12 @@ def _stderr(deviation_n: NDArray[np.float64], population: int) -> float:
     return widening * math.sqrt((1 - sample / population) * (sample - 1) / sample * square_sum)
 
 
-def _effective(deviation_n: NDArray[np.float64]) -> float:
+def _effective(deviation_n: FloatArray) -> float:
     square_sum = float(np.square(deviation_n).sum())
     return float(np.abs(deviation_n).sum()) ** 2 / square_sum if square_sum > 0 else 0.0
 
 
-def _refuse_invalid(
-    nll: NDArray[np.float64], sequence_indices: NDArray[np.int64], where: str
-) -> None:
+def _refuse_invalid(nll: FloatArray, sequence_indices: IntArray, where: str) -> None:
     invalid = ~np.isfinite(nll)
     if invalid.any():
         kind = "NaN" if np.isnan(nll[invalid]).any() else "infinite"

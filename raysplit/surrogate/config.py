@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from raysplit.config import Config
+from raysplit.base.config import Config
 
 
 class SurrogateConfig(Config):

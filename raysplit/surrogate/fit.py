@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 import numpy as np
-from numpy.typing import NDArray
 
-from raysplit.errors import UserError
+from raysplit.base.arrays import Float32Array, FloatArray
+from raysplit.base.errors import UserError
 from raysplit.measure.table import Measurements
 from raysplit.surrogate.config import SurrogateConfig
 from raysplit.surrogate.model import Scaling, Surrogate, Weights
@@ -81,7 +81,7 @@ def _scaling(table: Measurements, split_points: tuple[int, int] | None) -> Scali
     )
 
 
-def _row_weights(stderr_N: NDArray[np.float64]) -> NDArray[np.float32]:
+def _row_weights(stderr_N: FloatArray) -> Float32Array:
     floor = max(float(np.median(stderr_N)), _SMALLEST_MODEL_ERROR)
     weights_N = 1 / (stderr_N**2 + floor**2)
     return (weights_N / weights_N.mean()).astype(np.float32)

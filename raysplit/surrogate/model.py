@@ -15,17 +15,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from raysplit.errors import UserError
-from raysplit.sealed_json import read_sealed, write_sealed
-
-FloatArray = NDArray[np.float64]
-Float32Array = NDArray[np.float32]
-IntArray = NDArray[np.int64]
+from raysplit.base.arrays import Float32Array, FloatArray, IntArray
+from raysplit.base.errors import UserError
+from raysplit.base.sealed_json import read_sealed, write_sealed
 
 WEIGHTS_FILE = "surrogate.safetensors"
 DESCRIPTION_FILE = "surrogate.json"

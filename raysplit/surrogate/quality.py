@@ -12,13 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from raysplit.errors import UserError
+from raysplit.base.arrays import FloatArray, IntArray
+from raysplit.base.errors import UserError
 from raysplit.measure.table import Measurements
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 REPORT_FILE = "fit.json"
 

@@ -11,14 +11,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import silu
 
+from raysplit.base.arrays import Float32Array, IntArray
+from raysplit.base.threads import one_thread
 from raysplit.surrogate.config import SurrogateConfig
-from raysplit.threads import one_thread
 
 _WARMUP_STEPS = 50
 _STEPS_BETWEEN_CHECKS = 25
@@ -37,12 +36,12 @@ class TrainingRows:
         folds_N: The fold of each row; member m never learns from fold m.
     """
 
-    inputs_NI: NDArray[np.float32]
-    split_indices_N: NDArray[np.int64]
+    inputs_NI: Float32Array
+    split_indices_N: IntArray
     split_points: int
-    targets_N: NDArray[np.float32]
-    weights_N: NDArray[np.float32]
-    folds_N: NDArray[np.int64]
+    targets_N: Float32Array
+    weights_N: Float32Array
+    folds_N: IntArray
 
 
 class _Members:
@@ -97,7 +96,7 @@ class _Best:
 
 def train_members(
     rows: TrainingRows, config: SurrogateConfig, seed: int
-) -> dict[str, NDArray[np.float32]]:
+) -> dict[str, Float32Array]:
     """Train one member a fold and return all parameters by name, each with the members first.
 
     AdamW on random batches (on all rows where they fit in one), the learning rate warmed up and

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from raysplit.config import Config
+from raysplit.base.config import Config
 
 
 class TrackingConfig(Config):

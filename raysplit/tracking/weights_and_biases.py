@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from typing_extensions import override
 
-from raysplit.files import replacing, sha256_of_file
+from raysplit.base.files import replacing, sha256_of_file
 from raysplit.tracking.base import Cell, Tracker
 from raysplit.tracking.config import TrackingConfig
 

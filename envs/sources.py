@@ -1,0 +1,310 @@
+"""Where the environments get perplexities from: a callable, a surrogate, a table, or measuring.
+
+A source answers (split points, link states) with one number per setting, for all settings of a
+step at once. Shape suffixes: N settings, K link coordinates, P split points, G grid points.
+
+Any callable serves:
+
+    >>> source = as_source(lambda p, link: 16.0 * np.exp(link[:, 0] / p), quantity="ppl")
+    >>> source(np.array([1, 2]), np.array([[0.0], [0.0]])).tolist()
+    [16.0, 16.0]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, cast, get_args
+
+import numpy as np
+
+from envs.grid import Grid
+from raysplit.base.arrays import FloatArray, IntArray
+from raysplit.base.errors import UserError
+
+Quantity = Literal["ppl", "relative_gain"]
+QUANTITIES = get_args(Quantity)
+_FLOAT64 = np.dtype(np.float64)
+Answer = Callable[[IntArray, FloatArray], FloatArray]
+
+
+class PPLSource(Protocol):
+    """What the environments and the oracle ask for perplexities."""
+
+    @property
+    def quantity(self) -> Quantity:
+        """`ppl`, or `relative_gain`: 1 - PPL(p, state) / PPL(p_min, state)."""
+        ...
+
+    def __call__(self, split_points_N: IntArray, link_states_NK: FloatArray) -> FloatArray:
+        """Return one value per setting, shape (N,)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CallableSource:
+    """A source from any callable; `as_source` makes it."""
+
+    answer: Answer
+    quantity: Quantity
+
+    def __call__(self, split_points_N: IntArray, link_states_NK: FloatArray) -> FloatArray:
+        """Ask the callable."""
+        return self.answer(split_points_N, link_states_NK)
+
+
+def ask(source: PPLSource, split_points_N: IntArray, link_states_NK: FloatArray) -> FloatArray:
+    """Return a source's answers as float64, shape (N,).
+
+    The source gets copies: one that writes into its arguments changes nothing here.
+
+    Raises:
+        UserError: If it does not give one number per setting.
+    """
+    answer: Any = source(split_points_N.copy(), link_states_NK.copy())
+    plain = type(answer) is np.ndarray and answer.dtype is _FLOAT64  # most are, and it is quick
+    values_N = answer if plain else _numbers(answer)
+    if values_N.shape != split_points_N.shape:
+        raise UserError(
+            f"the PPL source gave shape {values_N.shape} for {len(split_points_N)} settings; "
+            f"it must return one number per setting, shape ({len(split_points_N)},)"
+        )
+    return values_N
+
+
+def _numbers(answer: Any) -> FloatArray:  # noqa: ANN401 - whatever the source returned
+    if hasattr(answer, "detach"):  # a torch tensor, maybe with a gradient, maybe on a GPU
+        answer = answer.detach().cpu()
+    try:
+        values = np.asarray(answer)
+        if values.dtype.kind not in "iufO":  # NumPy would read text and drop imaginary parts
+            raise TypeError(f"they are of type {values.dtype}")
+        return values.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"the PPL source gave no array of real numbers ({error}); it must return one number "
+            "per setting"
+        ) from None
+
+
+def quantity_of(source: PPLSource) -> Quantity:
+    """Return what a source gives.
+
+    Raises:
+        UserError: If it does not say so, as a bare function cannot.
+    """
+    return checked_quantity(getattr(source, "quantity", None))
+
+
+def checked_quantity(quantity: object) -> Quantity:
+    """Return a quantity that the environments know.
+
+    Raises:
+        UserError: If it is another.
+    """
+    if quantity not in QUANTITIES:
+        raise UserError(
+            f"the source's quantity is {quantity!r}, not 'ppl' or 'relative_gain'; wrap a function "
+            "of (split points, link states) with envs.sources.as_source(f, quantity=...)"
+        )
+    return cast(Quantity, quantity)
+
+
+def as_source(answer: Answer, *, quantity: Quantity) -> CallableSource:
+    """Make a source of any callable (split_points_N, link_states_NK) -> values_N.
+
+    Args:
+        answer: Gets split points, shape (N,), int64, and link states, shape (N, K), float64, with
+            the coordinates in the problem's order and units.
+        quantity: What it returns: `ppl`, greater than 0, or `relative_gain`:
+            1 - PPL(p, state) / PPL(p_min, state).
+
+    Raises:
+        UserError: If the quantity is unknown.
+    """
+    return CallableSource(answer, checked_quantity(quantity))
+
+
+class LogPPLModel(Protocol):
+    """A surrogate of log PPL, such as `raysplit.surrogate.Surrogate`."""
+
+    def predict_log_ppl(
+        self, split_points_N: IntArray, link_states_NK: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return mean and standard deviation of log PPL, shape (N,) each."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SurrogateSource:
+    """PPL as a surrogate predicts it."""
+
+    surrogate: LogPPLModel
+    quantity: Quantity = "ppl"
+
+    def __call__(self, split_points_N: IntArray, link_states_NK: FloatArray) -> FloatArray:
+        """Return the exponential of the predicted mean of log PPL."""
+        return np.exp(self.surrogate.predict_log_ppl(split_points_N, link_states_NK)[0])
+
+
+class TableSource:
+    """Known values on a grid: exact on its points, interpolated in between, refused outside.
+
+    PPL is interpolated multilinearly in its logarithm, a relative gain as it is.
+    """
+
+    def __init__(
+        self,
+        split_points: tuple[int, int],
+        axes: Sequence[FloatArray],
+        values: FloatArray,
+        quantity: Quantity = "ppl",
+    ) -> None:
+        """Take values of shape (P, G1, .., GK) for the first to last split point and K axes.
+
+        Raises:
+            UserError: If an axis or the shape does not fit, the quantity is unknown, or a value is
+                not finite (or no PPL).
+        """
+        self.grid = Grid(split_points, axes)
+        self.quantity: Quantity = checked_quantity(quantity)
+        values = np.asarray(values, dtype=np.float64)
+        if values.shape != self.grid.shape:
+            raise UserError(
+                f"the table has shape {values.shape}; its axes ask for {self.grid.shape}"
+            )
+        if not np.isfinite(values).all() or (quantity == "ppl" and (values <= 0).any()):
+            raise UserError("the table holds a value that is not finite, or a PPL that is not > 0")
+        self._flat = (np.log(values) if quantity == "ppl" else values).ravel()
+
+    @classmethod
+    def from_rows(
+        cls, split_points_N: IntArray, link_states_NK: FloatArray, log_ppl_N: FloatArray
+    ) -> TableSource:
+        """Make a table of measured settings that fill a grid; repeats are averaged in log PPL.
+
+        Raises:
+            UserError: If a point of the grid is missing.
+        """
+        axes = [np.unique(x_N) for x_N in link_states_NK.T]
+        first, last = int(split_points_N.min()), int(split_points_N.max())
+        if any(len(axis) < 2 for axis in axes):
+            raise UserError("a table needs at least two values of each link coordinate")
+        grid = Grid((first, last), axes)
+        flat_N = grid.nearest(split_points_N, link_states_NK)
+        size = int(np.prod(grid.shape))
+        count = np.bincount(flat_N, minlength=size)
+        if (count == 0).any():
+            raise UserError(
+                f"{(count == 0).sum()} of the grid's {size} settings are not measured: "
+                "measure with plan.kind: grid"
+            )
+        log_ppl = np.bincount(flat_N, weights=log_ppl_N, minlength=size) / count
+        return cls((first, last), axes, np.exp(log_ppl).reshape(grid.shape))
+
+    def __call__(self, split_points_N: IntArray, link_states_NK: FloatArray) -> FloatArray:
+        """Return the value of each setting.
+
+        Raises:
+            UserError: If a setting is outside the table.
+        """
+        values_N = self.grid.interpolate(self._flat, split_points_N, link_states_NK)
+        return np.exp(values_N) if self.quantity == "ppl" else values_N
+
+
+class MeasuredSource:
+    """True PPL: link states are rounded to a grid, and each setting is measured once."""
+
+    quantity: Quantity = "ppl"
+
+    def __init__(
+        self, measure: Answer, split_points: tuple[int, int], axes: Sequence[FloatArray]
+    ) -> None:
+        """Take what measures and the grid.
+
+        Args:
+            measure: Called with the settings not yet seen, all of a step at once; returns PPL.
+            split_points: First and last split point.
+            axes: The values that each link coordinate is rounded to, ascending.
+        """
+        self._measure = measure
+        self.grid = Grid(split_points, axes)
+        self._rows = self.grid.rows()
+        self._flat = np.full(int(np.prod(self.grid.shape)), np.nan)
+
+    def __call__(self, split_points_N: IntArray, link_states_NK: FloatArray) -> FloatArray:
+        """Return the PPL of each setting's nearest grid point.
+
+        Raises:
+            UserError: If a setting is outside the grid or its measurement gave no finite PPL.
+        """
+        flat_N = self.grid.nearest(split_points_N, link_states_NK)
+        unseen_n = np.unique(flat_N[np.isnan(self._flat[flat_N])])
+        if len(unseen_n):
+            self._ask(unseen_n)
+        return self._flat[flat_N]
+
+    def _ask(self, unseen_n: IntArray) -> None:
+        split_points_N, link_states_NK = self._rows
+        split_points_n, link_states_nK = split_points_N[unseen_n], link_states_NK[unseen_n]
+        ppl_n = np.asarray(self._measure(split_points_n, link_states_nK), dtype=np.float64)
+        failed_n = ~np.isfinite(ppl_n)
+        self._flat[unseen_n[~failed_n]] = ppl_n[~failed_n]
+        if failed_n.any():
+            raise UserError(
+                f"no PPL was measured for {failed_n.sum()} setting(s), the first at split point "
+                f"{split_points_n[failed_n][0]}, link state {link_states_nK[failed_n][0]}; "
+                "the ledger says why"
+            )
+
+
+class SwitchingSource:
+    """Algorithm 1's source: true values first, the surrogate from the hand-over on.
+
+    Attributes:
+        use_surrogate: The flag of Algorithm 1.
+    """
+
+    quantity: Quantity = "ppl"
+
+    def __init__(self, true_source: PPLSource) -> None:
+        """Start with the true source.
+
+        Raises:
+            UserError: If it does not give PPL.
+        """
+        if quantity_of(true_source) != "ppl":
+            raise UserError(f"Algorithm 1 needs a source of PPL, not of {true_source.quantity}")
+        self.use_surrogate = False
+        self._true_source = true_source
+        self._surrogate: PPLSource | None = None
+        self._buffer: list[tuple[IntArray, FloatArray, FloatArray]] = []
+
+    def __call__(self, split_points_N: IntArray, link_states_NK: FloatArray) -> FloatArray:
+        """Ask the source in charge; the true source's answers are remembered."""
+        if self.use_surrogate:
+            assert self._surrogate is not None, "set_state() is followed by hand_over()"
+            return self._surrogate(split_points_N, link_states_NK)
+        ppl_N = ask(self._true_source, split_points_N, link_states_NK)
+        self._buffer.append((split_points_N.copy(), link_states_NK.copy(), ppl_N.copy()))
+        return ppl_N
+
+    def hand_over(self, surrogate: PPLSource) -> None:
+        """Let a surrogate answer from now on (Algorithm 1, lines 31-33)."""
+        self._surrogate = surrogate
+        self.use_surrogate = True
+
+    def seen(self) -> tuple[IntArray, FloatArray, FloatArray]:
+        """Return all true answers so far, in order: split points, link states, PPL."""
+        assert self._buffer, "nothing was asked yet"
+        split_points, links, ppl = zip(*self._buffer, strict=True)
+        return np.concatenate(split_points), np.concatenate(links), np.concatenate(ppl)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the flag and the true answers, for a checkpoint; the surrogate saves itself."""
+        return {"use_surrogate": self.use_surrogate, "buffer": list(self._buffer)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from a state of `get_state`; past the switch, call `hand_over` again."""
+        self.use_surrogate = bool(state["use_surrogate"])
+        self._buffer = list(state["buffer"])

@@ -1,0 +1,120 @@
+"""Files that are whole or not there, and their hashes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import TypeVar
+
+from raysplit.base.errors import UserError
+from raysplit.base.progress import console
+
+Parsed = TypeVar("Parsed")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Generator[Path]:
+    """Yield a path to write to; what lies there takes the file's place if all went well.
+
+    A reader finds the old file or the new one, never a part.
+
+    Raises:
+        UserError: If the disk is full or the folder cannot be written; the old file stays.
+    """
+    new = path.with_name(path.name + ".new")
+    try:
+        yield new
+        os.replace(new, path)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    finally:
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that a reader finds the old text or the new one, never a part.
+
+    Raises:
+        UserError: If the disk is full or the folder cannot be written.
+    """
+    with replacing(path) as new:
+        new.write_text(text, encoding="utf-8")
+
+
+def write_twice(path: Path, text: str) -> None:
+    """Write a text file and then a second copy of it, for `read_either`.
+
+    Both are on the disk before this returns, so that a power cut spoils at most one of them.
+
+    Raises:
+        UserError: If the disk is full or the folder cannot be written.
+    """
+    for copy in (path, _second(path)):
+        with replacing(copy) as new, new.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def read_either(path: Path, parse: Callable[[str], Parsed]) -> Parsed:
+    """Return what a file of `write_twice` says, or its second copy where the file is damaged.
+
+    A text that is only the beginning of the other one was cut short, even if it can be parsed.
+
+    Args:
+        path: The file.
+        parse: Takes the text apart; raises a ValueError where it cannot.
+
+    Raises:
+        ValueError: Neither can be read.
+    """
+    texts = {copy: _text_of(copy) for copy in (path, _second(path))}
+    longest = max(texts.values(), key=len)
+    for copy, text in texts.items():
+        if text == longest or not longest.startswith(text):
+            with contextlib.suppress(ValueError):
+                parsed = parse(text)
+                if copy != path:
+                    _tell_damage(path, copy)
+                return parsed
+    raise ValueError(f"{path} is damaged")
+
+
+def _second(path: Path) -> Path:
+    return path.with_name(path.name + ".copy")
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+@functools.cache  # a file is read many times in a run
+def _tell_damage(path: Path, used: Path) -> None:
+    console.print(f"[yellow]{path} cannot be read[/yellow]; going on from its copy {used.name}")
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hash a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    if error.errno == errno.ENOSPC:
+        return UserError(
+            f"no space left for {path}: free some and start the same command again; nothing "
+            "measured is lost"
+        )
+    return UserError(
+        f"{path} cannot be written ({error.strerror or error}): choose another folder, or make it "
+        "writable"
+    )

@@ -1,1 +1,0 @@
-"""The embedded model: weights, model card and the script that trains it."""

@@ -1,0 +1,119 @@
+"""Backend `ray`: any number of UE and edge actors, on this machine or on a cluster."""
+
+# Ray's actors and references have no complete types:
+# pyright: reportFunctionMemberAccess=false, reportArgumentType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+# pyright: reportUnknownLambdaType=false, reportMissingTypeArgument=false
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import ray
+
+from raysplit.base.errors import UserError
+from raysplit.measure.config import BackendConfig
+from raysplit.measure.ledger import Row
+from raysplit.measure.on_ray.actors import EdgeActor, Shared, UEActor, ue_of
+from raysplit.measure.on_ray.placement import edge_count, edge_options, ue_options
+from raysplit.measure.on_ray.scheduler import NoWorkersLeftError, Outcome, Scheduler
+from raysplit.measure.on_ray.session import start_ray
+from raysplit.measure.setting import Setting
+from raysplit.measure.shards.job import Job
+from raysplit.measure.shards.reference import CleanBlock, CleanReference
+
+
+class RayBackend:
+    """Edge actors measure; UE actors compute the clean hidden states that those ask for."""
+
+    def __init__(self, job: Job, config: BackendConfig) -> None:
+        """Join or start Ray and create the actors.
+
+        Raises:
+            UserError: If the cluster cannot hold one UE and one edge actor.
+        """
+        self._started_ray = start_ray(config)
+        self._job = job
+        self._config = config
+        try:
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            edges = edge_count(config, nodes)
+        except UserError:
+            if self._started_ray:
+                ray.shutdown()
+            raise
+        ue = UEActor.options(**ue_options(config))
+        edge = EdgeActor.options(**edge_options(config))
+        self._ues = [ue.remote(config) for _ in range(config.ue_shards)]
+        self._edges = [edge.remote(config) for _ in range(edges)]
+        self._shared = Shared(ray.put(job), ray.put(self._ues))
+        self._settings = self._scheduler(self._start_setting)
+        self._reference: ray.ObjectRef | None = None
+
+    @property
+    def workers(self) -> int:
+        """Edge actors that are ready now."""
+        return self._settings.alive
+
+    def clean_blocks(self) -> Iterator[tuple[int, CleanBlock]]:
+        """Yield every block's part of the clean pass as it is done."""
+        blocks = self._scheduler(self._start_block)
+        for outcome in _or_user_error(blocks.run(range(len(self._job.corpus.blocks)))):
+            if outcome.reason:
+                raise UserError(
+                    f"the clean pass failed at block {outcome.unit}: {outcome.reason}; start again "
+                    "to go on, or use --backend inprocess to see where"
+                )
+            yield outcome.unit, outcome.result
+
+    def run(self, settings: Iterable[Setting], reference: CleanReference) -> Iterator[Row]:
+        """Yield one row a setting, in any order."""
+        self._reference = ray.put(reference)
+        for outcome in _or_user_error(self._settings.run(settings)):
+            yield _row(outcome)
+
+    def close(self) -> None:
+        """End the actors, and Ray where this backend started it."""
+        for actor in (*self._edges, *self._ues):
+            ray.kill(actor)
+        if self._started_ray:
+            ray.shutdown()
+
+    def _scheduler(self, submit: Callable[[Any, Any], ray.ObjectRef]) -> Scheduler[Any]:
+        return Scheduler(
+            self._edges,
+            submit,
+            self._config.attempts,
+            ready=lambda actor: actor.ready.remote(self._shared),
+        )
+
+    def _start_block(self, actor: Any, block: int) -> ray.ObjectRef:  # noqa: ANN401
+        # The UE begins while the edge may still be at another block.
+        ue_of(block, self._ues).prefix.remote(self._shared, block)
+        return actor.clean_block.remote(self._shared, block)
+
+    def _start_setting(self, actor: Any, setting: Setting) -> ray.ObjectRef:  # noqa: ANN401
+        return actor.measure.remote(self._shared, setting, self._reference)
+
+
+def _or_user_error(outcomes: Iterator[Outcome[Any]]) -> Iterator[Outcome[Any]]:
+    try:
+        yield from outcomes
+    except NoWorkersLeftError as error:
+        raise UserError(
+            f"no edge actor is left ({error}); what was measured is kept: start again to go on"
+        ) from None
+
+
+def _row(outcome: Outcome[Setting]) -> Row:
+    if outcome.reason:
+        return Row(
+            setting=outcome.unit,
+            status="quarantined",
+            attempts=outcome.attempts,
+            reason=outcome.reason,
+        )
+    return replace(outcome.result, attempts=outcome.attempts)

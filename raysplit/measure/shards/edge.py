@@ -1,0 +1,232 @@
+"""The edge's half: the link, the remaining layers, the norm and the head. Measures settings.
+
+Shape suffixes: B sequences of a pass, T positions, D hidden size.
+"""
+
+# torch and safetensors type their NumPy bridges in part only:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raysplit.base.arrays import FloatArray, IntArray
+from raysplit.corpus.batches import Batch, TokenCorpus
+from raysplit.link.channel import batch_generator, transmit
+from raysplit.link.config import LinkConfig
+from raysplit.measure.ledger import Row
+from raysplit.measure.setting import Setting
+from raysplit.measure.shards.packing import Pass, Piece, as_they_are, packed
+from raysplit.measure.shards.passes import tuned_tokens_per_pass
+from raysplit.measure.shards.reference import CleanReference
+from raysplit.model.chain import ModelPart, load_part
+from raysplit.perplexity.estimate import (
+    CleanCorpus,
+    Estimate,
+    InvalidNLLError,
+    estimate,
+    should_stop,
+)
+from raysplit.perplexity.nll import nll_sums
+
+_FIRST_BLOCKS = 3
+# Gathered before rows of similar length are put together: at most so many passes, or bytes.
+_GATHERED_PASSES, _GATHERED_BYTES = 16, 2e9
+
+HiddenOf = Callable[[int], Sequence[Tensor]]
+"""Block number -> its batches' clean hidden states at one split point, each (B, T, D)."""
+
+
+class _Sample:
+    """The sequences drawn so far, and the pieces of this round that still have to be run."""
+
+    def __init__(self) -> None:
+        self.recomputed = 0
+        self._nll: list[FloatArray] = []
+        self._indices: list[IntArray] = []
+        self._waiting: list[tuple[Piece, FloatArray]] = []
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens that still have to be run."""
+        return sum(piece.tokens for piece, _ in self._waiting)
+
+    def add(self, clean_nll_B: FloatArray, piece: Piece) -> None:
+        """Take a batch with its clean NLL and those of its rows that the link touched."""
+        self._nll.append(clean_nll_B)
+        self._indices.append(piece.batch.sequence_indices_B)
+        if len(piece.rows):
+            self._waiting.append((piece, clean_nll_B))
+            self.recomputed += len(piece.rows)
+
+    def finish(self, run: Callable[[list[Piece]], list[FloatArray]]) -> None:
+        """Replace the touched rows' NLL by what the suffix gives."""
+        results = run([piece for piece, _ in self._waiting])
+        for (piece, nll_B), nll in zip(self._waiting, results, strict=True):
+            nll_B[piece.rows] = nll
+        self._waiting.clear()
+
+    def estimate(self, corpus: CleanCorpus) -> Estimate:
+        """Estimate log PPL from what was drawn."""
+        return estimate(np.concatenate(self._nll), np.concatenate(self._indices), corpus)
+
+
+class EdgeShard:
+    """Layers [first_split_point, depth), norm and head, for one corpus and one kind of link."""
+
+    def __init__(
+        self, part: ModelPart, corpus: TokenCorpus, link: LinkConfig, target_stderr: float
+    ) -> None:
+        """Load the part's layers, norm and head, and nothing else of the checkpoint."""
+        self._corpus = corpus
+        self._link = link
+        self._target_stderr = target_stderr
+        self._chain = load_part(part)
+        # On a CPU every batch runs on its own: larger ones only leave its caches.
+        on_cpu = self._chain.device.type == "cpu"
+        self.tokens_per_pass = 0 if on_cpu else tuned_tokens_per_pass(self._chain, part.start)
+        self._note: str | None = None
+
+    @torch.inference_mode()
+    def clean_nll(self, block: int, split_point: int, hidden: Sequence[Tensor]) -> FloatArray:
+        """Return the clean NLL (nats) of a block's sequences, in drawing order."""
+        batches = self._corpus.blocks[block]
+        pieces = [
+            Piece(batch, np.arange(len(batch.lengths_B)), state.to(self._chain.device))
+            for batch, state in zip(batches, hidden, strict=True)
+        ]
+        order = np.concatenate([batch.sequence_indices_B for batch in batches])
+        nll = np.empty(len(order))
+        nll[order - order.min()] = np.concatenate(self._suffix(pieces, split_point))
+        return nll
+
+    @torch.inference_mode()
+    def measure(self, setting: Setting, hidden_of: HiddenOf, reference: CleanReference) -> Row:
+        """Measure one setting to the target standard error, a round of blocks at a time.
+
+        A NaN or inf makes the row `invalid`, with its reason; it is never averaged.
+        """
+        start = time.perf_counter()
+        self._note = None
+        sample = _Sample()
+        try:
+            result = self._grow(sample, setting, hidden_of, reference)
+        except InvalidNLLError as error:
+            return Row(setting=setting, status="invalid", reason=str(error))
+        return Row(
+            setting=setting,
+            status="done",
+            log_ppl=result.log_ppl,
+            stderr=result.stderr,
+            sequences=result.sequences,
+            tokens=result.tokens,
+            recomputed=sample.recomputed,
+            seconds=time.perf_counter() - start,
+            reason=self._note,
+        )
+
+    def _grow(
+        self, sample: _Sample, setting: Setting, hidden_of: HiddenOf, reference: CleanReference
+    ) -> Estimate:
+        blocks = len(self._corpus.blocks)
+        done = 0
+        while True:
+            look = int(min(_next_look(done, self._target_stderr), blocks))
+            for block in range(done, look):
+                self._send_block(sample, setting, block, hidden_of(block), reference)
+                if sample.waiting_tokens >= self._gathered_tokens():
+                    sample.finish(lambda pieces: self._suffix(pieces, setting.split_point))
+            sample.finish(lambda pieces: self._suffix(pieces, setting.split_point))
+            done = look
+            result = sample.estimate(reference.corpus)
+            if done == blocks or should_stop(result, self._target_stderr):
+                return result
+
+    def _gathered_tokens(self) -> float:
+        in_memory = _GATHERED_BYTES / (self._chain.hidden_size * self._chain.dtype.itemsize)
+        return max(self.tokens_per_pass, min(_GATHERED_PASSES * self.tokens_per_pass, in_memory))
+
+    def _send_block(
+        self,
+        sample: _Sample,
+        setting: Setting,
+        block: int,
+        hidden: Sequence[Tensor],
+        reference: CleanReference,
+    ) -> None:
+        """Send a block's batches across the link.
+
+        A sequence that the link left untouched keeps its clean NLL without any work.
+        """
+        for batch, state in zip(self._corpus.blocks[block], hidden, strict=True):
+            clean_nll_B = reference.corpus.nll_N[batch.sequence_indices_B]
+            sample.add(clean_nll_B, self._send(setting, batch, state, reference))
+
+    def _send(
+        self, setting: Setting, batch: Batch, hidden_BTD: Tensor, reference: CleanReference
+    ) -> Piece:
+        device = self._chain.device
+        received = transmit(
+            hidden_BTD.to(device),
+            torch.from_numpy(batch.lengths_B).to(device),
+            setting.link,
+            self._link,
+            batch_generator(setting.seed, batch.index, device),
+            signal_rms=reference.rms(setting.split_point),
+            corpus_mean_D=reference.mean_D(setting.split_point).to(device),
+        )
+        rows = np.flatnonzero(received.touched_B.cpu().numpy())
+        if len(rows) == len(batch.lengths_B):
+            return Piece(batch, rows, received.hidden_BTD)
+        return Piece(batch, rows, received.hidden_BTD[torch.from_numpy(rows).to(device)])
+
+    def _suffix(self, pieces: Sequence[Piece], split_point: int) -> list[FloatArray]:
+        """Run the layers from the split point and return each piece's NLL sums."""
+        if not pieces:
+            return []
+        sizes = [len(piece.rows) for piece in pieces]
+        nll_N = np.empty(sum(sizes))
+        together = packed(pieces, lambda: self.tokens_per_pass)
+        for one in together if self.tokens_per_pass else as_they_are(pieces):
+            nll_N[one.rows_B] = self._pass(one, split_point)
+        return np.split(nll_N, np.cumsum(sizes)[:-1])
+
+    def _pass(self, one: Pass, split_point: int) -> FloatArray:
+        """Run one pass; where the memory does not suffice, in halves from then on."""
+        try:
+            return self._one_pass(one, split_point)
+        except RuntimeError as error:
+            rows = len(one.rows_B)
+            if rows == 1 or not _is_out_of_memory(error):
+                raise
+        self.tokens_per_pass //= 2
+        self._note = f"out of memory with {rows} sequences: run in halves"
+        return np.concatenate([self._pass(half, split_point) for half in one.halves()])
+
+    def _one_pass(self, one: Pass, split_point: int) -> FloatArray:
+        normed_BTD = self._chain.run_from(one.hidden_BTD, split_point)
+        targets_BT, scored_BT = (
+            torch.from_numpy(part).to(normed_BTD.device) for part in (one.targets_BT, one.scored_BT)
+        )
+        return nll_sums(normed_BTD, self._chain.logits, targets_BT, scored_BT).cpu().numpy()
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Tell whether memory ran out: on a CPU, torch has no class of its own for that."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _next_look(blocks_done: int, target_stderr: float) -> float:
+    """Blocks after which the precision is looked at next: nothing of the device enters here.
+
+    Fewer than `_FIRST_BLOCKS` never suffice; later looks come a sixth of the sample apart.
+    """
+    if target_stderr == 0:
+        return math.inf
+    return max(_FIRST_BLOCKS, blocks_done + max(1, blocks_done // 6))

@@ -1,0 +1,126 @@
+"""Clean hidden states, kept where they are nearest: device memory, then main memory, then disk."""
+
+# torch and safetensors type their NumPy bridges in part only:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from raysplit.base.errors import UserError
+
+Key = tuple[int, int]
+"""(block, split point)"""
+
+_PREFIX = "raysplit-hidden-"
+
+
+class DeviceCache:
+    """Keeps on the device what `fetch` brings, as long as the budget lasts.
+
+    Settings of one split point come together, so what belongs to another one makes room.
+    """
+
+    def __init__(
+        self, device: torch.device, budget_bytes: float, fetch: Callable[[Key], Sequence[Tensor]]
+    ) -> None:
+        self._device = device
+        self._left = budget_bytes if device.type != "cpu" else 0.0
+        self._fetch = fetch
+        self._kept: dict[Key, Sequence[Tensor]] = {}
+
+    def get(self, key: Key) -> Sequence[Tensor]:
+        """Return a block's batches at one split point."""
+        if key in self._kept:
+            return self._kept[key]
+        states = [state.to(self._device) for state in self._fetch(key)]
+        size = _bytes(states)
+        for other in [kept for kept in self._kept if kept[1] != key[1]]:
+            if size <= self._left:
+                break
+            self._left += _bytes(self._kept.pop(other))
+        if size <= self._left:
+            self._left -= size
+            self._kept[key] = states
+        return states
+
+
+class HostStore:
+    """Main memory with a budget; what does not fit lies in safetensors files on disk."""
+
+    def __init__(self, budget_bytes: float) -> None:
+        self._left = budget_bytes
+        self._memory: dict[Key, Sequence[Tensor]] = {}
+        self._folder: Path | None = None
+
+    def put(self, key: Key, states: Sequence[Tensor]) -> None:
+        """Keep a block's batches at one split point."""
+        states = [state.cpu() for state in states]
+        size = _bytes(states)
+        if size <= self._left:
+            self._left -= size
+            self._memory[key] = states
+        else:
+            self._spill(key, states)
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._memory or (self._folder is not None and self._file(key).exists())
+
+    def get(self, key: Key) -> Sequence[Tensor]:
+        """Return what was put."""
+        if key in self._memory:
+            return self._memory[key]
+        return [state for _, state in sorted(load_file(self._file(key)).items())]
+
+    def close(self) -> None:
+        """Drop everything, files included."""
+        self._memory.clear()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _spill(self, key: Key, states: Sequence[Tensor]) -> None:
+        try:
+            save_file({f"{i:04d}": s.contiguous() for i, s in enumerate(states)}, self._file(key))
+        except (OSError, SafetensorError) as error:
+            raise UserError(
+                f"hidden states do not fit into {self._folder} ({error}): let TMPDIR name a larger "
+                "disk, or raise backend.host_cache_gb; what was measured is kept"
+            ) from None
+
+    def _file(self, key: Key) -> Path:
+        if self._folder is None:
+            _remove_what_the_killed_left()
+            self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+        block, split_point = key
+        return self._folder / f"{block}-{split_point}.safetensors"
+
+
+def _remove_what_the_killed_left() -> None:
+    """Remove the folders of processes of this user that ended without closing their store."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if pid.isdigit() and not _runs(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # asks, and sends nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _bytes(states: Sequence[Tensor]) -> int:
+    return sum(state.nbytes for state in states)

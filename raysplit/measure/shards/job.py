@@ -1,0 +1,76 @@
+"""What a backend is asked to measure, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from raysplit.corpus.batches import TokenCorpus
+from raysplit.link.config import LinkConfig
+from raysplit.measure.ledger import Row
+from raysplit.measure.setting import Setting
+from raysplit.measure.shards.reference import CleanBlock, CleanReference
+from raysplit.model.chain import ModelPart
+from raysplit.model.checkpoint import Checkpoint
+from raysplit.model.config import ModelConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A model cut anywhere between two split points, a corpus, a kind of link and a precision."""
+
+    checkpoint: Checkpoint
+    model: ModelConfig
+    corpus: TokenCorpus
+    link: LinkConfig
+    target_stderr: float
+    split_points: tuple[int, int]
+
+    @property
+    def all_split_points(self) -> range:
+        """Every split point from the first to the last."""
+        first, last = self.split_points
+        return range(first, last + 1)
+
+    def ue_part(self, devices: tuple[str, ...], threads: int | None = None) -> ModelPart:
+        """The embedding and the layers that any split point puts on the UE."""
+        return self._part(0, self.split_points[1], devices, threads)
+
+    def edge_part(self, devices: tuple[str, ...], threads: int | None = None) -> ModelPart:
+        """The layers that any split point leaves to the edge, the norm and the head."""
+        return self._part(self.split_points[0], self.checkpoint.layers, devices, threads)
+
+    def _part(
+        self, start: int, stop: int, devices: tuple[str, ...], threads: int | None
+    ) -> ModelPart:
+        return ModelPart(
+            checkpoint=self.checkpoint,
+            start=start,
+            stop=stop,
+            dtype=self.model.dtype,
+            attention=self.model.attention,
+            devices=devices,
+            threads=threads,
+        )
+
+
+class Backend(Protocol):
+    """Runs a job's settings somewhere."""
+
+    @property
+    def workers(self) -> int:
+        """Edge workers that are ready now."""
+        ...
+
+    def clean_blocks(self) -> Iterator[tuple[int, CleanBlock]]:
+        """Yield every block's part of the clean pass, in any order."""
+        ...
+
+    def run(self, settings: Iterable[Setting], reference: CleanReference) -> Iterator[Row]:
+        """Yield one row a setting, in any order."""
+        ...
+
+    def close(self) -> None:
+        """Give back everything the backend holds."""
+        ...

@@ -1,0 +1,72 @@
+"""Backend `inprocess`: both halves in this process, without Ray; a breakpoint anywhere stops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from raysplit.link.signal import SignalSums
+from raysplit.measure.config import GB, BackendConfig
+from raysplit.measure.ledger import Row
+from raysplit.measure.setting import Setting
+from raysplit.measure.shards.edge import EdgeShard
+from raysplit.measure.shards.hidden import DeviceCache, HostStore, Key
+from raysplit.measure.shards.job import Job
+from raysplit.measure.shards.reference import CleanBlock, CleanReference
+from raysplit.measure.shards.ue import UEShard
+from raysplit.model.chain import shard_devices
+
+_HOST_CACHE_GB = 4.0
+
+
+class LocalBackend:
+    """One UE shard and one edge shard, called in turn."""
+
+    workers = 1
+
+    def __init__(self, job: Job, config: BackendConfig) -> None:
+        """Load both halves."""
+        self._job = job
+        devices = shard_devices(config.gpus_per_edge)
+        # As many threads as an actor has: sums over more threads differ in the last bit.
+        threads = config.cpus_per_shard
+        self._ue = UEShard(job.ue_part(devices[:1], threads), job.corpus, job.link)
+        self._edge = EdgeShard(
+            job.edge_part(devices, threads), job.corpus, job.link, job.target_stderr
+        )
+        self._store = HostStore((config.host_cache_gb or _HOST_CACHE_GB) * GB)
+        self._sums: dict[int, Sequence[SignalSums]] = {}
+        self._cache = DeviceCache(
+            torch.device(devices[0]), config.device_cache_gb * GB, self._clean_hidden
+        )
+
+    def clean_blocks(self) -> Iterator[tuple[int, CleanBlock]]:
+        """Yield every block's part of the clean pass, in order."""
+        split_point = self._job.split_points[1]
+        for block in range(len(self._job.corpus.blocks)):
+            hidden = self._cache.get((block, split_point))
+            nll_N = self._edge.clean_nll(block, split_point, hidden)
+            yield block, CleanBlock(nll_N, self._sums[block])
+
+    def run(self, settings: Iterable[Setting], reference: CleanReference) -> Iterator[Row]:
+        """Yield one row a setting, in order."""
+        for setting in settings:
+            p = setting.split_point
+            yield self._edge.measure(
+                setting, lambda block, p=p: self._cache.get((block, p)), reference
+            )
+
+    def close(self) -> None:
+        """Drop the hidden states."""
+        self._store.close()
+
+    def _clean_hidden(self, key: Key) -> Sequence[Tensor]:
+        block = key[0]
+        if key not in self._store:
+            split_points = self._job.all_split_points
+            states_P, self._sums[block] = self._ue.prefix(block, split_points)
+            for p, states in zip(split_points, states_P, strict=True):
+                self._store.put((block, p), states)
+        return self._store.get(key)

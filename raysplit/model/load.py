@@ -1,0 +1,156 @@
+"""Load a span: only its own tensors, straight from the safetensors files into their final place."""
+
+from __future__ import annotations
+
+import copy
+from io import RawIOBase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from raysplit.base.errors import UserError, suggest
+from raysplit.model.checkpoint import DTYPE_BYTES, Checkpoint, check_range
+from raysplit.model.span import Span, cut
+from raysplit.model.tensor_files import StoredTensor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+_STORED_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
+_BLOCK_BYTES = 4 << 20
+
+
+def load_span(
+    checkpoint: Checkpoint,
+    start: int,
+    stop: int,
+    *,
+    dtype: str = "float32",
+    device: str | torch.device = "cpu",
+    attention: str = "auto",
+) -> Span:
+    """Load layers [start, stop) of a checkpoint, with the embedding and the head where they belong.
+
+    Memory grows by the span's tensors in `dtype` and one small read buffer, nothing else.
+
+    Args:
+        checkpoint: What `open_checkpoint` returned.
+        start: First layer; 0 brings the embedding along.
+        stop: One past the last layer; L brings the final norm and the head along.
+        dtype: "float32", "bfloat16" or "float16".
+        device: Where the tensors go.
+        attention: "sdpa", "eager", or "auto" (sdpa where the architecture has it).
+
+    Raises:
+        UserError: A range outside the model, an unknown dtype or attention, a tensor that is
+            missing or of another shape, or a file that ends early.
+    """
+    check_range(start, stop, checkpoint.layers)
+    if dtype not in DTYPE_BYTES:
+        near = suggest(dtype, DTYPE_BYTES)
+        raise UserError(f"dtype {dtype!r} is not one of {', '.join(DTYPE_BYTES)}{near}")
+    config = copy.deepcopy(checkpoint.config)
+    model = _empty_model(config, checkpoint.family.attention(attention))
+    module = cut(model, start, stop)
+    _restore_computed_buffers(module, config)
+    _fill(module, checkpoint, getattr(torch, dtype), torch.device(device))
+    module.eval().requires_grad_(False)
+    return Span(module, model.config, start, stop)
+
+
+def _empty_model(config: PreTrainedConfig, attention: str) -> PreTrainedModel:
+    """The whole model without any memory for its tensors."""
+    from transformers import AutoModelForCausalLM
+
+    auto_model = cast("Any", AutoModelForCausalLM)  # typed in part only
+    with torch.device("meta"):
+        return auto_model.from_config(
+            config, attn_implementation=attention, trust_remote_code=False
+        )
+
+
+def _restore_computed_buffers(module: nn.Module, config: PreTrainedConfig) -> None:
+    """Compute the buffers that no checkpoint stores (rotary frequencies, an embedding scale)."""
+    backbone = cast("Any", module.model)
+    backbone.rotary_emb = type(backbone.rotary_emb)(config)
+    embedding = cast("Any", getattr(backbone, "embed_tokens", None))
+    if hasattr(embedding, "scalar_embed_scale"):  # Gemma-2
+        embedding.embed_scale = torch.tensor(embedding.scalar_embed_scale)
+
+
+def _fill(
+    module: nn.Module, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device
+) -> None:
+    """Put every stored tensor in its place; nothing may stay empty."""
+    reader = _Reader(dtype, device)
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in module.state_dict().items():
+        stored_name = checkpoint.stored_name(name)
+        stored = checkpoint.tensors[stored_name]
+        if stored.shape != tuple(parameter.shape):
+            raise UserError(
+                f"{stored.file}: tensor {stored_name!r} has shape {stored.shape}, the config "
+                f"wants {tuple(parameter.shape)}; config and weights are of different models"
+            )
+        tensors[name] = reader.read(stored)
+    module.load_state_dict(tensors, assign=True)
+    for buffer_owner in module.modules():
+        for name, buffer in buffer_owner.named_buffers(recurse=False):
+            buffer_owner.register_buffer(name, buffer.to(device), persistent=False)
+    left = [name for name, t in (*module.named_parameters(), *module.named_buffers()) if t.is_meta]
+    assert not left, f"tensors without a value: {left}"
+
+
+def _opened(path: Path) -> RawIOBase:
+    try:
+        return path.open("rb", buffering=0)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read any more ({error.strerror}): the checkpoint changed; download "
+            "it again"
+        ) from None
+
+
+class _Reader:
+    """Reads stored tensors block by block, so that no tensor is ever in memory twice."""
+
+    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
+        self._dtype = dtype
+        self._device = device
+        self._block = bytearray(_BLOCK_BYTES)
+        self._done: dict[StoredTensor, Tensor] = {}
+
+    def read(self, stored: StoredTensor) -> Tensor:
+        """Return a tensor in the wanted dtype; a tied one is read once and shared."""
+        if stored not in self._done:
+            self._done[stored] = self._read(stored)
+        return self._done[stored]
+
+    def _read(self, stored: StoredTensor) -> Tensor:
+        source_dtype = _STORED_DTYPES[stored.dtype]
+        target = torch.empty(stored.shape, dtype=self._dtype, device=self._device)
+        flat = target.view(-1)
+        per_block = _BLOCK_BYTES // source_dtype.itemsize
+        with _opened(stored.file) as file:
+            file.seek(stored.offset)
+            for begin in range(0, stored.elements, per_block):
+                count = min(per_block, stored.elements - begin)
+                self._next_block(file, count * source_dtype.itemsize, stored)
+                source = torch.frombuffer(self._block, dtype=source_dtype, count=count)
+                flat[begin : begin + count].copy_(source)
+        return target
+
+    def _next_block(self, file: RawIOBase, size: int, stored: StoredTensor) -> None:
+        view = memoryview(self._block)[:size]
+        while view:
+            got = file.readinto(view)
+            if not got:
+                raise UserError(f"{stored.file}: ends before its tensors do; download it again")
+            view = view[got:]

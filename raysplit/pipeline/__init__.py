@@ -1,0 +1,1 @@
+"""Composition: one experiment, one run folder, five stages; the only room that sees all others."""

@@ -1,0 +1,288 @@
+"""Several runs side by side: Fig. 3 (PPL of several models) and Fig. 5 (agents, case by case).
+
+In the output folder: figures/ (perplexity and learning), and compare.parquet with one row a point
+that is drawn.
+"""
+
+# pandas and NumPy leave the types of their choices open:
+# pyright: reportUnknownMemberType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from envs.problem import LOWER_IS_WORSE
+from raysplit.base.errors import UserError
+from raysplit.base.files import replacing
+from raysplit.base.progress import console
+from raysplit.figures import (
+    Band,
+    LearningPanel,
+    PPLCurve,
+    PPLPanel,
+    learning_curves,
+    ppl_against_split_point,
+    save,
+)
+from raysplit.measure.table import Measurements
+from raysplit.pipeline.oracles import EVALUATION_TABLE
+from raysplit.pipeline.run_folder import RunFolder, first_difference
+from raysplit.pipeline.views.panels import learning_panel, perplexity_band, state_label
+
+TABLE = "compare.parquet"
+_NEEDED = ("measure", "fit", "train", "evaluate")
+_COMPARABLE = {"corpus", "protocol", "link"}  # what two perplexities must share
+_CASES = "LHA"
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A run to compare, under a name that tells it from the others."""
+
+    name: str
+    folder: RunFolder
+
+    @property
+    def model(self) -> str:
+        return Path(self.folder.experiment.model.name).name
+
+    @property
+    def case(self) -> str:
+        return self.folder.experiment.problem.case
+
+    @property
+    def channel(self) -> str:
+        """The kind of link."""
+        fading = self.folder.experiment.link.fading
+        if fading != "none":
+            return f"{fading.capitalize()} fading"
+        return "AWGN" if self.impairment == "noise" else "No fading"
+
+    @property
+    def impairment(self) -> str:
+        """What grows as the link gets worse."""
+        experiment = self.folder.experiment
+        if "loss_probability" in experiment.problem.link or experiment.link.gain_threshold > 0:
+            return "loss"
+        return "noise" if experiment.link.fading == "none" else "fading"
+
+
+@dataclass(frozen=True, slots=True)
+class _Curve:
+    """One curve of one panel."""
+
+    panel: str
+    label: str
+    run: _Run
+    band: Band
+    state: str = ""  # the link's, where it has one
+
+
+def compare(paths: Sequence[Path], out: Path) -> None:
+    """Draw finished runs side by side.
+
+    Raises:
+        UserError: If a folder is no finished run, or runs of one panel follow different rules.
+    """
+    if (out / "manifest.json").exists():
+        raise UserError(f"{out} is a run's folder, whose figures would be replaced: name another")
+    runs = _read(paths)
+    for group in _grouped(runs, lambda run: run.channel + run.impairment).values():
+        _refuse_difference(group, _COMPARABLE)
+    for group in _grouped(runs, lambda run: _case_title(run, runs)).values():
+        _refuse_difference(group, {"problem"})
+    perplexity = _distinct(_with_states([c for run in runs for c in _perplexity(run)]))
+    panels = {run.name: learning_panel(run.folder, _case_title(run, runs)) for run in runs}
+    learning = _distinct([curve for run in runs for curve in _learning(run, panels[run.name])])
+    _save(_perplexity_figure(perplexity), out, "perplexity")
+    _save(_learning_figure(learning, panels), out, "learning")
+    rows = [*_rows("perplexity", perplexity), *_rows("learning", learning)]
+    with replacing(out / TABLE) as new:
+        pd.DataFrame(rows).to_parquet(new, index=False)
+    console.print(f"{len(runs)} runs side by side: {out / 'figures'}, {out / TABLE}")
+
+
+def _read(paths: Sequence[Path]) -> list[_Run]:
+    folders = [RunFolder.read(path) for path in paths]
+    twice = [path for path, count in Counter(p.resolve() for p in paths).items() if count > 1]
+    if twice:
+        raise UserError(f"{twice[0]} is given twice: name each run once")
+    for folder in folders:
+        for stage in _NEEDED:
+            record = folder.stage_record(stage)
+            # What was computed elsewhere counts: its files must be as that run left them.
+            if record is None or not folder.is_done(stage, record["inputs_sha256"]):
+                raise UserError(
+                    f"stage '{stage}' is not done in {folder.path}: finish it with `raysplit run "
+                    f"{folder.path / 'experiment.yaml'} --out {folder.path}`"
+                )
+    return [_Run(name, folder) for name, folder in zip(_names(paths), folders, strict=True)]
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The ends of the paths, as long as it takes to tell them apart."""
+    parts = [path.resolve().parts for path in paths]
+    length = 1
+    while len({path[-length:] for path in parts}) < len(parts):
+        length += 1
+    return ["/".join(path[-length:]) for path in parts]
+
+
+def _refuse_difference(runs: Sequence[_Run], sections: set[str]) -> None:
+    """Refuse runs of one panel whose numbers do not mean the same."""
+    first, *others = [
+        (run, run.folder.experiment.model_dump(mode="json", by_alias=True, include=sections))
+        for run in runs
+    ]
+    for run, values in others:
+        difference = first_difference(first[1], values)
+        if difference:
+            raise UserError(
+                f"{run.name} cannot stand beside {first[0].name}: {difference}; compare them in "
+                "separate calls, or run one of them again"
+            )
+
+
+def _perplexity(run: _Run) -> Iterator[_Curve]:
+    """PPL over the split points at the best and at the worst link of the evaluation grid."""
+    table = Measurements.from_parquet(run.folder.path / EVALUATION_TABLE)
+    falling = np.array([name in LOWER_IS_WORSE for name in table.link_names])
+    low, high = table.link_states_NK.min(axis=0), table.link_states_NK.max(axis=0)
+    best_K, worst_K = np.where(falling, high, low), np.where(falling, low, high)
+    for degree, state_K in (("low", best_K), ("high", worst_K)):
+        panel = f"{run.channel}, {degree} {run.impairment}"
+        state = state_label(table.link_names, state_K)
+        yield _Curve(panel, run.model, run, perplexity_band(table, state_K), state)
+
+
+def _with_states(curves: Sequence[_Curve]) -> Iterator[_Curve]:
+    """Put the link state below the panel's title where all share it, else beside the models."""
+    for title, group in _grouped(curves, lambda curve: curve.panel).items():
+        states = {curve.state for curve in group}
+        for curve in group:
+            if len(states) == 1:
+                yield replace(curve, panel=f"{title}\n{curve.state}")
+            else:
+                yield replace(curve, label=f"{curve.label}, {curve.state}")
+
+
+def _learning(run: _Run, panel: LearningPanel) -> Iterator[_Curve]:
+    """Each agent's learning curve; what its rewards were stands beside its name."""
+    for agent, band in panel.curves.items():
+        rewards = run.folder.experiment.agents[agent].rewards
+        label = agent if rewards == "surrogate" else f"{agent}, {rewards.replace('_', ' ')} rewards"
+        yield _Curve(panel.title, label, run, band)
+
+
+def _case_title(run: _Run, runs: Sequence[_Run]) -> str:
+    """The case, with the model and the link where runs of that case differ in them."""
+    same = [other for other in runs if other.case == run.case]
+    model = f"\n{run.model}" if len({other.model for other in same}) > 1 else ""
+    channel = f"\n{run.channel}" if len({other.channel for other in same}) > 1 else ""
+    return f"Case {run.case}{model}{channel}"
+
+
+def _perplexity_figure(curves: Sequence[_Curve]) -> Figure:
+    """Fig. 3: AWGN first, and the low end of a link before its high end."""
+    by_panel = _grouped(curves, lambda curve: curve.panel)
+    panels = [
+        PPLPanel(
+            title=title,
+            curves=[PPLCurve(label=c.label, band=c.band) for c in by_panel[title]],
+            ordered=False,
+        )
+        for title in sorted(by_panel, key=lambda title: not title.startswith("AWGN"))
+    ]
+    return ppl_against_split_point(panels)
+
+
+def _learning_figure(curves: Sequence[_Curve], of_run: Mapping[str, LearningPanel]) -> Figure:
+    """Fig. 5: the cases in the paper's order.
+
+    Random policy and optimum of a panel are the mean over its runs, each on its own surrogate; a
+    curve stands at the share of its own run's gap.
+    """
+    by_panel = _grouped(curves, lambda curve: curve.panel)
+    runs = _grouped(list(of_run.values()), lambda panel: panel.title)
+    panels = [
+        LearningPanel(
+            title=title,
+            curves={
+                curve.label: _at_equal_share(curve.band, of_run[curve.run.name], runs[title])
+                for curve in by_panel[title]
+            },
+            random_return=float(np.mean([panel.random_return for panel in runs[title]])),
+            optimal_return=float(np.mean([panel.optimal_return for panel in runs[title]])),
+        )
+        for title in sorted(by_panel, key=lambda title: _CASES.index(title[len("Case ")]))
+    ]
+    return learning_curves(panels)
+
+
+def _at_equal_share(band: Band, own: LearningPanel, panels: Sequence[LearningPanel]) -> Band:
+    """Move a curve from its own run's scale to the mean of the panels'."""
+    random_return, optimal_return = (
+        float(np.mean([getattr(panel, end) for panel in panels]))
+        for end in ("random_return", "optimal_return")
+    )
+    gap = own.optimal_return - own.random_return
+    stretch = (optimal_return - random_return) / gap if gap > 0 else 1.0
+    centre, low, high = (
+        random_return + (returns - own.random_return) * stretch
+        for returns in (band.centre, band.low, band.high)
+    )
+    return Band(x=band.x, centre=centre, low=low, high=high)
+
+
+def _distinct(curves: Iterable[_Curve]) -> list[_Curve]:
+    """Add the run's name to labels that a panel would show twice."""
+    curves = list(curves)
+    seen = Counter((curve.panel, curve.label) for curve in curves)
+    return [
+        replace(curve, label=f"{curve.label} ({curve.run.name})")
+        if seen[curve.panel, curve.label] > 1
+        else curve
+        for curve in curves
+    ]
+
+
+def _save(figure: Figure, out: Path, name: str) -> None:
+    try:
+        save(figure, out / "figures", name)
+    except OSError as error:
+        raise UserError(f"{out / 'figures'} cannot be written ({error.strerror})") from None
+
+
+def _rows(figure: str, curves: Sequence[_Curve]) -> Iterator[dict[str, Any]]:
+    for curve in curves:
+        band = curve.band
+        for x, value, low, high in zip(band.x, band.centre, band.low, band.high, strict=True):
+            yield {
+                "figure": figure,
+                "panel": curve.panel.replace("\n", ", "),
+                "curve": curve.label,
+                "run": curve.run.name,
+                "model": curve.run.model,
+                "x": x,
+                "value": value,
+                "low": low,
+                "high": high,
+            }
+
+
+def _grouped(items: Sequence[_Item], key: Callable[[_Item], str]) -> dict[str, list[_Item]]:
+    groups: dict[str, list[_Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups

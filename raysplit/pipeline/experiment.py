@@ -1,0 +1,196 @@
+"""One experiment = one YAML file = one run folder."""
+
+from __future__ import annotations
+
+import typing
+from importlib import resources
+from pathlib import Path
+from typing import Any, Self, cast
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from envs.problem import ProblemConfig
+from raysplit.base.config import Config
+from raysplit.base.errors import UserError, suggest, yaml_reason
+from raysplit.corpus.config import CorpusConfig
+from raysplit.corpus.sequences import ProtocolConfig
+from raysplit.link.config import LinkConfig
+from raysplit.measure.config import BackendConfig, MeasuringConfig
+from raysplit.measure.plan import PlanConfig
+from raysplit.model.config import ModelConfig
+from raysplit.surrogate.config import SurrogateConfig
+from raysplit.tracking.config import TrackingConfig
+from tuning.settings import TrainConfig
+from tuning.sweep.settings import SweepConfig
+
+PRESETS = ("demo", "true-reward", "algorithms", "paper", "authors")
+
+# What no stage's result depends on. (A sweep is recognised by its own records.)
+_NO_RESULT: Any = {
+    "name": True,
+    "description": True,
+    "backend": True,
+    "tracking": True,
+    "sweep": True,
+    "measuring": {"ledger"},
+    "agents": {"__all__": {"checkpoint_every_steps"}},
+}
+
+
+class Experiment(Config):
+    """Everything that decides a result, and where it is computed.
+
+    Attributes:
+        name: Names the run folder and the tracking group.
+        description: Why these values; stands in the report.
+        model: The language model that is cut.
+        corpus: The text.
+        protocol: How perplexity is counted.
+        link: The kind of wireless link; its state is part of the problem.
+        problem: The decision problem.
+        plan: Which settings are measured for the surrogate.
+        measuring: Precision of a measurement.
+        surrogate: The learned model of the perplexity.
+        agents: Agents to train, by name.
+        sweep: Hyper-parameters that `raysplit sweep` varies; no stage depends on it.
+        tracking: Where metrics go besides the run folder.
+        backend: Where the work runs. Only a GPU instead of a CPU changes results, and the card.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    description: str = ""
+    model: ModelConfig = ModelConfig()
+    corpus: CorpusConfig = CorpusConfig()
+    protocol: ProtocolConfig = ProtocolConfig()
+    link: LinkConfig = LinkConfig()
+    problem: ProblemConfig
+    plan: PlanConfig = PlanConfig()
+    measuring: MeasuringConfig = MeasuringConfig()
+    surrogate: SurrogateConfig = SurrogateConfig()
+    agents: dict[str, TrainConfig] = Field(default_factory=lambda: {"ppo": TrainConfig()})
+    sweep: SweepConfig = SweepConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    backend: BackendConfig = BackendConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.agents:
+            raise ValueError("agents is empty: name at least one, e.g. agents: {ppo: {}}")
+        self.link.check_coordinates(self.problem.link_names)
+        if self.protocol.unit == "sliding_window":
+            self.corpus.refuse_sentence_rules()
+        return self
+
+    def to_yaml(self) -> str:
+        """Return the experiment with every value written out."""
+        return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False)
+
+    def results_part(self) -> dict[str, Any]:
+        """Return what decides the stages' results: not where they run, nor what they are called."""
+        return self.model_dump(mode="json", by_alias=True, exclude=_NO_RESULT)
+
+
+def load_experiment(name_or_path: str, overrides: list[str] | None = None) -> Experiment:
+    """Load a preset or a YAML file and apply `a.b=c` overrides.
+
+    Raises:
+        UserError: If it cannot be found or read, or a key or value is wrong.
+    """
+    values = _read(name_or_path)
+    for override in overrides or []:
+        _apply(values, override)
+    try:
+        return Experiment.model_validate(values)
+    except ValidationError as error:
+        raise UserError(_explain(error, name_or_path)) from None
+
+
+def _read(name_or_path: str) -> dict[str, Any]:
+    if name_or_path in PRESETS:
+        text = resources.files("raysplit").joinpath(f"presets/{name_or_path}.yaml").read_text()
+    else:
+        path = Path(name_or_path)
+        if (path / "experiment.yaml").is_file():
+            raise UserError(
+                f"'{name_or_path}' is a run folder: give its {path / 'experiment.yaml'}, with "
+                f"--out {name_or_path} to go on in it"
+            )
+        if not path.is_file():
+            raise UserError(
+                f"'{name_or_path}' is neither a preset ({', '.join(PRESETS)}) nor a file"
+                f"{suggest(name_or_path, PRESETS)}"
+            )
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise UserError(f"{name_or_path} cannot be read ({error.strerror})") from None
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(
+            f"{name_or_path} is not valid YAML ({yaml_reason(error)}); check indentation, quotes "
+            "and brackets"
+        ) from None
+    if not isinstance(values, dict):
+        raise UserError(
+            f"{name_or_path} must be a mapping of sections such as 'name' and 'problem'"
+        )
+    return cast("dict[str, Any]", values)
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise UserError(f"--set {override!r} must have the form section.key=value")
+    *sections, key = path.split(".")
+    for section in sections:
+        inner: Any = values.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"--set {path}: '{section}' is a value, not a section")
+        values = cast("dict[str, Any]", inner)
+    try:
+        values[key] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"--set {path}: {text!r} is not a YAML value") from None
+
+
+def _explain(error: ValidationError, source: str) -> str:
+    """Say what is wrong with the first bad key, and how many more there are."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the experiment"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        *section, key = first["loc"]
+        known = _known_keys(tuple(section))
+        hint = suggest(str(key), known) or f"; known here: {', '.join(known)}"
+        return f"{source}: unknown key {where}{hint}{more}"
+    if first["type"] == "missing":
+        return f"{source}: {where} is missing{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "model_type":
+        message = "this is a section: give keys with values, such as {key: value}"
+    given = first.get("input")
+    shown = "" if isinstance(given, dict | BaseModel) else f" = {given!r}"
+    return f"{source}: {where}{shown}: {message}{more}"
+
+
+def _known_keys(section: tuple[int | str, ...]) -> list[str]:
+    """The keys of a section, such as ("agents", "ppo"), whose second part names one of many."""
+    annotation: Any = Experiment
+    for part in section:
+        if _is_model(annotation):
+            annotation = annotation.model_fields[str(part)].annotation
+        elif typing.get_origin(annotation) is dict:
+            annotation = typing.get_args(annotation)[1]
+    if not _is_model(annotation):
+        return []
+    return [
+        str(field.validation_alias or field.alias or name)
+        for name, field in annotation.model_fields.items()
+    ]
+
+
+def _is_model(annotation: Any) -> bool:  # noqa: ANN401 - any type expression
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

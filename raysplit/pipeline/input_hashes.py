@@ -1,0 +1,57 @@
+"""The hash of everything a stage depends on: the experiment, local files, earlier outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from raysplit import __version__
+from raysplit.base.files import sha256_of_file
+from raysplit.measure.setting import sha256_of
+from raysplit.pipeline.experiment import Experiment
+from raysplit.pipeline.run_folder import RunFolder
+
+# The sections that each stage is the first to read; it depends on those of the stages before, too.
+_SECTIONS = {
+    "measure": {"model", "corpus", "protocol", "link", "problem", "plan", "measuring"},
+    "fit": {"surrogate"},
+    "train": {"agents"},
+    "evaluate": set[str](),
+    "report": {"name", "description"},
+}
+_LARGE_BYTES = 200_000_000  # from here on, size and time of change stand for the content
+
+
+def inputs_sha256(folder: RunFolder, stage: str, before: Sequence[str]) -> str:
+    """Return the hash of a stage's inputs, of which the stages `before` it left a part."""
+    experiment = folder.experiment
+    values = experiment.results_part() | experiment.model_dump(include={"name", "description"})
+    read = {section for name in (*before, stage) for section in _SECTIONS[name]}
+    records = (folder.stage_record(name) for name in before)
+    return sha256_of(
+        {
+            "stage": stage,
+            "raysplit": __version__,
+            "experiment": {section: values[section] for section in sorted(read)},
+            "files": {str(path): _fingerprint(path) for path in _local_files(experiment, read)},
+            "before": [record["outputs"] if record else None for record in records],
+        }
+    )
+
+
+def _local_files(experiment: Experiment, read: set[str]) -> Iterator[Path]:
+    # What is measured does not depend on how the link moves within an episode.
+    trace = experiment.problem.dynamics.path if "agents" in read else None
+    for path in (experiment.corpus.path, experiment.plan.path, trace):
+        if path is not None and path.is_file():
+            yield path
+    model = Path(experiment.model.name).expanduser()
+    if model.is_dir():
+        yield from sorted(p for p in model.iterdir() if p.suffix in {".safetensors", ".json"})
+
+
+def _fingerprint(path: Path) -> str:
+    stat = path.stat()
+    if stat.st_size < _LARGE_BYTES:
+        return sha256_of_file(path)
+    return f"{stat.st_size}:{stat.st_mtime_ns}"

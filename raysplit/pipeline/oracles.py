@@ -1,0 +1,61 @@
+"""The exact optimum on the surrogate and on measured perplexity: what agents are compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from envs.oracle import Oracle
+from envs.params import LayerSplitParams
+from envs.policies import Policy
+from envs.sources import SurrogateSource, TableSource
+from raysplit.measure.table import Measurements
+from raysplit.pipeline.problem import measured_problem
+from raysplit.pipeline.run_folder import RunFolder
+from raysplit.surrogate import Surrogate
+from tuning.policy import Policy as TrainedPolicy
+
+EVALUATION_TABLE = "evaluation.parquet"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Oracles:
+    """A run's problem, solved on both sources, and its agents' policies by name and seed."""
+
+    params: LayerSplitParams
+    table: Measurements
+    surrogate: Oracle
+    measured: Oracle
+    agents: dict[str, dict[int, Policy]]
+
+
+def load_oracles(folder: RunFolder) -> Oracles:
+    """Read what the stages before left and solve the problem on both sources."""
+    params, _ = measured_problem(folder)
+    table = Measurements.from_parquet(folder.path / EVALUATION_TABLE)
+    surrogate = SurrogateSource(Surrogate.load(folder.path / "surrogate"))
+    return Oracles(
+        params=params,
+        table=table,
+        surrogate=Oracle(params, surrogate),
+        measured=measured_oracle(params, table),
+        agents={
+            name: {
+                seed: TrainedPolicy.load(folder.agent_folder(name, seed) / "policy").actions
+                for seed in config.seeds
+            }
+            for name, config in folder.experiment.agents.items()
+        },
+    )
+
+
+def measured_oracle(
+    params: LayerSplitParams, table: Measurements, error: np.random.Generator | None = None
+) -> Oracle:
+    """Solve the problem on the measured table, or on one that its error bars allow as well."""
+    log_ppl_N = table.log_ppl_N
+    if error is not None:
+        log_ppl_N = log_ppl_N + table.stderr_N * error.standard_normal(len(table))
+    source = TableSource.from_rows(table.split_points_N, table.link_states_NK, log_ppl_N)
+    return Oracle(params, source)

@@ -1,0 +1,92 @@
+"""What the stages share about measuring: the service of a run, and the problem's parameters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from envs.params import LayerSplitParams, params_from
+from raysplit.base.errors import UserError
+from raysplit.measure.ledger import Ledger
+from raysplit.measure.prepare import open_model, prepare_job
+from raysplit.measure.service import MeasuringService
+from raysplit.model import flops
+from raysplit.pipeline.experiment import Experiment
+from raysplit.pipeline.run_folder import RunFolder, first_difference
+
+
+def ledger_path(folder: RunFolder) -> Path:
+    """The run's own ledger, or the one that it shares."""
+    shared = folder.experiment.measuring.ledger
+    return Path(shared).expanduser() if shared else folder.path / "measurements.sqlite"
+
+
+@contextmanager
+def measuring_service(folder: RunFolder) -> Generator[MeasuringService]:
+    """Open the run's measuring service; Ray starts only if something has to be measured."""
+    experiment = folder.experiment
+    problem = experiment.problem
+    job, card = prepare_job(
+        model=experiment.model,
+        corpus=experiment.corpus,
+        protocol=experiment.protocol,
+        link=experiment.link,
+        measuring=experiment.measuring,
+        split_points=(problem.min_split_point, problem.max_split_point),
+        device="cuda" if experiment.backend.gpus_per_edge else "cpu",
+    )
+    with (
+        Ledger(ledger_path(folder)) as ledger,
+        MeasuringService(job, card, ledger, experiment.backend) as service,
+    ):
+        yield service
+
+
+@contextmanager
+def same_measuring_service(folder: RunFolder) -> Generator[MeasuringService]:
+    """Open the service for what stands beside the rows of stage `measure`: under the same card.
+
+    Raises:
+        UserError: It would measure on another device or with other versions than that stage did.
+    """
+    card: dict[str, Any] = json.loads((folder.path / "protocol_card.json").read_text())
+    with measuring_service(folder) as service:
+        if service.card_sha256 != card["card_sha256"]:
+            before = {name: card.get(name) for name in service.card}
+            raise UserError(
+                f"{folder.path} was measured under other conditions: "
+                f"{first_difference(before, service.card)}. Go on under those, or delete its "
+                "protocol_card.json to measure anew under these"
+            )
+        yield service
+
+
+def cost_by_split_point(experiment: Experiment, tokens: int) -> list[float]:
+    """C_UE of each split point: its share of the whole model, or Eq. 2 as printed if `raw`."""
+    problem = experiment.problem
+    config = open_model(experiment.model).config
+    split_points = range(problem.min_split_point, problem.max_split_point + 1)
+    if problem.raw:
+        return [
+            float(flops.ue_flops_as_printed(p, d_in=tokens, d_mid=config.hidden_size))
+            for p in split_points
+        ]
+    return [flops.ue_share(config, p, tokens) for p in split_points]
+
+
+def measured_problem(folder: RunFolder) -> tuple[LayerSplitParams, dict[str, Any]]:
+    """The decision problem of a measured model, and the protocol card of its measurements."""
+    card: dict[str, Any] = json.loads((folder.path / "protocol_card.json").read_text())
+    params = params_from(
+        folder.experiment.problem,
+        clean_ppl=float(np.exp(card["clean_log_ppl"])),
+        cost_by_split_point=cost_by_split_point(
+            folder.experiment, round(card["tokens_per_sequence"])
+        ),
+    )
+    return params, card

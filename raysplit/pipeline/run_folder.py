@@ -1,0 +1,216 @@
+"""The run folder: the resolved experiment, and a manifest that says which stages are complete.
+
+A stage's entry is written last and holds the hash of the stage's inputs and of every file that it
+made, so an entry that matches means the stage is done, and nothing else does. One process at a time
+works in a folder: it holds a lock that ends with the process, however that ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import socket
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from raysplit import __version__
+from raysplit.base.errors import UserError
+from raysplit.base.files import read_either, sha256_of_file, write_twice
+from raysplit.pipeline.experiment import Experiment
+
+_LIBRARIES = ("ray", "torch", "transformers", "gymnasium", "numpy", "scikit-learn")
+_EXPERIMENT, _MANIFEST, _LOCK = "experiment.yaml", "manifest.json", "lock"
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """One experiment's results on disk: `open` it to work in it, `read` it to look at them."""
+
+    path: Path
+    experiment: Experiment
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: Path, experiment: Experiment) -> Generator[RunFolder]:
+        """Create the folder, or open it if it belongs to the same experiment, for this process.
+
+        The experiment may differ from the folder's in what changes no result that lies there:
+        where it runs, what it is called, further agents and further seeds.
+
+        Raises:
+            UserError: If the folder holds another experiment, another process works in it, or it
+                cannot be written.
+        """
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(path, error) from None
+        with _locked(path):
+            if (path / _EXPERIMENT).exists():
+                _refuse_another(path, experiment)
+            write_twice(path / _EXPERIMENT, experiment.to_yaml())
+            yield cls(path, experiment)
+
+    @classmethod
+    def read(cls, path: Path) -> RunFolder:
+        """Return the folder of a run that was begun; nothing in it is changed.
+
+        Raises:
+            UserError: If it is none, or none of this version.
+        """
+        if not (path / _EXPERIMENT).is_file():
+            raise UserError(
+                f"{path} is no run folder (it has no {_EXPERIMENT}); `raysplit run` makes one"
+            )
+        return cls(path, _read_experiment(path))
+
+    def agent_folder(self, name: str, seed: int) -> Path:
+        """Return where one agent lives."""
+        return self.path / "agents" / name / f"seed-{seed}"
+
+    def stage_record(self, stage: str) -> dict[str, Any] | None:
+        """Return a stage's manifest entry, if there is one."""
+        return self._manifest().get(stage)
+
+    def is_done(self, stage: str, inputs_sha256: str) -> bool:
+        """Tell whether a stage is complete for these inputs, every output as it was written."""
+        record = self.stage_record(stage)
+        return (
+            record is not None
+            and record["inputs_sha256"] == inputs_sha256
+            and all(_matches(self.path / name, sha) for name, sha in record["outputs"].items())
+        )
+
+    def declare_done(
+        self, stage: str, inputs_sha256: str, outputs: list[Path], started: float
+    ) -> None:
+        """Write a stage's manifest entry; its outputs are complete by now."""
+        manifest = self._manifest()
+        manifest[stage] = {
+            "stage": stage,
+            "inputs_sha256": inputs_sha256,
+            "outputs": {str(p.relative_to(self.path)): sha256_of_file(p) for p in sorted(outputs)},
+            "versions": versions(),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+            "seconds": round(time.time() - started, 2),
+        }
+        write_twice(self.path / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
+
+    def _manifest(self) -> dict[str, dict[str, Any]]:
+        path = self.path / _MANIFEST
+        try:
+            return read_either(path, json.loads) if path.exists() else {}
+        except ValueError:
+            raise UserError(
+                f"{path} is damaged, and so is its copy: delete it, and start the same command "
+                "again (the stages run again; what was measured or trained is found again)"
+            ) from None
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that results depend on."""
+    return {"raysplit": __version__} | {n: importlib.metadata.version(n) for n in _LIBRARIES}
+
+
+@contextmanager
+def _locked(path: Path) -> Generator[None]:
+    """Keep other processes out; the system lets go of the lock when this process ends."""
+    try:
+        file = (path / _LOCK).open("a+")
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise UserError(
+                f"run folder {path} is in use by process {file.read() or '(just starting)'}: wait "
+                "for it, end it, or choose another --out"
+            ) from None
+        except OSError as error:
+            raise UserError(
+                f"run folder {path} cannot be locked ({error.strerror}): choose an --out on a disk "
+                "of this machine"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+def _read_experiment(path: Path) -> Experiment:
+    try:
+        return read_either(path / _EXPERIMENT, _parse_experiment)
+    except ValueError:
+        raise UserError(
+            f"{path / _EXPERIMENT} is damaged or of another version, and so is its copy: delete it "
+            f"and start `raysplit run EXPERIMENT --out {path}` again with what the run was made "
+            "from (finished stages that fit are kept)"
+        ) from None
+
+
+def _parse_experiment(text: str) -> Experiment:
+    try:
+        return Experiment.model_validate(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
+
+
+def _refuse_another(path: Path, experiment: Experiment) -> None:
+    before, now = _read_experiment(path).results_part(), experiment.results_part()
+    difference = _lost_agents(before.pop("agents"), now.pop("agents")) or first_difference(
+        before, now
+    )
+    if difference:
+        raise UserError(
+            f"{path} holds another experiment ({difference}): choose another --out; "
+            "measuring.ledger lets both share what is measured"
+        )
+
+
+def _lost_agents(before: Values, now: Values) -> str:
+    """Name an agent or seed that lies in the folder and would not be asked for any more."""
+    for name, agent in before.items():
+        if name not in now:
+            return f"agent {name} is there and not here"
+        lost = set(agent["seeds"]) - set(now[name]["seeds"])
+        if lost:
+            return f"agents.{name} has seed {min(lost)} there and not here"
+        old, new = (dict(one) | {"seeds": None} for one in (agent, now[name]))
+        difference = first_difference(old, new, f"agents.{name}")
+        if difference:
+            return difference
+    return ""
+
+
+def first_difference(before: Any, now: Any, where: str = "") -> str:  # noqa: ANN401 - JSON values
+    """Name the first value that differs, with both values; empty where none does."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        old, new = cast("Values", before), cast("Values", now)
+        inner = (
+            first_difference(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))
+            for key in dict.fromkeys([*old, *new])
+        )
+        return next(filter(None, inner), "")
+    return "" if before == now else f"{where} is {before!r} there and {now!r} here"
+
+
+def _matches(path: Path, sha256: str) -> bool:
+    return path.is_file() and sha256_of_file(path) == sha256
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"run folder {path} cannot be written ({error.strerror}): choose another with --out"
+    )

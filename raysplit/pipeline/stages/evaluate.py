@@ -1,0 +1,212 @@
+"""Stage 4: score agents and baselines exactly, on the surrogate and on measured perplexity."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from envs.link_chain import grid_states
+from envs.oracle import Oracle, moved_by_grid
+from envs.policies import Policy
+from raysplit.base.errors import UserError
+from raysplit.base.files import write_atomically
+from raysplit.base.progress import console
+from raysplit.base.statistics import interquartile_mean
+from raysplit.link.state import LinkState
+from raysplit.measure.service import as_table
+from raysplit.measure.setting import Setting
+from raysplit.pipeline.episodes import write_episodes
+from raysplit.pipeline.oracles import EVALUATION_TABLE, Oracles, load_oracles
+from raysplit.pipeline.problem import measured_problem, same_measuring_service
+from raysplit.pipeline.rewards import TrainingBill
+from raysplit.pipeline.run_folder import RunFolder
+from raysplit.pipeline.stages.train import BILL
+from raysplit.pipeline.tracked import score_table, tracker_of
+from raysplit.pipeline.uncertainty import MeasuredLuck, interval_95, measured_luck
+from tuning.agent import load_agent
+from tuning.evaluate import fidelity, score, summarise
+
+_MOST_MOVED = 0.02  # of the gap, when the grid of a random link is refined
+_EVALUATION_SEED = 2**40  # no plan's seeds reach it
+
+
+def run(folder: RunFolder) -> list[Path]:
+    """Measure the evaluation grid and write evaluation.parquet, .json and episodes.parquet."""
+    _measure_grid(folder)
+    oracles = load_oracles(folder)
+    luck = measured_luck(oracles)
+    result: dict[str, Any] = {
+        "problem": _problem(folder, oracles),
+        "agents": {name: _agent(folder, oracles, name, luck) for name in oracles.agents},
+        "differences": _differences(luck),
+        "baselines": _baselines(oracles),
+        "fidelity": asdict(fidelity(oracles.surrogate, oracles.measured)),
+    }
+    path = folder.path / "evaluation.json"
+    write_atomically(path, json.dumps(result, indent=2) + "\n")
+    with tracker_of(folder, "evaluate") as tracker:
+        for name, agent in result["agents"].items():
+            for source in ("surrogate", "measured"):
+                found = {key: agent[source][key] for key in ("return", "regret", "share_of_gap")}
+                metrics = {f"{name}/{source}/{key}": value for key, value in found.items()}
+                tracker.log_metrics(metrics, step=0)
+        tracker.log_table("scores", *score_table(result["agents"] | result["baselines"]))
+        tracker.log_artifact(path, name="evaluation", kind="evaluation")
+    _say_if_too_coarse(folder, result["problem"]["share_of_gap_moved_by_grid"])
+    for name, agent in result["agents"].items():
+        share, by_seed = (agent["measured"][f"share_of_gap{end}"] for end in ("", "_by_seed"))
+        console.print(
+            f"{name:<10} closes {share:.1%} of the gap random - optimum on measured PPL "
+            f"(interquartile mean of {len(by_seed)} seed(s), the worst {min(by_seed):.1%})"
+        )
+    return [path, folder.path / EVALUATION_TABLE, write_episodes(folder, oracles)]
+
+
+def _measure_grid(folder: RunFolder) -> None:
+    """Measure every split point at every link state of the evaluation grid.
+
+    The link's randomness differs from the plan's, so that the surrogate's and the agents' luck with
+    the one does not count in the other; it is shared by all split points (`paired`).
+    """
+    experiment = folder.experiment
+    params, card = measured_problem(folder)
+    problem = experiment.problem
+    states = grid_states(params, params.grid_points)
+    settings = [
+        Setting(int(p), LinkState.from_coordinates(problem.link_names, state), _EVALUATION_SEED)
+        for p, state in itertools.product(params.split_points_P, states)
+    ]
+    with same_measuring_service(folder) as service:
+        rows = service.measure(settings, title="evaluate")
+    failed = [row for row in rows.values() if row.status != "done"]
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(rows)} evaluation settings could not be measured, the first "
+            f"({failed[0].setting.link}) because of {failed[0].reason}: start again, narrow "
+            "problem.link, or set model.dtype to float32"
+        )
+    table = as_table(rows, problem.link_names, card["clean_log_ppl"])
+    table.to_parquet(folder.path / EVALUATION_TABLE)
+
+
+def _problem(folder: RunFolder, oracles: Oracles) -> dict[str, Any]:
+    measured = oracles.measured
+    best_fixed, best_return = measured.best_fixed()
+    by_state = measured.optimal_static_split_points().tolist()
+    return {
+        "case": folder.experiment.problem.case,
+        "lambda": folder.experiment.problem.cost_weight,
+        "link_coordinates": list(oracles.params.link_names),
+        "link_states": measured.link_states_GK.tolist(),
+        "optimal_split_points": sorted(set(by_state)),
+        "optimal_split_point_by_state": by_state,
+        "best_fixed_split_point": best_fixed,
+        "best_fixed_share_of_gap": measured.share_of_gap(best_return),
+        "surrogate": _ends(oracles.surrogate),
+        "measured": _ends(measured),
+        "share_of_gap_moved_by_grid": moved_by_grid(oracles.surrogate),
+    }
+
+
+def _say_if_too_coarse(folder: RunFolder, moved: float | None) -> None:
+    """A random link's optimum is as exact as the grid that the link is rounded to."""
+    if moved is not None and moved > _MOST_MOVED:
+        points = {name: link.grid_points for name, link in folder.experiment.problem.link.items()}
+        console.print(
+            f"The optimum moves by {moved:.1%} of the gap on a grid twice as fine; raise "
+            f"grid_points of problem.link ({points})"
+        )
+
+
+def _ends(oracle: Oracle) -> dict[str, float]:
+    return {"random_return": oracle.random_return, "optimal_return": oracle.optimal_return}
+
+
+def _agent(
+    folder: RunFolder, oracles: Oracles, name: str, luck: dict[str, MeasuredLuck]
+) -> dict[str, Any]:
+    config = folder.experiment.agents[name]
+    policies = oracles.agents[name]
+    sources = {"surrogate": oracles.surrogate, "measured": oracles.measured}
+    scores = {
+        source: _scores(oracle, list(policies.values())) for source, oracle in sources.items()
+    }
+    scores["measured"]["return_ci95"] = interval_95(luck[name].returns_D)
+    scores["measured"]["share_of_gap_ci95"] = interval_95(luck[name].shares_D)
+    homes = [folder.agent_folder(name, seed) for seed in config.seeds]
+    bills = [TrainingBill.load(home / BILL) for home in homes]
+    return {
+        "algorithm": config.algorithm,
+        "preset": config.preset,
+        "seeds": list(policies),
+        "rewards": {
+            "from": config.rewards,
+            "llm_evaluations": float(np.mean([bill.llm_evaluations for bill in bills])),
+            "worker_seconds": float(np.mean([bill.worker_seconds for bill in bills])),
+            # Later seeds find much of what they ask for in the ledger.
+            "first_seed_seconds": load_agent(homes[0]).curve[-1].seconds,
+        },
+        "peak_resident_bytes": max(
+            (bill.peak_resident_bytes for bill in bills if bill.peak_resident_bytes), default=None
+        ),
+        **scores,
+    }
+
+
+def _scores(oracle: Oracle, policies: Sequence[Policy]) -> dict[str, Any]:
+    scores = [score(oracle, policy) for policy in policies]
+    summary = summarise(scores)
+    return {
+        "return": summary.episode_return.value,
+        "return_ci95": [summary.episode_return.low, summary.episode_return.high],
+        "regret": summary.regret.value,
+        "share_of_gap": summary.share_of_gap.value,
+        "share_of_gap_ci95": [summary.share_of_gap.low, summary.share_of_gap.high],
+        "share_of_gap_by_seed": [one.share_of_gap for one in scores],
+    }
+
+
+def _differences(luck: dict[str, MeasuredLuck]) -> dict[str, Any]:
+    """Return how far each agent's return on measured PPL is above the first one's.
+
+    Both are taken on the same redrawn tables, so errors of measuring that they share cancel.
+    """
+    (first, base), *others = luck.items()
+    return {
+        f"{name} - {first}": {
+            "return": interquartile_mean(found.by_seed_S) - interquartile_mean(base.by_seed_S),
+            "return_ci95": interval_95(found.returns_D - base.returns_D),
+        }
+        for name, found in others
+    }
+
+
+def _baselines(oracles: Oracles) -> dict[str, Any]:
+    """Score the baselines; each source's optimum and greedy policy are its own."""
+    both = {"surrogate": oracles.surrogate, "measured": oracles.measured}
+    policies = {source: oracle.baselines() for source, oracle in both.items()}
+    scores = {
+        name: {source: _single(oracle, policies[source][name]) for source, oracle in both.items()}
+        for name in policies["measured"]
+    }
+    # Over a trace the optimum knows the rows to come: it has a return, and no policy plays it.
+    return {"optimum": {source: _optimum(oracle) for source, oracle in both.items()}, **scores}
+
+
+def _optimum(oracle: Oracle) -> dict[str, float]:
+    return {"return": oracle.optimal_return, "regret": 0.0, "share_of_gap": 1.0}
+
+
+def _single(oracle: Oracle, policy: Policy) -> dict[str, float]:
+    result = score(oracle, policy)
+    return {
+        "return": result.episode_return,
+        "regret": result.regret,
+        "share_of_gap": result.share_of_gap,
+    }

@@ -1,0 +1,60 @@
+"""Stage 1: measure the perplexity of the plan's settings."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from raysplit.base.errors import UserError
+from raysplit.base.files import write_atomically
+from raysplit.base.progress import console
+from raysplit.measure.plan import make_plan
+from raysplit.measure.service import as_table
+from raysplit.measure.shards.reference import CleanReference
+from raysplit.pipeline.problem import measuring_service
+from raysplit.pipeline.run_folder import RunFolder
+from raysplit.pipeline.tracked import tracker_of
+
+
+def run(folder: RunFolder) -> list[Path]:
+    """Measure and export: measurements.parquet, protocol_card.json."""
+    experiment = folder.experiment
+    problem = experiment.problem
+    plan = make_plan(
+        experiment.plan,
+        (problem.min_split_point, problem.max_split_point),
+        problem.ranges("A"),
+    )
+    with measuring_service(folder) as service:
+        rows = service.measure(plan)
+        reference = service.reference()
+        card: dict[str, Any] = (
+            service.card | _findings(reference) | {"card_sha256": service.card_sha256}
+        )
+    status = Counter(row.status for row in rows.values())
+    for row in rows.values():
+        if row.status != "done":
+            console.print(f"[yellow]{row.status}[/yellow] {row.setting}: {row.reason}")
+    if not status["done"]:
+        raise UserError("no setting could be measured; the reasons stand above and in the ledger")
+    table_path = folder.path / "measurements.parquet"
+    as_table(rows, problem.link_names, reference.corpus.log_ppl).to_parquet(table_path)
+    card_path = folder.path / "protocol_card.json"
+    write_atomically(card_path, json.dumps(card, indent=2) + "\n")
+    with tracker_of(folder, "measure") as tracker:
+        counts = {name: float(status[name]) for name in ("done", "invalid", "quarantined")}
+        tracker.log_metrics({**counts, "clean_log_ppl": reference.corpus.log_ppl}, step=0)
+        tracker.log_artifact(table_path, name="measurements", kind="dataset")
+    return [table_path, card_path]
+
+
+def _findings(reference: CleanReference) -> dict[str, Any]:
+    """What the clean pass found; not part of any key, but needed to read the numbers."""
+    first = reference.first_split_point
+    return {
+        "clean_log_ppl": reference.corpus.log_ppl,
+        "tokens_per_sequence": round(float(reference.corpus.tokens_N.mean()), 2),
+        "signal_rms": {str(first + i): round(float(v), 4) for i, v in enumerate(reference.rms_P)},
+    }

@@ -1,0 +1,113 @@
+"""Stage 5: write the report and its figures."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from envs.problem import ProblemConfig
+from raysplit.measure.ledger import Ledger
+from raysplit.pipeline.oracles import load_oracles
+from raysplit.pipeline.problem import ledger_path
+from raysplit.pipeline.run_folder import RunFolder, versions
+from raysplit.pipeline.tracked import tracker_of
+from raysplit.pipeline.views.answer import answer_map, weight_sweep
+from raysplit.pipeline.views.decisions import best_agents_decisions
+from raysplit.pipeline.views.episodes import episode_returns
+from raysplit.pipeline.views.panels import learning_panel, perplexity_panel
+from raysplit.pipeline.views.scores import fidelity, policy_results, training_costs
+from raysplit.report import ReportData, write_report
+from raysplit.surrogate import FitReport
+
+
+def run(folder: RunFolder) -> list[Path]:
+    """Write report.html and figures/."""
+    data = report_data(folder)
+    path = write_report(data, folder.path)
+    with tracker_of(folder, "report") as tracker:
+        for png in sorted((folder.path / "figures").glob("*.png")):
+            tracker.log_figure(png.stem, png)
+    return [path, *sorted((folder.path / "figures").iterdir())]
+
+
+def report_data(folder: RunFolder) -> ReportData:
+    """Gather what the report says from the run folder."""
+    experiment = folder.experiment
+    oracles = load_oracles(folder)
+    card = json.loads((folder.path / "protocol_card.json").read_text())
+    evaluation = json.loads((folder.path / "evaluation.json").read_text())
+    return ReportData(
+        title=experiment.name,
+        model=f"{experiment.model.name} ({card['model']['architecture']}, "
+        f"{card['model']['layers']} layers)",
+        corpus=f"{experiment.corpus.source}, {card['corpus']['sequences']:,} sequences, "
+        f"{card['corpus']['scored_tokens']:,} scored tokens",
+        link=_link_phrase(folder),
+        created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        clean_ppl=float(np.exp(card["clean_log_ppl"])),
+        objective=_objective_phrase(experiment.problem),
+        description=experiment.description,
+        answer=answer_map(oracles),
+        perplexity=[perplexity_panel(oracles.table)],
+        policies=policy_results(evaluation),
+        episodes=episode_returns(folder, oracles.measured.optimal_return),
+        decisions=best_agents_decisions(oracles, evaluation),
+        learning=[learning_panel(folder)],
+        training_costs=training_costs(evaluation),
+        fit=FitReport.load(folder.path / "surrogate"),
+        fidelity=fidelity(evaluation),
+        sweep=weight_sweep(oracles),
+        settings=_settings_measured(folder, card["card_sha256"]),
+        protocol=_flat(card),
+        versions=versions(),
+        seconds=_seconds(folder),
+        reproduce=[f"raysplit run {folder.path / 'experiment.yaml'} --out NEW_FOLDER"],
+    )
+
+
+def _link_phrase(folder: RunFolder) -> str:
+    link, problem = folder.experiment.link, folder.experiment.problem
+    fading = "no fading" if link.fading == "none" else f"{link.fading} fading"
+    ranges = ", ".join(f"{n} {low:g} to {high:g}" for n, (low, high) in problem.ranges().items())
+    return f"{fading}, one packet per {link.packet}; {ranges}"
+
+
+def _objective_phrase(problem: ProblemConfig) -> str:
+    weight = f"λ = {problem.cost_weight:g}"
+    if problem.reward == "authors":
+        return (
+            "maximises 10 g + the share of layers that the phone is spared, where g is the "
+            "perplexity's relative fall below that of the smallest split point"
+        )
+    if problem.raw:
+        return f"minimises PPL + λ · (the phone's computation as Eq. 2 has it), {weight}"
+    return f"minimises PPL / clean PPL + λ · (the phone's share of the computation), {weight}"
+
+
+def _settings_measured(folder: RunFolder, card_sha256: str) -> tuple[int, int]:
+    """Settings that were measured under this protocol card, and how many gave no value."""
+    with Ledger(ledger_path(folder)) as ledger:
+        status = Counter(row.status for row in ledger.rows(card_sha256).values())
+    return status["done"], status.total() - status["done"]
+
+
+def _flat(card: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    out: dict[str, str] = {}
+    for key, value in card.items():
+        if isinstance(value, dict):
+            out |= _flat(cast("dict[str, Any]", value), f"{prefix}{key}.")
+        else:
+            out[f"{prefix}{key}"] = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return out
+
+
+def _seconds(folder: RunFolder) -> dict[str, float]:
+    stages = ("measure", "fit", "train", "evaluate")
+    records = {stage: folder.stage_record(stage) for stage in stages}
+    return {stage: record["seconds"] for stage, record in records.items() if record}

@@ -1,0 +1,133 @@
+"""Stage 3: train the agents, each on the rewards that it asks for."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from envs.oracle import Oracle
+from envs.params import LayerSplitParams
+from envs.sources import SurrogateSource
+from raysplit.base.files import sha256_of_file, write_atomically
+from raysplit.base.memory import peak_memory_bytes, reset_peak_memory
+from raysplit.base.progress import Advance, console, progress_bar
+from raysplit.pipeline.problem import measured_problem
+from raysplit.pipeline.rewards import RewardSources, reward_sources
+from raysplit.pipeline.run_folder import RunFolder
+from raysplit.pipeline.tracked import tracker_of, training_config
+from raysplit.surrogate import Surrogate
+from raysplit.tracking import Tracker
+from tuning.policy import Policy
+from tuning.settings import TrainConfig
+from tuning.train import Progress, train
+
+BILL = "bill.json"
+Judge = Callable[[Policy], float]
+
+
+def run(folder: RunFolder) -> list[Path]:
+    """Train every agent and seed: agents/NAME/seed-N/."""
+    params, _ = measured_problem(folder)
+    agents = folder.path / "agents"
+    _forget_agents_of_another_surrogate(agents, folder.path / "surrogate")
+    judge = _judge(folder, params)
+    with reward_sources(folder, params) as sources:
+        for name, config in folder.experiment.agents.items():
+            say_if_ray_starts(folder, name)
+            with progress_bar(f"train {name}", config.total_steps * len(config.seeds)) as advance:
+                for seed in config.seeds:
+                    _train_one(folder, params, sources, name, seed, advance, judge)
+    return [
+        p
+        for name, config in folder.experiment.agents.items()
+        for p in _outputs(folder, name, config)
+    ]
+
+
+def say_if_ray_starts(folder: RunFolder, name: str) -> None:
+    """RLlib's remote env runners are actors, whatever the backend is."""
+    runners = folder.experiment.agents[name].num_env_runners
+    if runners and folder.experiment.backend.kind == "inprocess":
+        console.print(
+            f"agents.{name}.num_env_runners is {runners}, so RLlib starts a local Ray for it; "
+            "with 0 all stays in this process"
+        )
+
+
+def _train_one(
+    folder: RunFolder,
+    params: LayerSplitParams,
+    sources: RewardSources,
+    name: str,
+    seed: int,
+    advance: Advance,
+    judge: Judge,
+) -> None:
+    """Train one seed of one agent and write what that cost beside it."""
+    config = folder.experiment.agents[name]
+    home = folder.agent_folder(name, seed)
+    trained_before, billed = (home / "agent.json").exists(), (home / BILL).exists()
+    source = sources.source_of(config, seed, home)
+    reset_peak_memory()
+    training = {"agent": name, **training_config(config, seed)}
+    with tracker_of(folder, f"train-{name}-{seed}", training=training) as tracker:
+        train(params, source, config, seed, home, _reporter(advance, tracker, seed), judge)
+    if not billed:
+        peak = None if trained_before else peak_memory_bytes()
+        sources.bill(config, peak).save(home / BILL)
+
+
+def _judge(folder: RunFolder, params: LayerSplitParams) -> Judge:
+    """Score a policy exactly on the surrogate, wherever its own rewards come from.
+
+    The episodes played in training are few: their mean says more about the links they met.
+    """
+    oracle = Oracle(params, SurrogateSource(Surrogate.load(folder.path / "surrogate")))
+    return lambda policy: oracle.policy_return(policy.actions)
+
+
+def _reporter(advance: Advance, tracker: Tracker, seed: int) -> Callable[[Progress], None]:
+    """Move the bar and log each iteration."""
+    done = 0
+
+    def report(progress: Progress) -> None:
+        nonlocal done
+        point = progress.point
+        mean = point.episode_return
+        advance(
+            point.step - done, f"seed {seed}" + ("" if mean is None else f", return {mean:.3f}")
+        )
+        done = point.step
+        metrics = {"episode_return": mean, "judged_return": point.judged_return}
+        known = {name: value for name, value in metrics.items() if value is not None}
+        tracker.log_metrics(known, step=point.step)
+
+    return report
+
+
+def _outputs(folder: RunFolder, name: str, config: TrainConfig) -> list[Path]:
+    homes = [folder.agent_folder(name, seed) for seed in config.seeds]
+    policies = [
+        path
+        for home in homes
+        for kind in ("policy", "untrained")
+        for path in sorted((home / kind).iterdir())
+    ]
+    return [
+        *(home / "agent.json" for home in homes),
+        *(home / "curve.json" for home in homes),
+        *(home / BILL for home in homes),
+        *policies,
+    ]
+
+
+def _forget_agents_of_another_surrogate(agents: Path, surrogate: Path) -> None:
+    """Agents are recognised by their settings; what they learned from is noted beside them."""
+    note = agents / "surrogate.sha256"
+    parts = sorted(surrogate.glob("surrogate.*"))  # the weights and what they mean
+    digest = " ".join(sha256_of_file(path) for path in parts)
+    if agents.exists() and (not note.exists() or note.read_text() != digest):
+        shutil.rmtree(agents)
+    agents.mkdir(exist_ok=True)
+    write_atomically(note, digest)

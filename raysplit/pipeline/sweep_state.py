@@ -1,0 +1,88 @@
+"""A sweep that is taken up again: the plan compared, damaged files named, nothing begun in silence.
+
+The records in sweep/trials are the truth. Each file there knows its own hash; where one is damaged,
+the older thing beside it is used: the finished agent, then a checkpoint, then the one before it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from raysplit.base.config import Config
+from raysplit.base.errors import UserError
+from raysplit.base.files import read_either, write_twice
+from raysplit.base.progress import console
+from tuning.sweep.records import trial_folders
+from tuning.sweep.run import begun_trials, planned_trials, trials_left
+from tuning.sweep.settings import SweepConfig
+from tuning.sweep.trial import SweepJob, drop_damaged_parts
+
+
+class _Plan(Config):
+    """What was planned when the sweep was begun: the search, and a key for each training."""
+
+    search: str
+    trainings: tuple[str, ...]
+
+
+def compare_with_plan(job: SweepJob, config: SweepConfig, *, resumed: bool) -> None:
+    """Say how much is done.
+
+    Raises:
+        UserError: Another sweep than the one that was begun would be resumed, or the plan is lost.
+    """
+    path = job.folder / "plan.json"
+    # One seed stands for all: further seeds are further trainings of the same settings.
+    keys = tuple(sorted(job.base.key(t.overrides, t.seeds[0]) for t in planned_trials(job, config)))
+    plan = _Plan(search=job.search, trainings=keys)
+    planned = len(keys) or config.samples
+    if resumed and (before := _read_plan(path)) != plan:
+        raise UserError(
+            f"{path} lists {len(before.trainings)} trainings of another problem, surrogate or "
+            f"sweep than this run's {planned}; {_anew(path)}"
+        )
+    write_twice(path, plan.model_dump_json() + "\n")
+    left, new = trials_left(job, config)
+    done, begun = planned - len(left) - new, len(begun_trials(job, config))
+    if resumed or done or begun:
+        console.print(f"going on: {done} of {planned} trials are over, {len(left) + new} to run")
+
+
+def _read_plan(path: Path) -> _Plan:
+    try:
+        return read_either(path, _Plan.model_validate_json)
+    except ValueError:
+        raise UserError(
+            f"{path} and its copy are damaged or missing, so nothing says what was planned; "
+            f"{_anew(path)}"
+        ) from None
+
+
+def _anew(plan: Path) -> str:
+    run = plan.parents[1]
+    return (
+        f"plan it anew from the run's own experiment, keeping every training that fits: raysplit "
+        f"sweep {run / 'experiment.yaml'} --out {run}"
+    )
+
+
+def report_damage(home: Path) -> None:
+    """Name every damaged file, and what is used in its place."""
+    for folder in trial_folders(home):
+        damaged = folder.damaged_files()
+        if folder.record() is None:
+            damaged += drop_damaged_parts(folder.agent)
+        for path in damaged:
+            console.print(
+                f"[yellow]{path} is damaged[/yellow]; going on from what was written before it"
+            )
+    states = sorted(home.glob("tune/*/experiment_state-*.json"), key=lambda p: p.stat().st_mtime)
+    for path in states[-1:]:
+        try:
+            json.loads(path.read_text())
+        except ValueError:
+            console.print(
+                f"[yellow]{path}, Tune's newest state, is damaged[/yellow]; going on from the "
+                "records in sweep/trials, which are complete without it"
+            )

@@ -1,0 +1,62 @@
+"""What luck could have made of the scores on measured perplexity.
+
+A draw redraws each measured log PPL within its standard error, and each agent's seeds. All agents
+meet the same redrawn tables. The optimum of a share remains the plan made on the table as measured:
+a plan made anew on each draw would fit its errors, and every share would come out too low.
+
+Shape suffixes: S seeds, D draws.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from envs.oracle import share_of_gap
+from raysplit.base.arrays import FloatArray
+from raysplit.base.statistics import interquartile_mean
+from raysplit.pipeline.oracles import Oracles, measured_oracle
+
+_DRAWS = 200
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MeasuredLuck:
+    """One agent's scores on measured perplexity.
+
+    Attributes:
+        by_seed_S: Return of each seed's policy on the table as measured.
+        returns_D: Interquartile mean of the returns, in each draw.
+        shares_D: The share that this is of the gap between random and the optimal plan.
+    """
+
+    by_seed_S: FloatArray
+    returns_D: FloatArray
+    shares_D: FloatArray
+
+
+def measured_luck(oracles: Oracles) -> dict[str, MeasuredLuck]:
+    """Return every agent's scores, as measured and redrawn."""
+    tables, seeds = np.random.default_rng(0), np.random.default_rng(1)
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in oracles.agents}
+    for _ in range(_DRAWS):
+        oracle = measured_oracle(oracles.params, oracles.table, tables)
+        optimal_return = oracle.plan_return(oracles.measured.actions_TPM)
+        for name, policies in oracles.agents.items():
+            by_seed = [oracle.policy_return(policy) for policy in policies.values()]
+            drawn = interquartile_mean(seeds.choice(by_seed, len(by_seed)))
+            share = share_of_gap(drawn, oracle.random_return, optimal_return)
+            found[name].append((drawn, share))
+    return {
+        name: MeasuredLuck(
+            np.array([oracles.measured.policy_return(policy) for policy in policies.values()]),
+            *np.array(found[name]).T,
+        )
+        for name, policies in oracles.agents.items()
+    }
+
+
+def interval_95(draws_D: FloatArray) -> list[float]:
+    """Return the 95 % interval of the draws, [low, high]."""
+    return np.quantile(draws_D, [0.025, 0.975]).tolist()

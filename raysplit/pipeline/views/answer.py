@@ -1,0 +1,107 @@
+"""The answer of a run: where to split over the link, and how that moves with lambda.
+
+Shape suffixes: G link states, C choices, P split points, K link coordinates.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from envs.oracle import Oracle
+from raysplit.base.arrays import FloatArray, IntArray
+from raysplit.figures import AnswerLine, AnswerPlane, Band, CostWeightSweep
+from raysplit.pipeline.oracles import Oracles
+from raysplit.pipeline.views.convergence import settled_split_points
+from raysplit.pipeline.views.panels import shown_states, state_label
+
+_WEIGHT_FACTORS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+
+
+def answer_map(oracles: Oracles) -> AnswerLine | AnswerPlane:
+    """Return the best split point over the measured link states, and where the agents settle."""
+    params, measured = oracles.params, oracles.measured
+    states_GK = measured.link_states_GK
+    optimum_G = measured.optimal_static_split_points()
+    settled = {
+        name: np.concatenate(
+            [settled_split_points(params, p, states_GK) for p in by_seed.values()], 1
+        )
+        for name, by_seed in oracles.agents.items()
+    }
+    ends = (params.min_split_point, params.max_split_point)
+    if len(params.link_names) == 1:
+        return AnswerLine(
+            coordinate=params.link_names[0],
+            values_X=states_GK[:, 0],
+            split_points=ends,
+            optimum_X=optimum_G,
+            optimal_objective_X=_objective(measured, optimum_G[:, None]),
+            choices={name: _spread(states_GK[:, 0], chosen) for name, chosen in settled.items()},
+            objectives={name: _objective(measured, chosen) for name, chosen in settled.items()}
+            | {f"fixed p = {_best_fixed(measured)}": _fixed_objective(measured)},
+        )
+    axes, (rows, keep) = _plane(states_GK)
+    return AnswerPlane(
+        coordinates=(params.link_names[0], params.link_names[1]),
+        values_X=axes[0],
+        values_Y=axes[1],
+        split_points=ends,
+        optimum_YX=optimum_G[keep].reshape(rows).T,
+        choices={name: np.median(s, 1)[keep].reshape(rows).T for name, s in settled.items()},
+    )
+
+
+def weight_sweep(oracles: Oracles) -> CostWeightSweep | None:
+    """Return how the optimum moves with lambda, on measured perplexity."""
+    own = oracles.params.cost_weight
+    if oracles.params.reward != "objective" or own == 0:
+        return None
+    weights = np.array([factor * own for factor in _WEIGHT_FACTORS])
+    solved = [
+        Oracle(dataclasses.replace(oracles.params, cost_weight=float(w)), oracles.measured.source)
+        for w in weights
+    ]
+    states = oracles.measured.link_states_GK
+    shown = shown_states(states)
+    return CostWeightSweep(
+        weights_W=weights,
+        chosen=_WEIGHT_FACTORS.index(1.0),
+        states=[state_label(oracles.params.link_names, states[i]) for i in shown],
+        optimum_SW=np.stack([o.optimal_static_split_points()[shown] for o in solved], axis=1),
+        split_points=(oracles.params.min_split_point, oracles.params.max_split_point),
+        best_fixed_share_W=np.array([o.share_of_gap(o.best_fixed()[1]) for o in solved]),
+    )
+
+
+def _plane(states_GK: FloatArray) -> tuple[list[FloatArray], tuple[tuple[int, int], IntArray]]:
+    """The first two coordinates' axes and the states with every other one at its lowest value."""
+    axes = [np.unique(states_GK[:, k]) for k in (0, 1)]
+    keep = np.flatnonzero((states_GK[:, 2:] == states_GK[:, 2:].min(axis=0)).all(axis=1))
+    return axes, ((len(axes[0]), len(axes[1])), keep)
+
+
+def _objective(oracle: Oracle, split_points_GC: IntArray) -> FloatArray:
+    """Mean objective (the reward's negative) of choices over link states."""
+    rewards_GC = np.take_along_axis(
+        oracle.static_rewards_PG.T, split_points_GC - oracle.params.min_split_point, axis=1
+    )
+    return -rewards_GC.mean(axis=1)
+
+
+def _best_fixed(oracle: Oracle) -> int:
+    return oracle.best_fixed()[0]
+
+
+def _fixed_objective(oracle: Oracle) -> FloatArray:
+    return -oracle.static_rewards_PG[_best_fixed(oracle) - oracle.params.min_split_point]
+
+
+def _spread(x: FloatArray, chosen_GC: IntArray) -> Band:
+    return Band(
+        x=x,
+        centre=np.asarray(np.median(chosen_GC, axis=1)),
+        low=chosen_GC.min(axis=1).astype(float),
+        high=chosen_GC.max(axis=1).astype(float),
+    )

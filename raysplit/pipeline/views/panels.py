@@ -1,0 +1,94 @@
+"""What one run shows of perplexity and of learning: the panels of Fig. 3 and Fig. 5.
+
+They read a run folder and need neither its surrogate nor its policies, so that several runs can be
+put side by side.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from envs.problem import LOWER_IS_WORSE
+from raysplit.base.arrays import FloatArray, IntArray
+from raysplit.figures import (
+    Band,
+    LearningPanel,
+    PPLCurve,
+    PPLPanel,
+    band_over_seeds,
+    coordinate_label,
+)
+from raysplit.measure.table import Measurements
+from raysplit.pipeline.run_folder import RunFolder
+from tuning.agent import load_agent
+
+_SHOWN_STATES = 6
+_Z95 = 1.96
+
+
+def perplexity_panel(table: Measurements, title: str = "PPL against the split point") -> PPLPanel:
+    """Return measured PPL against the split point for a handful of the table's link states."""
+    states_GK = np.unique(table.link_states_NK, axis=0)
+    if table.link_names[0] in LOWER_IS_WORSE:
+        states_GK = states_GK[::-1]  # a panel goes from mild to harsh
+    return PPLPanel(
+        title=title,
+        curves=[
+            PPLCurve(
+                label=state_label(table.link_names, state_K), band=perplexity_band(table, state_K)
+            )
+            for state_K in states_GK[shown_states(states_GK)]
+        ],
+        clean_ppl=float(np.exp(table.clean_log_ppl)),
+    )
+
+
+def perplexity_band(table: Measurements, state_K: FloatArray) -> Band:
+    """Return measured PPL and its 95 % interval over the split points, at one link state."""
+    here_N = np.asarray(np.isclose(table.link_states_NK, state_K).all(axis=1))
+    part = table.select(here_N)
+    order = np.argsort(part.split_points_N)
+    log_ppl, half = part.log_ppl_N[order], _Z95 * part.stderr_N[order]
+    return Band(
+        x=part.split_points_N[order].astype(float),
+        centre=np.exp(log_ppl),
+        low=np.exp(log_ppl - half),
+        high=np.exp(log_ppl + half),
+    )
+
+
+def learning_panel(folder: RunFolder, title: str | None = None) -> LearningPanel:
+    """Return the learning curves of an evaluated run, each agent's over its seeds.
+
+    Curves and lines are exact expectations on the surrogate, for every agent: also for one that
+    learned from measured rewards, which is judged there and not taught.
+    """
+    ends = json.loads((folder.path / "evaluation.json").read_text())["problem"]["surrogate"]
+    return LearningPanel(
+        title=title or f"Case {folder.experiment.problem.case}",
+        curves={name: learning_curve(folder, name) for name in folder.experiment.agents},
+        random_return=ends["random_return"],
+        optimal_return=ends["optimal_return"],
+    )
+
+
+def learning_curve(folder: RunFolder, name: str) -> Band:
+    """Return what an agent's policy was worth over env steps, with its band over the seeds."""
+    seeds = folder.experiment.agents[name].seeds
+    agents = [load_agent(folder.agent_folder(name, seed)) for seed in seeds]
+    points = [[(p.step, p.judged_return) for p in agent.curve] for agent in agents]
+    return band_over_seeds([np.array(of_seed, dtype=np.float64) for of_seed in points])
+
+
+def shown_states(states_GK: FloatArray) -> IntArray:
+    """Return indices of a handful of link states, spread over the grid, both ends among them."""
+    return np.unique(np.linspace(0, len(states_GK) - 1, _SHOWN_STATES).round().astype(int))
+
+
+def state_label(names: tuple[str, ...], state_K: FloatArray) -> str:
+    """Return a link state in words, such as "noise σ = 0.4"."""
+    return ", ".join(
+        f"{coordinate_label(name)} = {value:g}" for name, value in zip(names, state_K, strict=True)
+    )

@@ -1,0 +1,147 @@
+"""Deep Q-learning's lean pair: rounds of sampling, then of gradient steps on replayed transitions.
+
+RLlib's DQN samples one vector step, builds episode objects for every minibatch and sends them
+through its connectors: 250 env steps a second. Here a round's minibatches are drawn at once, and
+their targets are computed in one pass, because the target network stands still within a round.
+
+Shapes: B transitions of a round or minibatch, I observation columns.
+"""
+
+# RLlib types its configurations by their base class and most attributes as Optional until setup:
+# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportOptionalOperand=false
+# pyright: reportIncompatibleMethodOverride=false, reportArgumentType=false
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.algorithms.dqn import DQN
+from ray.rllib.algorithms.dqn.dqn_learner import QF_LOSS_KEY, DQNLearner
+from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.learner.training_data import TrainingData
+from ray.rllib.core.learner.utils import update_target_network
+from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    LEARNER_RESULTS,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+)
+from torch import Tensor
+
+from tuning.rllib.module import QNetwork, linear_layers, mlp_output
+from tuning.rllib.optimizers import FlatOptimizer
+from tuning.rllib.replay import Replay, Transitions
+from tuning.rllib.rollout import Rollout
+
+
+class LeanDQN(DQN):
+    """DQN whose replay buffer holds single transitions and is part of every checkpoint."""
+
+    def setup(self, config: AlgorithmConfig) -> None:
+        """Build what RLlib builds, and the buffer."""
+        super().setup(config)
+        self.replay = Replay(self.config.replay_buffer_config["capacity"])
+
+    def training_step(self) -> None:
+        """Sample a round, replay it, hand the new weights to the runners."""
+        sampled = synchronous_parallel_sample(
+            worker_set=self.env_runner_group,
+            _uses_new_env_runners=True,
+            _return_metrics=True,
+        )
+        rollouts, results = cast(tuple[list[Rollout], list[dict[str, Any]]], sampled)
+        self.metrics.aggregate(results, key=ENV_RUNNER_RESULTS)
+        for rollout in rollouts:
+            self.replay.add(Transitions.of(rollout))
+        if self.replay.added >= self.config.num_steps_sampled_before_learning_starts:
+            self._learn(sum(rollout.steps for rollout in rollouts))
+
+    def _learn(self, steps: int) -> None:
+        """Take the gradient steps that are due after that many new env steps."""
+        settings = self.config
+        now = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME))
+        generator = np.random.default_rng([settings.seed or 0, int(now)])
+        results = self.learner_group.update(
+            episodes=[self.replay.draw(round(steps * settings.training_intensity), generator)],
+            timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: now},
+            minibatch_size=settings.total_train_batch_size,
+            new_steps=steps,
+        )
+        self.metrics.aggregate(results, key=LEARNER_RESULTS)
+        self.env_runner_group.sync_weights(
+            from_worker_or_learner_group=self.learner_group, inference_only=True
+        )
+
+    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - RLlib's
+        """Return RLlib's state and the replay buffer."""
+        return {**super().get_state(*args, **kwargs), "replay": self.replay.get_state()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from a state of `get_state`."""
+        super().set_state(state)
+        if "replay" in state:
+            self.replay.set_state(state["replay"])
+
+
+class LeanDQNLearner(FlatOptimizer, DQNTorchLearner):
+    """Huber loss on one-step targets (Mnih et al. 2015)."""
+
+    def build(self) -> None:
+        """Build what RLlib builds, and list the layers for the functional forward."""
+        super().build()
+        self.net = cast(QNetwork, self.module[DEFAULT_MODULE_ID])
+        self._layers = linear_layers(self.net.q_net)
+
+    def update(
+        self,
+        *,
+        training_data: TrainingData,
+        timesteps: dict[str, Any],
+        minibatch_size: int,
+        new_steps: int,
+        **_: object,
+    ) -> dict[str, Any]:
+        """Take a gradient step on each minibatch of the round's transitions."""
+        self._weights_seq_no += 1
+        (round_,) = cast(list[Transitions], training_data.episodes)
+        self.net.rewards.see(round_.rewards_B)
+        features_BF = self.net.features(torch.from_numpy(round_.obs_BI))
+        seen_BF = features_BF[:, : self.net.actor_features]
+        columns = (seen_BF, torch.from_numpy(round_.actions_B), self.targets(round_))
+        loss = torch.zeros(())
+        for minibatch in zip(*(column.split(minibatch_size) for column in columns), strict=True):
+            loss = self.loss(*minibatch)
+            self.descend(loss)
+        self.metrics.log_value((DEFAULT_MODULE_ID, QF_LOSS_KEY), loss.item(), window=1)
+        self._update_target(int(timesteps[NUM_ENV_STEPS_SAMPLED_LIFETIME]), new_steps)
+        # Past DQNLearner's own, whose memory of the last target update is in no checkpoint.
+        super(DQNLearner, self).after_gradient_based_update(timesteps=timesteps)
+        return self.metrics.reduce()
+
+    def targets(self, transitions: Transitions) -> Tensor:
+        """Return r + discount * max_a Q_target(o', a), and r alone where the episode ended."""
+        with torch.no_grad():
+            next_q_BA = self.net.forward_target(
+                {Columns.OBS: torch.from_numpy(transitions.next_obs_BI)}
+            )["qf_preds"]
+        goes_on_B = torch.from_numpy(~transitions.terminated_B)
+        rewards_B = self.net.rewards(torch.from_numpy(transitions.rewards_B))
+        return rewards_B + self.config.gamma * next_q_BA.max(1).values * goes_on_B
+
+    def loss(self, obs_BI: Tensor, actions_B: Tensor, targets_B: Tensor) -> Tensor:
+        """Return the Huber loss of the chosen actions' values against the targets."""
+        q_BA = mlp_output(self._layers, obs_BI, self.net.activation)
+        return F.smooth_l1_loss(q_BA.gather(1, actions_B[:, None]).squeeze(1), targets_B)
+
+    def _update_target(self, now: int, new_steps: int) -> None:
+        """Copy the network to the target whenever a multiple of its period was passed."""
+        period = self.config.target_network_update_freq
+        if now // period > (now - new_steps) // period:
+            for main, target in self.net.get_target_network_pairs():
+                update_target_network(main_net=main, target_net=target, tau=1.0)

@@ -1,0 +1,143 @@
+"""Which settings a sweep tries, and which trainings that takes.
+
+A training is known by the hash of everything that decides it, so settings that come to the same
+training (the agent's own values stand in each of Fig. 8's panels) share it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from envs.params import LayerSplitParams
+from raysplit.base.errors import UserError
+from tuning.agent import inputs_sha256
+from tuning.settings import TrainConfig
+from tuning.sweep.settings import Number, Range, SweepConfig
+
+Overrides = Mapping[str, Number]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One combination of hyper-parameters.
+
+    Attributes:
+        panel: The hyper-parameter that a panel varies, else the method.
+        parameter: The same where one hyper-parameter varies, else None.
+        value: Its value, else None.
+        overrides: What differs from the agent.
+    """
+
+    panel: str
+    parameter: str | None
+    value: float | None
+    overrides: Overrides
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What all trainings of a sweep have in common.
+
+    Attributes:
+        params: The problem.
+        source_id: A hash that tells one source of perplexities from another.
+        agent: The agent that is varied.
+    """
+
+    params: LayerSplitParams
+    source_id: str
+    agent: TrainConfig
+
+    def config(self, overrides: Overrides) -> TrainConfig:
+        """Return the agent with a setting's values.
+
+        Raises:
+            UserError: A value is out of range or the name is unknown.
+        """
+        changed = {"overrides": {**self.agent.overrides, **overrides}}
+        try:
+            return TrainConfig.model_validate(self.agent.model_dump() | changed)
+        except ValueError as error:
+            raise UserError(f"sweep.space: {_first_line(error)}") from None
+
+    def key(self, overrides: Overrides, seed: int) -> str:
+        """Return the name of a training."""
+        return inputs_sha256(self.params, self.source_id, self.config(overrides), seed)[:16]
+
+
+def planned_settings(config: SweepConfig) -> list[Setting]:
+    """Return the settings of panels, grid and random; optuna finds its own as it goes."""
+    match config.method:
+        case "panels":
+            return list(_panels(config))
+        case "grid":
+            values = [_values(config, name) for name in config.space]
+            combinations = itertools.product(*values)
+            return [
+                joint_setting(config, dict(zip(config.space, c, strict=True))) for c in combinations
+            ]
+        case "random":
+            generator = np.random.default_rng(config.search_seed)
+            drawn = [_drawn(config, generator) for _ in range(config.samples)]
+            different = {json.dumps(overrides): overrides for overrides in drawn}
+            return [joint_setting(config, overrides) for overrides in different.values()]
+        case "optuna":
+            return []
+
+
+def check_space(base: Base, config: SweepConfig) -> None:
+    """Check that every value, and both ends of every range, can be trained.
+
+    Raises:
+        UserError: One cannot.
+    """
+    for name, values in config.space.items():
+        ends = (values.low, values.high) if isinstance(values, Range) else values
+        for value in ends:
+            base.config({name: value})
+    for setting in planned_settings(config):
+        base.config(setting.overrides)
+
+
+def _panels(config: SweepConfig) -> Iterator[Setting]:
+    for name in config.space:
+        for value in _values(config, name):
+            yield Setting(name, name, float(value), {name: value})
+
+
+def _values(config: SweepConfig, name: str) -> tuple[Number, ...]:
+    values = config.space[name]
+    assert not isinstance(values, Range)  # refused with the section
+    return values
+
+
+def joint_setting(config: SweepConfig, overrides: Overrides) -> Setting:
+    """Return a setting that varies all hyper-parameters at once."""
+    return Setting(config.method, None, None, overrides)
+
+
+def _drawn(config: SweepConfig, generator: np.random.Generator) -> Overrides:
+    return {name: _draw(values, generator) for name, values in config.space.items()}
+
+
+def _draw(values: tuple[Number, ...] | Range, generator: np.random.Generator) -> Number:
+    if not isinstance(values, Range):
+        return values[int(generator.integers(len(values)))]
+    if values.log:
+        drawn = float(np.exp(generator.uniform(np.log(values.low), np.log(values.high))))
+    else:
+        drawn = float(generator.uniform(values.low, values.high))
+    return round(drawn) if values.integers else drawn
+
+
+def _first_line(error: ValueError) -> str:
+    """The message of a pydantic error without its frame, or the message itself."""
+    text = str(error)
+    lines = [line.strip() for line in text.splitlines()]
+    first = next((line for line in lines if "Value error, " in line), lines[0])
+    return first.removeprefix("Value error, ").partition(" [type=")[0]
