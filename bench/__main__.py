@@ -19,7 +19,7 @@ BENCHMARKS = {
     "sweeps": "bench.sweeps",
     "fullsize-loading": "bench.fullsize_loading",
 }
-"""Report -> the module whose `run(options)` returns it."""
+"""BenchReport -> the module whose `run(options)` returns it."""
 
 
 def main() -> None:

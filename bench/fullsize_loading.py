@@ -18,7 +18,7 @@ from typing import Any
 
 from bench.memory import reset_peak, resident_bytes
 from bench.random_checkpoint import write_random_checkpoint
-from bench.report import Options, Report
+from bench.report import BenchReport, Options
 from raysplit.model.zoo import PAPER_MODELS
 
 P_MIN, P_MAX = 1, 10
@@ -31,12 +31,12 @@ _TARGETS = {
 }
 
 
-def run(options: Options) -> Report:
+def run(options: Options) -> BenchReport:
     """Write the checkpoint, load both halves, remove it."""
     folder = Path(tempfile.mkdtemp(prefix="raysplit-fullsize-"))
     try:
         name = "Prem-1B" if options.quick else _largest_that_fits(folder)
-        report = Report(
+        report = BenchReport(
             "fullsize-loading", _TARGETS, {"model": name, "p_min": P_MIN, "p_max": P_MAX}
         )
         start = time.perf_counter()

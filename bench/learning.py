@@ -22,7 +22,7 @@ from bench.learning_problems import (
     loss_table_problem,
     measured_case,
 )
-from bench.report import Options, Report
+from bench.report import BenchReport, Options
 from bench.surrogate_errors import error_by_rows, surrogate_error
 from envs.layer_split import LayerSplitEnv
 from envs.oracle import Oracle
@@ -35,7 +35,7 @@ from raysplit.measure.table import Measurements
 from raysplit.pipeline.experiment import load_experiment
 from raysplit.pipeline.oracles import EVALUATION_TABLE, Oracles, measured_oracle
 from raysplit.pipeline.run import run_stages
-from raysplit.pipeline.uncertainty import interval_95, measured_luck
+from raysplit.pipeline.uncertainty import interval_95, measured_uncertainty
 from tuning.evaluate import score
 from tuning.settings import Algorithm, TrainConfig
 from tuning.train import train
@@ -58,11 +58,13 @@ _ROUNDS = 3
 _CURVE_ROWS = (12, 24, 48, 96, 300, 1_000)
 
 
-def run(options: Options) -> Report:
+def run(options: Options) -> BenchReport:
     """Measure every figure; measurements are made, or taken up, in runs/bench-*."""
     seeds, steps = (_SEEDS[:2], 2_400) if options.quick else (_SEEDS, 24_000)
     cases = {case: measured_case(case) for case in get_args(Case)}
-    report = Report("learning", _TARGETS, {"quick": options.quick, "seeds": seeds, "steps": steps})
+    report = BenchReport(
+        "learning", _TARGETS, {"quick": options.quick, "seeds": seeds, "steps": steps}
+    )
     torch.set_num_threads(1)
     problems = {"loss_table": loss_table_problem()} | {
         f"embedded_{case}": embedded_problem(case, folder) for case, folder in cases.items()
@@ -81,7 +83,7 @@ def run(options: Options) -> Report:
 
 
 def _share_of_ppo(
-    report: Report,
+    report: BenchReport,
     problems: dict[str, Problem],
     cases: dict[Case, Path],
     seeds: tuple[int, ...],
@@ -120,7 +122,7 @@ def _share_of_ppo(
 def _measured_shares(
     problem: Problem, folder: Path, policies: dict[int, Policy]
 ) -> tuple[float, FloatArray]:
-    """Return the seeds' mean share on measured perplexity, and what luck could have made of it."""
+    """Return the seeds' mean share on measured perplexity, and its 95 % interval."""
     params, source = problem
     table = Measurements.from_parquet(folder / EVALUATION_TABLE)
     measured = measured_oracle(params, table)
@@ -132,11 +134,11 @@ def _measured_shares(
         agents={"ppo": policies},
     )
     shares = [score(measured, policy).share_of_gap for policy in policies.values()]
-    return mean(shares), measured_luck(oracles)["ppo"].shares_D
+    return mean(shares), measured_uncertainty(oracles)["ppo"].shares_D
 
 
 def _share_of_others(
-    report: Report,
+    report: BenchReport,
     algorithm: Algorithm,
     problems: dict[str, Problem],
     seeds: tuple[int, ...],
@@ -154,7 +156,7 @@ def _share_of_others(
     report.add({f"{algorithm}_share_mean": mean(shares), f"{algorithm}_share_min": min(shares)})
 
 
-def _speed(report: Report, problem: Problem, steps: int) -> None:
+def _speed(report: BenchReport, problem: Problem, steps: int) -> None:
     """Training alone, without start-up, in turn: Table III, 20 envs, one core."""
     params, source = problem
     pairs = [
@@ -196,7 +198,7 @@ def _policy(
         return train(params, source, config, seed, Path(folder)).policy().actions
 
 
-def _memory(report: Report, demo: Path, steps: int) -> None:
+def _memory(report: BenchReport, demo: Path, steps: int) -> None:
     """Peak resident memory of a process that does nothing but train PPO on the surrogate."""
     code = (
         "import sys; from pathlib import Path;"
@@ -214,7 +216,7 @@ def _memory(report: Report, demo: Path, steps: int) -> None:
     report.add({"training_rss_gb": int(done.stdout.split()[-1]) / 1e9})
 
 
-def _policy_time(report: Report, folder: Path) -> None:
+def _policy_time(report: BenchReport, folder: Path) -> None:
     """One decision of an exported policy, without Ray and torch."""
     params, source = embedded_problem("A", folder)
     with tempfile.TemporaryDirectory() as agent:
@@ -224,7 +226,7 @@ def _policy_time(report: Report, folder: Path) -> None:
     report.add({"policy_us": median(rounds) / 10_000 * 1e6})
 
 
-def _true_rewards(report: Report, *, quick: bool) -> None:
+def _true_rewards(report: BenchReport, *, quick: bool) -> None:
     """PPO that learned from measured rewards beside PPO that learned from the surrogate."""
     if quick:
         report.skip("true_vs_surrogate_return", "it takes a quarter of an hour")

@@ -33,7 +33,7 @@ from bench.embedded_job import (
 from bench.memory import resident_bytes
 from bench.plain import MatrixProducts, PlainWay
 from bench.random_checkpoint import write_random_checkpoint
-from bench.report import Options, Report
+from bench.report import BenchReport, Options
 from bench.scheduling import service_times, simulated_efficiency, units_per_second
 from raysplit.corpus.batches import TokenCorpus
 from raysplit.corpus.config import CorpusConfig
@@ -67,11 +67,11 @@ _ROUNDS = 3
 _INPROCESS = BackendConfig(kind="inprocess")
 
 
-def run(options: Options) -> Report:
+def run(options: Options) -> BenchReport:
     """Measure every figure."""
     torch.set_num_threads(1)
     plan = {"split_points": SPLIT_POINTS, "noise_std": NOISE_STD, "target_stderr": 0.01}
-    report = Report("measuring", _TARGETS, {"quick": options.quick, **plan})
+    report = BenchReport("measuring", _TARGETS, {"quick": options.quick, **plan})
     _compare_in_process(report, options)
     ray.init(
         address="local",
@@ -89,7 +89,7 @@ def run(options: Options) -> Report:
     return report
 
 
-def _compare_in_process(report: Report, options: Options) -> None:
+def _compare_in_process(report: BenchReport, options: Options) -> None:
     """Against the plain way and against bare matrix products, on WikiText-2."""
     if options.wikitext2 is None:
         for name in ("speedup_vs_plain", "suffix_vs_matmul"):
@@ -108,7 +108,7 @@ def _compare_in_process(report: Report, options: Options) -> None:
 
 
 def _compare_with_plain(
-    report: Report, job: Job, backend: LocalBackend, settings: int
+    report: BenchReport, job: Job, backend: LocalBackend, settings: int
 ) -> CleanReference:
     """Time the clean pass and the settings, and some plain sentences after each part of them."""
     plain, sentences = PlainWay(job.checkpoint), _endless(job.corpus)
@@ -149,7 +149,7 @@ def _compare_with_plain(
     return reference
 
 
-def _compare_with_matmul(report: Report, job: Job, reference: CleanReference) -> None:
+def _compare_with_matmul(report: BenchReport, job: Job, reference: CleanReference) -> None:
     """One setting on the full corpus; a block's matrix products follow upon its hidden states."""
     p = _MATMUL_SPLIT_POINT
     job = replace(job, split_points=(p, p))
@@ -182,7 +182,7 @@ def _compare_with_matmul(report: Report, job: Job, reference: CleanReference) ->
     )
 
 
-def _compare_with_ray(report: Report, options: Options) -> None:
+def _compare_with_ray(report: BenchReport, options: Options) -> None:
     """One actor against one process, two actors against one."""
     corpus = CorpusConfig(source="embedded", max_sentences=256 if options.quick else 1000)
     job = embedded_job(corpus, target_stderr=0.01)
@@ -227,7 +227,7 @@ def _spread(ratios: list[float]) -> float:
     return high - low
 
 
-def _weigh_edge_actor(report: Report, options: Options) -> None:
+def _weigh_edge_actor(report: BenchReport, options: Options) -> None:
     """Peak memory of an edge actor with Prem-1B's shape in bfloat16, above a bare actor's."""
     folder = Path(tempfile.mkdtemp(prefix="raysplit-memory-"))
     try:
@@ -256,7 +256,7 @@ def _weigh_edge_actor(report: Report, options: Options) -> None:
     )
 
 
-def _schedule(report: Report, options: Options) -> None:
+def _schedule(report: BenchReport, options: Options) -> None:
     units, per_actor = (400, 4) if options.quick else (4000, 60)
     actors = 8 if options.quick else 64
     report.add({"scheduler_units_per_s": units_per_second(4, units)})

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from bench.random_checkpoint import write_random_checkpoint
-from bench.report import REPORTS, Report
+from bench.report import REPORTS, BenchReport
 from raysplit.corpus.batches import TokenCorpus
 from raysplit.corpus.config import CorpusConfig
 from raysplit.corpus.sequences import Sequence
@@ -59,7 +59,9 @@ def main() -> None:
     parser.add_argument("--reports", type=Path, help="default: bench/reports; reduced: runs")
     parser.add_argument("--name", default="measuring-h200", help="of the report")
     arguments = parser.parse_args()
-    report = Report(arguments.name, _TARGETS, {"dtype": "bfloat16", "split_points": _SPLIT_POINTS})
+    report = BenchReport(
+        arguments.name, _TARGETS, {"dtype": "bfloat16", "split_points": _SPLIT_POINTS}
+    )
     reduced = {"sentences": arguments.sentences, "hidden_size": arguments.hidden_size}
     report.config |= {"model": arguments.model, **reduced}
     kept = Path("runs") if any(reduced.values()) else REPORTS
@@ -83,7 +85,7 @@ def _words(text: Path | None, sentences: int | None) -> list[int]:
     return [len(sentence.split()) for sentence in read_sentences(config)]
 
 
-def _measure(report: Report, folder: Path, words: list[int]) -> None:
+def _measure(report: BenchReport, folder: Path, words: list[int]) -> None:
     job = _job(folder, words)
     on_gpu = torch.cuda.is_available()
     config = BackendConfig(

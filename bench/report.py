@@ -35,7 +35,7 @@ class Options:
 
 
 @dataclass(slots=True)
-class Report:
+class BenchReport:
     """One benchmark's outcome.
 
     Attributes:

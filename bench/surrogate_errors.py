@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.report import Report
+from bench.report import BenchReport
 from raysplit.measure.table import Measurements
 from raysplit.pipeline.experiment import load_experiment
 from raysplit.pipeline.oracles import EVALUATION_TABLE
@@ -15,14 +15,14 @@ from raysplit.surrogate import Surrogate, SurrogateConfig, fit
 from raysplit.surrogate.quality import ErrorStatistics
 
 
-def surrogate_error(report: Report, demo: Path) -> None:
+def surrogate_error(report: BenchReport, demo: Path) -> None:
     """Error of g on the evaluation grid, which no row of the plan is on."""
     held_out = Measurements.from_parquet(demo / EVALUATION_TABLE)
     found = _gain_errors(Surrogate.load(demo / "surrogate"), held_out)
     report.add({"surrogate_mse": found.mse, "surrogate_mae": found.mae})
 
 
-def error_by_rows(report: Report, demo: Path, numbers: tuple[int, ...]) -> None:
+def error_by_rows(report: BenchReport, demo: Path, numbers: tuple[int, ...]) -> None:
     """The same error by the rows it was fitted on: the first ones of one long plan."""
     folder = demo.with_name("bench-rows")
     run_stages(load_experiment("demo", [f"plan.settings={numbers[-1]}"]), folder, ("measure",))

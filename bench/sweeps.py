@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from bench.fig8 import fig8
-from bench.report import Options, Report
+from bench.report import BenchReport, Options
 from bench.sweep_kills import killed_sweep
 from bench.two_nodes import two_node_speedup
 
@@ -20,9 +20,9 @@ _TARGETS = {
 }
 
 
-def run(options: Options) -> Report:
+def run(options: Options) -> BenchReport:
     """Measure every figure."""
-    report = Report("sweeps", _TARGETS, {"quick": options.quick})
+    report = BenchReport("sweeps", _TARGETS, {"quick": options.quick})
     home = Path(tempfile.mkdtemp(prefix="raysplit-sweeps-"))
     try:
         report.add(two_node_speedup(options.quick))

@@ -16,7 +16,7 @@ from raysplit.base.config import Config
 from raysplit.link.state import LinkState, check_coordinates
 
 Case = Literal["L", "H", "A"]
-Interval = tuple[float, float]
+ValueRange = tuple[float, float]
 
 # The link gets worse as these fall; as the others rise.
 LOWER_IS_WORSE = frozenset({"snr_db", "fading_scale"})
@@ -36,8 +36,8 @@ class LinkRange(Config):
     low: float
     high: float
     grid_points: int = Field(default=11, ge=2)
-    case_l: Interval | None = None
-    case_h: Interval | None = None
+    case_l: ValueRange | None = None
+    case_h: ValueRange | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -59,7 +59,7 @@ class LinkRange(Config):
                 )
         return self
 
-    def of_case(self, case: Case, *, lower_is_worse: bool) -> Interval:
+    def of_case(self, case: Case, *, lower_is_worse: bool) -> ValueRange:
         """Return the (low, high) that a case takes of the range."""
         explicit = {"L": self.case_l, "H": self.case_h, "A": (self.low, self.high)}[case]
         if explicit is not None:
@@ -177,7 +177,7 @@ class ProblemConfig(Config):
             case "A":
                 return self.min_split_point, self.max_split_point
 
-    def ranges(self, case: Case | None = None) -> dict[str, Interval]:
+    def ranges(self, case: Case | None = None) -> dict[str, ValueRange]:
         """Return each link coordinate's (low, high) in a case, by default the problem's own."""
         return {
             name: link.of_case(case or self.case, lower_is_worse=name in LOWER_IS_WORSE)

@@ -13,7 +13,7 @@ from envs.example import example_params, example_source
 from envs.oracle import Oracle
 from tuning.rllib.algorithms import algorithm_config
 from tuning.rllib.env import register_with_ray
-from tuning.rllib.learner import Batch
+from tuning.rllib.learner import TrainBatch
 from tuning.rllib.local import quiet_rllib
 from tuning.settings import TrainConfig
 from tuning.train import train
@@ -56,7 +56,7 @@ def rows(columns, net, algorithm):
         advantages = targets - net.compute_values({Columns.OBS: obs}).detach()
         advantages = (advantages - advantages.mean()) / advantages.std(correction=0)
     actions, log_probs = columns[Columns.ACTIONS][mask], columns[Columns.ACTION_LOGP][mask]
-    return Batch(net.features(obs), actions, log_probs, advantages, targets)
+    return TrainBatch(net.features(obs), actions, log_probs, advantages, targets)
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "a2c"])

@@ -13,6 +13,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from raysplit import figures
+from raysplit.base.statistics import Interval
 from raysplit.figures import (
     AnswerLine,
     AnswerPlane,
@@ -23,7 +24,6 @@ from raysplit.figures import (
     LearningPanel,
     PPLCurve,
     PPLPanel,
-    Score,
     SweepPanel,
 )
 from raysplit.figures.style import colour_of, line_styles, ordered_colours
@@ -111,10 +111,10 @@ def sweep():
 
 def scores():
     measured = {
-        name: Score(mean=mean, low=mean - 0.01, high=mean + 0.01)
+        name: Interval(value=mean, low=mean - 0.01, high=mean + 0.01)
         for name, mean in [("optimum", 2.99), ("PPO", 2.98), ("greedy", 2.9), ("random", 2.69)]
     }
-    return {"PPO": Score(mean=2.985, low=2.98, high=2.99)}, measured
+    return {"PPO": Interval(value=2.985, low=2.98, high=2.99)}, measured
 
 
 def decisions():

@@ -16,7 +16,7 @@ from envs.example import example_params, example_source
 from envs.sources import as_source
 from tuning.rllib.algorithms import algorithm_config
 from tuning.rllib.env import register_with_ray
-from tuning.rllib.learner import Batch
+from tuning.rllib.learner import TrainBatch
 from tuning.rllib.local import quiet_rllib
 from tuning.rllib.replay import Replay, Transitions
 from tuning.rllib.reward_scaling import RewardScaling
@@ -192,7 +192,7 @@ def test_policy_weights_give_the_gradient_of_the_clipped_objective(lean):
     learner = lean.learner_group._learner
     rng = torch.Generator().manual_seed(0)
     rows = 200
-    batch = Batch(
+    batch = TrainBatch(
         features_BF=torch.rand(rows, 2, generator=rng),
         actions_B=torch.randint(3, (rows,), generator=rng),
         log_probs_B=-torch.rand(rows, generator=rng) - 0.5,
@@ -213,7 +213,7 @@ def test_policy_weights_give_the_gradient_of_the_clipped_objective(lean):
 
 def test_each_epoch_takes_every_row_once_in_another_order():
     rows = torch.arange(10.0)
-    batch = Batch(rows[:, None], rows.long(), rows, rows, rows)
+    batch = TrainBatch(rows[:, None], rows.long(), rows, rows, rows)
     generator = torch.Generator().manual_seed(0)
     epochs = [
         torch.cat([part.targets_B for part in batch.shuffled(4, generator)]) for _ in range(2)
@@ -259,24 +259,24 @@ def test_schedules_fall_linearly_over_the_run():
 def test_scaled_rewards_have_mean_0_and_std_1_in_the_first_batch_and_keep_that_scale():
     scaling = RewardScaling(enabled=True)
     first = np.array([1.0, 3.0, 5.0, 7.0], np.float32)
-    scaling.see(first)
+    scaling.calibrate(first)
     assert scaling(first).mean() == pytest.approx(0.0)
     assert scaling(first).std() == pytest.approx(1.0)
-    scaling.see(100 * first)
+    scaling.calibrate(100 * first)
     assert scaling(np.float32([4.0])) == pytest.approx(0.0)
     torch.testing.assert_close(scaling(torch.tensor([4.0])), torch.zeros(1))
 
 
 def test_equal_rewards_scale_to_zero():
     scaling = RewardScaling(enabled=True)
-    scaling.see(np.full(5, 3.0, np.float32))
+    scaling.calibrate(np.full(5, 3.0, np.float32))
     np.testing.assert_array_equal(scaling(np.full(2, 3.0, np.float32)), 0.0)
 
 
 def test_rewards_stay_as_they_are_without_scaling():
     scaling = RewardScaling(enabled=False)
     rewards = np.array([1.0, 5.0], np.float32)
-    scaling.see(rewards)
+    scaling.calibrate(rewards)
     np.testing.assert_array_equal(scaling(rewards), rewards)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from raysplit.base.errors import UserError
-from tuning.policy import Policy, PolicyDescription
+from tuning.policy import ExportedPolicy, PolicyDescription
 
 
 def make_policy(activation="tanh", sees_step=False, hidden=16, seed=6):
@@ -32,7 +32,7 @@ def make_policy(activation="tanh", sees_step=False, hidden=16, seed=6):
         trained_by="ppo tuned, seed 0, 24000 steps",
     )
     centre, half_range = np.array([0.6, 5.5, 2.5]), np.array([0.6, 4.5, 2.5])
-    return Policy(description, layers, centre[:inputs], half_range[:inputs])
+    return ExportedPolicy(description, layers, centre[:inputs], half_range[:inputs])
 
 
 def settings(rows=200, seed=1):
@@ -90,7 +90,7 @@ def test_a_policy_of_the_module_is_the_modules_policy(knots):
             "knots": knots,
         },
     ).build()
-    policy = Policy(make_policy("relu").description, *module.policy_arrays())
+    policy = ExportedPolicy(make_policy("relu").description, *module.policy_arrays())
     split_points, links, steps = settings()
     obs = np.column_stack([links, split_points, steps]).astype(np.float32)
     logits = module.forward_inference({Columns.OBS: torch.from_numpy(obs)})
@@ -101,7 +101,7 @@ def test_a_policy_of_the_module_is_the_modules_policy(knots):
 def test_a_saved_policy_comes_back(tmp_path):
     policy = make_policy(sees_step=True)
     policy.save(tmp_path / "policy")
-    loaded = Policy.load(tmp_path / "policy")
+    loaded = ExportedPolicy.load(tmp_path / "policy")
     assert loaded.description == policy.description
     np.testing.assert_array_equal(loaded.actions(*settings()), policy.actions(*settings()))
 
@@ -115,13 +115,13 @@ def test_every_flipped_or_missing_byte_of_the_weights_is_noticed(tmp_path):
         flipped[position] ^= 1
         weights.write_bytes(flipped)
         with pytest.raises(UserError, match="changed after it was saved"):
-            Policy.load(tmp_path)
+            ExportedPolicy.load(tmp_path)
     weights.write_bytes(content[:-1])
     with pytest.raises(UserError):
-        Policy.load(tmp_path)
+        ExportedPolicy.load(tmp_path)
     weights.unlink()
     with pytest.raises(UserError, match="export it again"):
-        Policy.load(tmp_path)
+        ExportedPolicy.load(tmp_path)
 
 
 def test_a_description_of_something_else_is_refused(tmp_path):
@@ -132,7 +132,7 @@ def test_a_description_of_something_else_is_refused(tmp_path):
     for broken in ("{", "[]", *(json.dumps(description | change) for change in changed)):
         file.write_text(broken)
         with pytest.raises(UserError):
-            Policy.load(tmp_path)
+            ExportedPolicy.load(tmp_path)
 
 
 def test_what_the_policy_cannot_see_is_refused():
@@ -155,8 +155,8 @@ def test_what_the_policy_cannot_see_is_refused():
 def test_running_a_policy_loads_neither_ray_nor_torch(tmp_path):
     make_policy().save(tmp_path)
     program = (
-        "import sys; from tuning.policy import Policy; "
-        f"print(Policy.load({str(tmp_path)!r})((0.8,), 3)); "
+        "import sys; from tuning.policy import ExportedPolicy; "
+        f"print(ExportedPolicy.load({str(tmp_path)!r})((0.8,), 3)); "
         "assert not {'ray', 'torch', 'gymnasium', 'pandas'} & set(sys.modules)"
     )
     done = subprocess.run(

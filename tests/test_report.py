@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from raysplit.base.statistics import Interval
 from raysplit.figures import (
     AnswerLine,
     AnswerPlane,
@@ -18,14 +19,13 @@ from raysplit.figures import (
     Decisions,
     EpisodeReturns,
     LearningPanel,
-    Score,
 )
 from raysplit.report import (
-    Fidelity,
     Performance,
     PolicyResult,
     ReportData,
-    TrainingCost,
+    SurrogateCheck,
+    TrainingCostRow,
     write_report,
 )
 from raysplit.report.answer import sentence
@@ -45,8 +45,8 @@ def line(optimum, coordinate="noise_std"):
 
 
 def performance(mean, share, width=0.01):
-    score = Score(mean=mean, low=mean - width, high=mean + width)
-    return Performance(score=score, regret=2.99 - mean, share_of_gap=share)
+    score = Interval(value=mean, low=mean - width, high=mean + width)
+    return Performance(episode_return=score, regret=2.99 - mean, share_of_gap=share)
 
 
 MINIMAL = ReportData(
@@ -85,7 +85,9 @@ FULL = dataclasses.replace(
             optimal_return=1.0,
         )
     ],
-    fidelity=Fidelity(rank_correlation=0.8, planned_share_of_gap=0.5, warning="beware of p = 3"),
+    fidelity=SurrogateCheck(
+        rank_correlation=0.8, planned_share_of_gap=0.5, warning="beware of p = 3"
+    ),
     episodes=EpisodeReturns(
         returns={"PPO": np.tile(X, 2), "untrained PPO": np.tile(X - 0.5, 2), "random": X - 1},
         optimal_return=1.0,
@@ -100,14 +102,14 @@ FULL = dataclasses.replace(
         split_points=(1, 10),
     ),
     training_costs=[
-        TrainingCost(
+        TrainingCostRow(
             agent="PPO",
             rewards="algorithm_1",
             llm_evaluations=96.0,
             worker_seconds=131.0,
             first_seed_seconds=1.9,
             peak_resident_bytes=612_000_000,
-            measured=Score(mean=2.96, low=2.95, high=2.97),
+            measured=Interval(value=2.96, low=2.95, high=2.97),
         )
     ],
     settings=(1234, 2),
@@ -252,7 +254,7 @@ class TestPage:
         assert "random – – – 2.690 2.680 to 2.700 0.300 0.0 %" in page.text
 
     def test_a_misleading_surrogate_is_announced(self, page):
-        assert "Fidelity gate: beware of p = 3." in page.text
+        assert "SurrogateCheck gate: beware of p = 3." in page.text
 
     def test_what_was_played_and_decided_is_said(self, page):
         assert "all policies played the same 5 episodes" in page.text
@@ -309,9 +311,9 @@ def test_parts_that_are_missing_are_left_out(tmp_path):
 
 
 def test_a_faithful_surrogate_raises_no_alarm(tmp_path):
-    fidelity = Fidelity(rank_correlation=0.99, planned_share_of_gap=0.99)
+    fidelity = SurrogateCheck(rank_correlation=0.99, planned_share_of_gap=0.99)
     data = dataclasses.replace(MINIMAL, fidelity=fidelity)
-    assert "Fidelity gate" not in write_report(data, tmp_path).read_text(encoding="utf-8")
+    assert "SurrogateCheck gate" not in write_report(data, tmp_path).read_text(encoding="utf-8")
 
 
 def test_text_from_outside_is_escaped(tmp_path):

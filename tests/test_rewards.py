@@ -11,7 +11,7 @@ from raysplit.base.errors import UserError
 from raysplit.measure.ledger import Row
 from raysplit.pipeline.experiment import load_experiment
 from raysplit.pipeline.problem import measuring_service, same_measuring_service
-from raysplit.pipeline.rewards import RewardSources, TrainingBill
+from raysplit.pipeline.rewards import RewardSources, TrainingCost
 from raysplit.pipeline.run_folder import RunFolder
 from raysplit.pipeline.stages import train
 from tuning.settings import TrainConfig
@@ -76,22 +76,22 @@ def test_the_bill_counts_each_setting_once_and_begins_anew_with_each_training(tm
         source = sources.source_of(config, seed, tmp_path / f"seed-{seed}")
         ask(source, [2, 2, 3], params.link_low_K[0])
         bill = sources.bill(config, 7)
-        assert bill == TrainingBill(llm_evaluations=2, worker_seconds=1.0, peak_resident_bytes=7)
-    bill.save(tmp_path / "bill.json")
-    assert TrainingBill.load(tmp_path / "bill.json") == bill
-    assert json.loads((tmp_path / "bill.json").read_text())["llm_evaluations"] == 2
+        assert bill == TrainingCost(llm_evaluations=2, worker_seconds=1.0, peak_resident_bytes=7)
+    bill.save(tmp_path / "training_cost.json")
+    assert TrainingCost.load(tmp_path / "training_cost.json") == bill
+    assert json.loads((tmp_path / "training_cost.json").read_text())["llm_evaluations"] == 2
 
 
 def test_a_training_that_was_killed_goes_on_with_its_bill(tmp_path):
     params, config = example_params(), TrainConfig(rewards="measured")
     killed = RewardSources(Folder, params, Service())
     ask(killed.source_of(config, 0, tmp_path), [2, 3], params.link_low_K[0])
-    with (tmp_path / "asked.txt").open("a") as file:
+    with (tmp_path / "requested_settings.txt").open("a") as file:
         file.write("torn")
     for _ in range(2):  # what is asked again counts once, whoever asks
         again = RewardSources(Folder, params, Service())
         ask(again.source_of(config, 0, tmp_path), [3, 4], params.link_low_K[0])
-        assert again.bill(config, None) == TrainingBill(3, 1.5, None)
+        assert again.bill(config, None) == TrainingCost(3, 1.5, None)
 
 
 def test_a_setting_that_gave_no_perplexity_stops_the_training(tmp_path):
@@ -132,11 +132,11 @@ def test_agents_of_another_surrogate_are_forgotten(tmp_path, part):
     surrogate.mkdir()
     for name in ("surrogate.safetensors", "surrogate.json", "fit.json"):
         (surrogate / name).write_text(name)
-    train._forget_agents_of_another_surrogate(agents, surrogate)
+    train._remove_agents_of_another_surrogate(agents, surrogate)
     (agents / "ppo").mkdir()
     (surrogate / "fit.json").write_text("it took longer")
-    train._forget_agents_of_another_surrogate(agents, surrogate)
+    train._remove_agents_of_another_surrogate(agents, surrogate)
     assert (agents / "ppo").exists()
     (surrogate / part).write_text("another")
-    train._forget_agents_of_another_surrogate(agents, surrogate)
+    train._remove_agents_of_another_surrogate(agents, surrogate)
     assert not (agents / "ppo").exists()

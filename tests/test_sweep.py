@@ -20,9 +20,9 @@ from raysplit.base.errors import UserError
 from raysplit.measure.config import BackendConfig
 from raysplit.measure.on_ray import session
 from raysplit.pipeline import sweep as stage
-from tuning.rllib.learner import Batch
+from tuning.rllib.learner import TrainBatch
 from tuning.settings import TrainConfig
-from tuning.sweep.plan import Base, check_space, planned_settings
+from tuning.sweep.plan import Base, check_space, planned_combinations
 from tuning.sweep.records import TrialDescription, TrialFolder, TrialProgress, TrialRecord
 from tuning.sweep.resources import check_machine, trial_bundles
 from tuning.sweep.results import best_first, curves_table, sweep_results
@@ -45,7 +45,7 @@ def job_in(folder, agent=AGENT):
 
 def test_fig_8_is_16_settings_and_shares_equal_trainings(tmp_path):
     job = job_in(tmp_path, TrainConfig(preset="paper"))
-    settings = planned_settings(SweepConfig())
+    settings = planned_combinations(SweepConfig())
     assert len(settings) == 16
     assert [s.value for s in settings if s.panel == "minibatch_size"] == [50, 100, 150, 200]
     # The agent's own values stand in all four panels: 13 different settings of 5 seeds.
@@ -54,18 +54,18 @@ def test_fig_8_is_16_settings_and_shares_equal_trainings(tmp_path):
 
 def test_grid_and_random_draw_from_the_same_space():
     space = {"learning_rate": Range(low=1e-4, high=1e-2, log=True), "epochs": Range(low=2, high=9)}
-    drawn = planned_settings(SweepConfig(method="random", space=space, samples=50))
-    assert drawn == planned_settings(SweepConfig(method="random", space=space, samples=50))
+    drawn = planned_combinations(SweepConfig(method="random", space=space, samples=50))
+    assert drawn == planned_combinations(SweepConfig(method="random", space=space, samples=50))
     rates = np.array([s.overrides["learning_rate"] for s in drawn])
     assert 1e-4 <= rates.min() < 1e-3 < rates.max() <= 1e-2
     assert {type(s.overrides["epochs"]) for s in drawn} == {int}
     grid = SweepConfig(method="grid", space={"epochs": (1, 2), "clip_range": (0.1, 0.2, 0.3)})
-    assert len({tuple(s.overrides.values()) for s in planned_settings(grid)}) == 6
+    assert len({tuple(s.overrides.values()) for s in planned_combinations(grid)}) == 6
 
 
 def test_a_setting_drawn_twice_is_one_setting():
     config = SweepConfig(method="random", space={"epochs": (5, 10)}, samples=20)
-    assert sorted(s.overrides["epochs"] for s in planned_settings(config)) == [5, 10]
+    assert sorted(s.overrides["epochs"] for s in planned_combinations(config)) == [5, 10]
 
 
 def test_a_trial_of_several_seeds_reports_its_end_once(tmp_path):
@@ -88,7 +88,7 @@ def test_a_wrong_space_is_refused(tmp_path):
 
 def test_a_batch_size_that_does_not_divide_leaves_a_smaller_last_minibatch():
     rows = torch.arange(400)
-    batch = Batch(rows[:, None].float(), rows, rows, rows, rows)
+    batch = TrainBatch(rows[:, None].float(), rows, rows, rows, rows)
     parts = list(batch.shuffled(150, torch.Generator().manual_seed(0)))
     assert [len(part.actions_B) for part in parts] == [150, 150, 100]
     assert sorted(torch.cat([part.actions_B for part in parts]).tolist()) == rows.tolist()

@@ -8,7 +8,7 @@ from envs.oracle import Oracle
 from envs.policies import FixedPolicy, StayPolicy
 from raysplit.measure.table import Measurements
 from raysplit.pipeline.oracles import Oracles, measured_oracle
-from raysplit.pipeline.uncertainty import interval_95, measured_luck
+from raysplit.pipeline.uncertainty import interval_95, measured_uncertainty
 
 PARAMS = example_params()
 
@@ -36,7 +36,7 @@ def oracles(stderr, agents):
 
 
 def test_the_spread_of_a_return_is_that_of_its_measurements():
-    found = measured_luck(oracles(0.001, {"stay": {0: StayPolicy()}}))["stay"]
+    found = measured_uncertainty(oracles(0.001, {"stay": {0: StayPolicy()}}))["stay"]
     # A policy that stays earns five times the reward of where it started.
     chain = Oracle(PARAMS, example_source)
     ppl_PM = example_source(
@@ -51,14 +51,16 @@ def test_the_spread_of_a_return_is_that_of_its_measurements():
 
 def test_without_errors_only_the_seeds_are_redrawn():
     agents = {"both": {0: FixedPolicy(2), 1: FixedPolicy(9)}, "one": {0: FixedPolicy(2)}}
-    found = measured_luck(oracles(0.0, agents))
+    found = measured_uncertainty(oracles(0.0, agents))
     low, high = sorted(found["both"].by_seed_S)
     assert interval_95(found["both"].returns_D) == pytest.approx([low, high])
     assert found["one"].returns_D == pytest.approx(found["both"].by_seed_S[0])
 
 
 def test_agents_that_act_alike_differ_by_nothing_on_every_draw():
-    found = measured_luck(oracles(0.01, {"a": {0: FixedPolicy(3)}, "b": {5: FixedPolicy(3)}}))
+    found = measured_uncertainty(
+        oracles(0.01, {"a": {0: FixedPolicy(3)}, "b": {5: FixedPolicy(3)}})
+    )
     np.testing.assert_array_equal(found["a"].returns_D, found["b"].returns_D)
     assert found["a"].returns_D.std() > 0
 
@@ -66,5 +68,5 @@ def test_agents_that_act_alike_differ_by_nothing_on_every_draw():
 def test_the_shares_interval_lies_around_the_share():
     """A plan made anew on every draw would fit its errors and put every share too low."""
     problem = oracles(0.02, {"optimum": {0: Oracle(PARAMS, example_source).optimal_policy()}})
-    shares_D = measured_luck(problem)["optimum"].shares_D
+    shares_D = measured_uncertainty(problem)["optimum"].shares_D
     assert shares_D == pytest.approx(1.0, abs=1e-9)

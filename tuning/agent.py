@@ -12,7 +12,7 @@ import numpy as np
 from envs.params import LayerSplitParams
 from raysplit.base.errors import UserError
 from raysplit.base.sealed_json import read_sealed
-from tuning.policy import Policy
+from tuning.policy import ExportedPolicy
 from tuning.settings import TrainConfig
 
 _TRAIN_AGAIN = (
@@ -59,13 +59,13 @@ class TrainedAgent:
     checkpoint: Path
     curve: tuple[CurvePoint, ...]
 
-    def policy(self) -> Policy:
+    def policy(self) -> ExportedPolicy:
         """Load the exported policy, which runs without Ray and torch."""
-        return Policy.load(self.folder / "policy")
+        return ExportedPolicy.load(self.folder / "policy")
 
-    def untrained_policy(self) -> Policy:
+    def untrained_policy(self) -> ExportedPolicy:
         """Load what the agent's own network, of its own seed, would do without any training."""
-        return Policy.load(self.folder / "untrained")
+        return ExportedPolicy.load(self.folder / "untrained")
 
 
 def load_agent(out: Path, inputs: str | None = None) -> TrainedAgent:

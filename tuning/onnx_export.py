@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from raysplit.base.errors import UserError
-from tuning.policy import Policy
+from tuning.policy import ExportedPolicy
 
 OPSET = 17
 
 
-def export_onnx(policy: Policy, path: Path) -> None:
+def export_onnx(policy: ExportedPolicy, path: Path) -> None:
     """Write a policy as an ONNX file.
 
     Raises:

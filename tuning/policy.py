@@ -1,6 +1,6 @@
 """A trained policy as plain NumPy: safetensors + JSON on disk, no Ray and no torch to run it.
 
-    policy = Policy.load("agents/ppo-0/policy")
+    policy = ExportedPolicy.load("agents/ppo-0/policy")
     action = policy((0.8,), 3)          # noise_std 0.8, 3 layers on the device
     split_point = 3 + action - 1        # actions 0, 1, 2 move the split point by -1, 0, +1
 
@@ -51,7 +51,7 @@ class PolicyDescription:
     trained_by: str
 
 
-class Policy:
+class ExportedPolicy:
     """Chooses the action with the highest output of a small network.
 
     One call reuses its buffers, so an instance serves one thread.
@@ -178,7 +178,7 @@ class Policy:
         write_sealed(folder / DESCRIPTION_FILE, description)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Policy:
+    def load(cls, folder: str | Path) -> ExportedPolicy:
         """Read a saved policy.
 
         Raises:

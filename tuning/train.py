@@ -43,7 +43,7 @@ from tuning.checkpoint import (
     restore_checkpoint,
     save_checkpoint,
 )
-from tuning.policy import Policy, PolicyDescription
+from tuning.policy import ExportedPolicy, PolicyDescription
 from tuning.rllib.algorithms import algorithm_config
 from tuning.rllib.env import register_with_ray
 from tuning.rllib.local import SharedSource, quiet_rllib
@@ -69,7 +69,7 @@ def train(
     seed: int,
     out: Path,
     on_progress: Callable[[Progress], None] = lambda _: None,
-    judge: Callable[[Policy], float] | None = None,
+    judge: Callable[[ExportedPolicy], float] | None = None,
 ) -> TrainedAgent:
     """Train one agent, or go on with one that was interrupted.
 
@@ -175,7 +175,7 @@ class _Run:
         self.curve = [CurvePoint(**point) for point in record["curve"]]
 
     def judged_by(
-        self, judge: Callable[[Policy], float] | None, params: LayerSplitParams
+        self, judge: Callable[[ExportedPolicy], float] | None, params: LayerSplitParams
     ) -> Callable[[], float | None]:
         """Return what scores the policy of the moment."""
         if judge is None:
@@ -234,7 +234,7 @@ def _curve_point(result: dict[str, Any], seconds: float, judged_return: float | 
     return CurvePoint(steps, None if math.isnan(mean) else mean, seconds, judged_return)
 
 
-def policy_of(algorithm: Algorithm, params: LayerSplitParams, trained_by: str) -> Policy:
+def policy_of(algorithm: Algorithm, params: LayerSplitParams, trained_by: str) -> ExportedPolicy:
     """Return the current policy of an algorithm in NumPy."""
     module = cast(SplitModule, algorithm.get_module(DEFAULT_MODULE_ID))
     description = PolicyDescription(
@@ -245,4 +245,4 @@ def policy_of(algorithm: Algorithm, params: LayerSplitParams, trained_by: str) -
         activation=module.model_config["activation"],
         trained_by=trained_by,
     )
-    return Policy(description, *module.policy_arrays())
+    return ExportedPolicy(description, *module.policy_arrays())

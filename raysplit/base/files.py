@@ -47,8 +47,8 @@ def write_atomically(path: Path, text: str) -> None:
         new.write_text(text, encoding="utf-8")
 
 
-def write_twice(path: Path, text: str) -> None:
-    """Write a text file and then a second copy of it, for `read_either`.
+def write_with_copy(path: Path, text: str) -> None:
+    """Write a text file and then a second copy of it, for `read_with_copy`.
 
     Both are on the disk before this returns, so that a power cut spoils at most one of them.
 
@@ -62,8 +62,8 @@ def write_twice(path: Path, text: str) -> None:
             os.fsync(file.fileno())
 
 
-def read_either(path: Path, parse: Callable[[str], Parsed]) -> Parsed:
-    """Return what a file of `write_twice` says, or its second copy where the file is damaged.
+def read_with_copy(path: Path, parse: Callable[[str], Parsed]) -> Parsed:
+    """Return what a file of `write_with_copy` says, or its second copy where the file is damaged.
 
     A text that is only the beginning of the other one was cut short, even if it can be parsed.
 
@@ -81,7 +81,7 @@ def read_either(path: Path, parse: Callable[[str], Parsed]) -> Parsed:
             with contextlib.suppress(ValueError):
                 parsed = parse(text)
                 if copy != path:
-                    _tell_damage(path, copy)
+                    _report_damage(path, copy)
                 return parsed
     raise ValueError(f"{path} is damaged")
 
@@ -98,7 +98,7 @@ def _text_of(path: Path) -> str:
 
 
 @functools.cache  # a file is read many times in a run
-def _tell_damage(path: Path, used: Path) -> None:
+def _report_damage(path: Path, used: Path) -> None:
     console.print(f"[yellow]{path} cannot be read[/yellow]; going on from its copy {used.name}")
 
 

@@ -1,9 +1,8 @@
 """Scores over seeds, summed up robustly: interquartile mean and bootstrap intervals.
 
-With a handful of seeds a mean follows its worst or luckiest run and a standard deviation says
-little. The interquartile mean leaves out the lowest and the highest quarter of the runs; the
-interval comes from redrawing the seeds, within each task (case, link state) on its own, and taking
-percentiles.
+With a handful of seeds a mean follows its extreme runs and a standard deviation says little. The
+interquartile mean leaves out the lowest and the highest quarter of the runs; the interval comes
+from redrawing the seeds, within each task (case, link state) on its own, and taking percentiles.
 
 Shape suffixes: S seeds, K tasks, X points of a curve.
 """
@@ -40,7 +39,7 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Band:
+class PointwiseInterval:
     """A curve of a statistic with its confidence interval at every point."""
 
     value_X: FloatArray
@@ -92,7 +91,7 @@ def bootstrap_band(
     statistic: Statistic = "interquartile_mean",
     confidence: float = 0.95,
     resamples: int = 2000,
-) -> Band:
+) -> PointwiseInterval:
     """Return a statistic over seeds at every point of their curves, with pointwise intervals.
 
     Whole curves are redrawn: what the points of one run have in common stays together.
@@ -109,7 +108,7 @@ def bootstrap_band(
     """
     checked_SX = _checked(curves_SX, fewest=2)
     low_X, high_X = _percentiles([checked_SX], 0, seed, statistic, confidence, resamples)
-    return Band(_apply(statistic, checked_SX, axis=0), low_X, high_X)
+    return PointwiseInterval(_apply(statistic, checked_SX, axis=0), low_X, high_X)
 
 
 def _percentiles(

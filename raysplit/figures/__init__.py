@@ -4,7 +4,7 @@
 """
 
 from raysplit.figures.answer import AnswerLine, AnswerPlane, answer_line, answer_plane
-from raysplit.figures.comparison import EpisodeReturns, Score, returns_and_intervals, violins
+from raysplit.figures.comparison import EpisodeReturns, returns_and_intervals, violins
 from raysplit.figures.learning import (
     LearningPanel,
     SweepPanel,
@@ -29,7 +29,6 @@ __all__ = [
     "LearningPanel",
     "PPLCurve",
     "PPLPanel",
-    "Score",
     "SweepPanel",
     "Trend",
     "answer_line",

@@ -42,7 +42,7 @@ class AnswerLine:
         values_X: Its values, ascending.
         split_points: Smallest and largest split point of the problem.
         optimum_X: The split point with the smallest objective.
-        choices: Where each agent settles; the band is the range over its starts.
+        choices: Where each agent converges; the band is the range over its starts.
         optimal_objective_X: The objective (smaller is better) at the optimum.
         objectives: The objective of other policies by name, such as agents and the best fixed one.
     """
@@ -66,7 +66,7 @@ class AnswerPlane:
         values_Y: Values of the second, ascending.
         split_points: Smallest and largest split point of the problem.
         optimum_YX: The split point with the smallest objective.
-        choices: The split point where each agent settles, (Y, X).
+        choices: The split point where each agent converges, (Y, X).
     """
 
     coordinates: tuple[str, str]

@@ -14,22 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from raysplit.base.arrays import FloatArray
+from raysplit.base.statistics import Interval
 from raysplit.figures.style import INK, MUTED, colour_of, grid_of_axes, label_below, styled
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
-    """A return with its 95 % interval.
-
-    Attributes:
-        mean: Mean return of an episode (interquartile mean over seeds where there are several).
-        low: Lower end of the interval.
-        high: Upper end of the interval.
-    """
-
-    mean: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -48,7 +34,9 @@ class EpisodeReturns:
 
 
 @styled
-def returns_and_intervals(surrogate: Mapping[str, Score], measured: Mapping[str, Score]) -> Figure:
+def returns_and_intervals(
+    surrogate: Mapping[str, Interval], measured: Mapping[str, Interval]
+) -> Figure:
     """Draw each policy's return on the surrogate (hollow) and on measured PPL (filled).
 
     Dots and intervals instead of bars: returns lie close together and far from zero. The policies
@@ -61,7 +49,7 @@ def returns_and_intervals(surrogate: Mapping[str, Score], measured: Mapping[str,
         if name in surrogate:
             _dot(axes, surrogate[name], row - 0.13, colour_of(name), filled=False)
         if name in ("random", "optimum"):
-            axes.axvline(measured[name].mean, color=colour_of(name), linewidth=1, zorder=0)
+            axes.axvline(measured[name].value, color=colour_of(name), linewidth=1, zorder=0)
     axes.plot([], [], "o", color=MUTED, label="measured perplexity (95 % interval)")
     axes.plot([], [], "o", color=MUTED, markerfacecolor="white", label="surrogate")
     axes.set_yticks(range(len(names)), names)
@@ -72,10 +60,10 @@ def returns_and_intervals(surrogate: Mapping[str, Score], measured: Mapping[str,
     return figure
 
 
-def _dot(axes: Axes, score: Score, row: float, colour: str, *, filled: bool) -> None:
-    axes.hlines(row, score.low, score.high, color=colour, linewidth=2, alpha=0.6)
+def _dot(axes: Axes, found: Interval, row: float, colour: str, *, filled: bool) -> None:
+    axes.hlines(row, found.low, found.high, color=colour, linewidth=2, alpha=0.6)
     face = colour if filled else "white"
-    axes.plot(score.mean, row, "o", color=colour, markerfacecolor=face, markersize=6)
+    axes.plot(found.value, row, "o", color=colour, markerfacecolor=face, markersize=6)
 
 
 @styled

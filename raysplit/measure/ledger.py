@@ -24,7 +24,7 @@ from raysplit.measure.setting import Setting
 
 Status = Literal["done", "invalid", "quarantined"]
 
-_PATIENCE_S = 30.0
+_LOCK_TIMEOUT_S = 30.0
 _SMALLEST_FREE_BYTES = 2**16
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS cards (
@@ -97,7 +97,7 @@ class Ledger:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _refuse_a_cut_file(path)
-            self._connection = sqlite3.connect(path, timeout=_PATIENCE_S, isolation_level=None)
+            self._connection = sqlite3.connect(path, timeout=_LOCK_TIMEOUT_S, isolation_level=None)
             _switch_to_wal(self._connection)
             self._connection.execute("PRAGMA synchronous = NORMAL")
             state = self._connection.execute("PRAGMA quick_check").fetchone()[0]
@@ -227,7 +227,7 @@ def _refuse_a_cut_file(path: Path) -> None:
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:
     """Wait while another process opens the new file too: here SQLite's timeout does not count."""
-    until = time.monotonic() + _PATIENCE_S
+    until = time.monotonic() + _LOCK_TIMEOUT_S
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -245,8 +245,8 @@ def _unusable(path: Path, error: Exception) -> UserError:
         )
     if "locked" in str(error):
         return UserError(
-            f"ledger {path} stayed locked by another process for {_PATIENCE_S:g} s: wait for that "
-            "one, or name another file with measuring.ledger"
+            f"ledger {path} stayed locked by another process for {_LOCK_TIMEOUT_S:g} s: wait for "
+            "that one, or name another file with measuring.ledger"
         )
     if isinstance(error, sqlite3.OperationalError | OSError):
         return UserError(

@@ -21,7 +21,7 @@ from raysplit.perplexity.estimate import InvalidNLLError
 
 # So many failures in a row stop a run, if nothing has succeeded in it yet or if they are more than
 # this share of what it was to measure.
-_HOPELESS, _HOPELESS_SHARE = 8, 0.1
+_FAILURES_THAT_STOP, _FAILED_SHARE_THAT_STOPS = 8, 0.1
 
 
 class MeasuringService:
@@ -135,8 +135,8 @@ class _Failures:
             self._in_a_row, self._succeeded = 0, True
             return
         self._in_a_row += 1
-        few = self._in_a_row <= _HOPELESS_SHARE * self._settings
-        if self._in_a_row >= _HOPELESS and not (self._succeeded and few):
+        few = self._in_a_row <= _FAILED_SHARE_THAT_STOPS * self._settings
+        if self._in_a_row >= _FAILURES_THAT_STOP and not (self._succeeded and few):
             raise UserError(
                 f"the last {self._in_a_row} settings all failed, this one because of {row.reason}: "
                 "mend that and start again; what was measured is kept"

@@ -26,7 +26,7 @@ from raysplit.base.arrays import FloatArray
 from raysplit.base.files import replacing
 from raysplit.pipeline.oracles import Oracles
 from raysplit.pipeline.run_folder import RunFolder
-from tuning.policy import Policy as TrainedPolicy
+from tuning.policy import ExportedPolicy
 
 EPISODES_TABLE = "episodes.parquet"
 EPISODES = 500  # of each policy and seed
@@ -78,7 +78,7 @@ def _players(folder: RunFolder, oracles: Oracles) -> Iterator[Player]:
         for seed, policy in by_seed.items():
             yield "agent", name, seed, policy
             home = folder.agent_folder(name, seed)
-            yield "untrained", name, seed, TrainedPolicy.load(home / "untrained").actions
+            yield "untrained", name, seed, ExportedPolicy.load(home / "untrained").actions
     yield "random", "random", 0, RandomPolicy(0)
     params = oracles.params
     if params.link_dynamics != "trace":  # its optimum knows the future and is no policy

@@ -14,7 +14,7 @@ from raysplit.measure.table import Measurements
 from raysplit.pipeline.problem import measured_problem
 from raysplit.pipeline.run_folder import RunFolder
 from raysplit.surrogate import Surrogate
-from tuning.policy import Policy as TrainedPolicy
+from tuning.policy import ExportedPolicy
 
 EVALUATION_TABLE = "evaluation.parquet"
 
@@ -42,7 +42,7 @@ def load_oracles(folder: RunFolder) -> Oracles:
         measured=measured_oracle(params, table),
         agents={
             name: {
-                seed: TrainedPolicy.load(folder.agent_folder(name, seed) / "policy").actions
+                seed: ExportedPolicy.load(folder.agent_folder(name, seed) / "policy").actions
                 for seed in config.seeds
             }
             for name, config in folder.experiment.agents.items()

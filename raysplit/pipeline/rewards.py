@@ -34,7 +34,7 @@ _REWARD_SEED = 2**41  # apart from the plan's seeds and from the evaluation's
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingBill:
+class TrainingCost:
     """What one training cost.
 
     Attributes:
@@ -54,12 +54,12 @@ class TrainingBill:
         write_atomically(path, json.dumps(asdict(self), indent=2) + "\n")
 
     @staticmethod
-    def load(path: Path) -> TrainingBill:
+    def load(path: Path) -> TrainingCost:
         """Read what `save` wrote."""
-        return TrainingBill(**json.loads(path.read_text()))
+        return TrainingCost(**json.loads(path.read_text()))
 
 
-class Asked:
+class RequestedSettings:
     """The settings that one training asked the language model for, each with its seconds.
 
     They are kept on disk, a line each, because a training that was killed goes on elsewhere.
@@ -107,13 +107,13 @@ class RewardSources:
                 fit = fit_surrogate(self._params, self._folder.experiment.surrogate, seed)
                 return Algorithm1Source(self._measured(home), fit, config.true_steps)
 
-    def bill(self, config: TrainConfig, peak_resident_bytes: int | None) -> TrainingBill:
+    def bill(self, config: TrainConfig, peak_resident_bytes: int | None) -> TrainingCost:
         """Return what the training that has just finished cost."""
         if config.rewards == "surrogate":
             seconds = [row.seconds for row in self._plan_rows]
         else:
-            seconds = list(self._asked.seconds.values())
-        return TrainingBill(len(seconds), round(sum(seconds), 2), peak_resident_bytes)
+            seconds = list(self._requested.seconds.values())
+        return TrainingCost(len(seconds), round(sum(seconds), 2), peak_resident_bytes)
 
     @cached_property
     def _surrogate(self) -> SurrogateSource:
@@ -130,7 +130,7 @@ class RewardSources:
         return [known[key] for setting in plan if (key := setting.key(card)) in known]
 
     def _measured(self, home: Path) -> MeasuredSource:
-        self._asked = Asked(home / "asked.txt")
+        self._requested = RequestedSettings(home / "requested_settings.txt")
         params = self._params
         points = self._folder.experiment.measuring.reward_grid_points
         axes = grid_axes(params, [points] * len(params.link_names))
@@ -145,7 +145,7 @@ class RewardSources:
             for p, state in zip(split_points_N, link_states_NK, strict=True)
         ]
         rows = self._service.measure(settings, title="rewards")
-        self._asked.add(rows)
+        self._requested.add(rows)
         done = [rows[setting].status == "done" for setting in settings]
         log_ppl_N = np.array([rows[setting].log_ppl for setting in settings], dtype=np.float64)
         return np.where(done, np.exp(log_ppl_N), np.nan)

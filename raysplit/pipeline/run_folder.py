@@ -23,7 +23,7 @@ import yaml
 
 from raysplit import __version__
 from raysplit.base.errors import UserError
-from raysplit.base.files import read_either, sha256_of_file, write_twice
+from raysplit.base.files import read_with_copy, sha256_of_file, write_with_copy
 from raysplit.pipeline.experiment import Experiment
 
 _LIBRARIES = ("ray", "torch", "transformers", "gymnasium", "numpy", "scikit-learn")
@@ -58,7 +58,7 @@ class RunFolder:
         with _locked(path):
             if (path / _EXPERIMENT).exists():
                 _refuse_another(path, experiment)
-            write_twice(path / _EXPERIMENT, experiment.to_yaml())
+            write_with_copy(path / _EXPERIMENT, experiment.to_yaml())
             yield cls(path, experiment)
 
     @classmethod
@@ -104,12 +104,12 @@ class RunFolder:
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
             "seconds": round(time.time() - started, 2),
         }
-        write_twice(self.path / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
+        write_with_copy(self.path / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
 
     def _manifest(self) -> dict[str, dict[str, Any]]:
         path = self.path / _MANIFEST
         try:
-            return read_either(path, json.loads) if path.exists() else {}
+            return read_with_copy(path, json.loads) if path.exists() else {}
         except ValueError:
             raise UserError(
                 f"{path} is damaged, and so is its copy: delete it, and start the same command "
@@ -151,7 +151,7 @@ def _locked(path: Path) -> Generator[None]:
 
 def _read_experiment(path: Path) -> Experiment:
     try:
-        return read_either(path / _EXPERIMENT, _parse_experiment)
+        return read_with_copy(path / _EXPERIMENT, _parse_experiment)
     except ValueError:
         raise UserError(
             f"{path / _EXPERIMENT} is damaged or of another version, and so is its copy: delete it "

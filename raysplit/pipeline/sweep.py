@@ -37,7 +37,7 @@ from raysplit.surrogate import Surrogate
 from tuning.settings import TrainConfig
 from tuning.sweep.plan import Base, check_space
 from tuning.sweep.records import TrialFolder, TrialRecord, trial_folders
-from tuning.sweep.results import SettingResult, best_first, curves_table, sweep_results
+from tuning.sweep.results import CombinationResult, best_first, curves_table, sweep_results
 from tuning.sweep.run import run_sweep, trials_left
 from tuning.sweep.search import check_optuna
 from tuning.sweep.settings import SweepConfig
@@ -129,7 +129,7 @@ def _train(folder: RunFolder, job: SweepJob, config: SweepConfig) -> None:
     if left or new:
         say_if_ray_starts(folder, _agent_name(folder.experiment, config))
     per_trial = len(config.seeds) if config.method == "optuna" else 1
-    _track_untold(folder, job)
+    _track_unlogged(folder, job)
     with progress_bar("sweep", (len(left) + new) * per_trial) as advance:
 
         def on_trial(record: TrialRecord) -> None:
@@ -141,7 +141,7 @@ def _train(folder: RunFolder, job: SweepJob, config: SweepConfig) -> None:
         run_sweep(job, config, folder.experiment.backend, on_trial)
 
 
-def _track_untold(folder: RunFolder, job: SweepJob) -> None:
+def _track_unlogged(folder: RunFolder, job: SweepJob) -> None:
     """Track what was put on record just before the driver was killed."""
     for trial in trial_folders(job.folder):
         record = trial.record()
@@ -151,8 +151,8 @@ def _track_untold(folder: RunFolder, job: SweepJob) -> None:
 
 def _track(folder: RunFolder, job: SweepJob, record: TrialRecord) -> None:
     trial = record.trial
-    told = TrialFolder(job.folder, trial.key).path / "tracked"
-    if told.exists():
+    marker = TrialFolder(job.folder, trial.key).path / "tracked"
+    if marker.exists():
         return
     training = {
         **training_config(job.base.config(trial.overrides), trial.seed),
@@ -165,11 +165,11 @@ def _track(folder: RunFolder, job: SweepJob, record: TrialRecord) -> None:
                 tracker.log_metrics({"episode_return": value}, step)
         if record.share_of_gap is not None:
             tracker.log_metrics({"share_of_gap": record.share_of_gap}, record.progress.steps)
-    told.touch()
+    marker.touch()
 
 
 def _write_results(
-    folder: RunFolder, job: SweepJob, config: SweepConfig, results: list[SettingResult]
+    folder: RunFolder, job: SweepJob, config: SweepConfig, results: list[CombinationResult]
 ) -> None:
     started = time.time()
     curves = curves_table(results)
@@ -191,7 +191,7 @@ def _write_results(
 
 
 def _track_results(
-    folder: RunFolder, job: SweepJob, order: list[SettingResult], fig8: Path
+    folder: RunFolder, job: SweepJob, order: list[CombinationResult], fig8: Path
 ) -> None:
     columns = ("setting", "share of the gap", "low", "high")
     rows = [
@@ -206,7 +206,7 @@ def _track_results(
         tracker.log_artifact(job.folder / "best.json", name="sweep best settings", kind="sweep")
 
 
-def _best(config: SweepConfig, order: list[SettingResult]) -> dict[str, Any]:
+def _best(config: SweepConfig, order: list[CombinationResult]) -> dict[str, Any]:
     rows = [_row(result) for result in order]
     panels = {row["panel"]: row for row in reversed(rows)}
     return {
@@ -218,8 +218,8 @@ def _best(config: SweepConfig, order: list[SettingResult]) -> dict[str, Any]:
     }
 
 
-def _row(result: SettingResult) -> dict[str, Any]:
-    setting = result.setting
+def _row(result: CombinationResult) -> dict[str, Any]:
+    setting = result.combination
     assert result.share_of_gap  # only finished settings are ranked
     assert result.episode_return
     return {
@@ -240,7 +240,7 @@ def _panel_names(config: SweepConfig) -> list[str]:
 _SHOWN_SETTINGS = 25  # of a search; panels show the best of each
 
 
-def _print(config: SweepConfig, order: list[SettingResult]) -> None:
+def _print(config: SweepConfig, order: list[CombinationResult]) -> None:
     if not order:
         console.print(
             f"no setting has finished all of its {len(config.seeds)} seeds, so none is ranked: "
@@ -253,7 +253,7 @@ def _print(config: SweepConfig, order: list[SettingResult]) -> None:
     seen: set[str] = set()
     one_each = config.method == "panels"
     for result in order:
-        panel, share = result.setting.panel, result.share_of_gap
+        panel, share = result.combination.panel, result.share_of_gap
         left_out = panel in seen if one_each else table.row_count == _SHOWN_SETTINGS
         if share is None or left_out:
             continue

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from raysplit.base.config import Config
 from raysplit.base.errors import UserError
-from raysplit.base.files import read_either, write_twice
+from raysplit.base.files import read_with_copy, write_with_copy
 from raysplit.base.progress import console
 from tuning.sweep.records import trial_folders
 from tuning.sweep.run import begun_trials, planned_trials, trials_left
@@ -42,7 +42,7 @@ def compare_with_plan(job: SweepJob, config: SweepConfig, *, resumed: bool) -> N
             f"{path} lists {len(before.trainings)} trainings of another problem, surrogate or "
             f"sweep than this run's {planned}; {_anew(path)}"
         )
-    write_twice(path, plan.model_dump_json() + "\n")
+    write_with_copy(path, plan.model_dump_json() + "\n")
     left, new = trials_left(job, config)
     done, begun = planned - len(left) - new, len(begun_trials(job, config))
     if resumed or done or begun:
@@ -51,7 +51,7 @@ def compare_with_plan(job: SweepJob, config: SweepConfig, *, resumed: bool) -> N
 
 def _read_plan(path: Path) -> _Plan:
     try:
-        return read_either(path, _Plan.model_validate_json)
+        return read_with_copy(path, _Plan.model_validate_json)
     except ValueError:
         raise UserError(
             f"{path} and its copy are damaged or missing, so nothing says what was planned; "

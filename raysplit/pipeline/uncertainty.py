@@ -1,4 +1,4 @@
-"""What luck could have made of the scores on measured perplexity.
+"""How uncertain the scores on measured perplexity are.
 
 A draw redraws each measured log PPL within its standard error, and each agent's seeds. All agents
 meet the same redrawn tables. The optimum of a share remains the plan made on the table as measured:
@@ -22,7 +22,7 @@ _DRAWS = 200
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MeasuredLuck:
+class MeasuredUncertainty:
     """One agent's scores on measured perplexity.
 
     Attributes:
@@ -36,7 +36,7 @@ class MeasuredLuck:
     shares_D: FloatArray
 
 
-def measured_luck(oracles: Oracles) -> dict[str, MeasuredLuck]:
+def measured_uncertainty(oracles: Oracles) -> dict[str, MeasuredUncertainty]:
     """Return every agent's scores, as measured and redrawn."""
     tables, seeds = np.random.default_rng(0), np.random.default_rng(1)
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in oracles.agents}
@@ -49,7 +49,7 @@ def measured_luck(oracles: Oracles) -> dict[str, MeasuredLuck]:
             share = share_of_gap(drawn, oracle.random_return, optimal_return)
             found[name].append((drawn, share))
     return {
-        name: MeasuredLuck(
+        name: MeasuredUncertainty(
             np.array([oracles.measured.policy_return(policy) for policy in policies.values()]),
             *np.array(found[name]).T,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from raysplit.base.statistics import Interval
 from raysplit.figures import (
     AnswerLine,
     AnswerPlane,
@@ -13,7 +14,6 @@ from raysplit.figures import (
     EpisodeReturns,
     LearningPanel,
     PPLPanel,
-    Score,
 )
 from raysplit.surrogate import FitReport
 
@@ -23,12 +23,12 @@ class Performance:
     """How good a policy is on one source of perplexities.
 
     Attributes:
-        score: Return of an episode with its 95 % interval.
+        episode_return: Return of an episode with its 95 % interval.
         regret: The exact optimum's return minus the policy's.
         share_of_gap: Share of the gap random -> exact optimum that it closes; 1 is the optimum.
     """
 
-    score: Score
+    episode_return: Interval
     regret: float
     share_of_gap: float
 
@@ -53,7 +53,7 @@ class PolicyResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingCost:
+class TrainingCostRow:
     """What one training cost and what it was good for: a row of the paper's Table IV.
 
     Attributes:
@@ -72,11 +72,11 @@ class TrainingCost:
     worker_seconds: float
     first_seed_seconds: float
     peak_resident_bytes: int | None
-    measured: Score
+    measured: Interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fidelity:
+class SurrogateCheck:
     """Whether decisions made on the surrogate hold on measured perplexity.
 
     Attributes:
@@ -136,9 +136,9 @@ class ReportData:
     episodes: EpisodeReturns | None = None
     decisions: Decisions | None = None
     learning: Sequence[LearningPanel] = ()
-    training_costs: Sequence[TrainingCost] = ()
+    training_costs: Sequence[TrainingCostRow] = ()
     fit: FitReport | None = None
-    fidelity: Fidelity | None = None
+    fidelity: SurrogateCheck | None = None
     sweep: CostWeightSweep | None = None
     settings: tuple[int, int] = (0, 0)
     protocol: Mapping[str, str] = field(default_factory=dict[str, str])

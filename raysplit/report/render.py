@@ -42,9 +42,9 @@ def _draw(data: ReportData) -> dict[str, Figure]:
         drawn["answer"] = figures.answer_line(data.answer)
     if data.perplexity:
         drawn["perplexity"] = figures.ppl_against_split_point(data.perplexity)
-    measured = {p.name: p.measured.score for p in data.policies if p.measured}
+    measured = {p.name: p.measured.episode_return for p in data.policies if p.measured}
     if measured:
-        surrogate = {p.name: p.surrogate.score for p in data.policies if p.surrogate}
+        surrogate = {p.name: p.surrogate.episode_return for p in data.policies if p.surrogate}
         drawn["returns"] = figures.returns_and_intervals(surrogate, measured)
     if data.episodes:
         drawn["episodes"] = figures.violins(data.episodes)

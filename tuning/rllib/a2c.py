@@ -20,7 +20,7 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from torch import Tensor
 
 from raysplit.base.arrays import Float32Array
-from tuning.rllib.learner import Batch, LeanPPOLearner
+from tuning.rllib.learner import LeanPPOLearner, TrainBatch
 from tuning.rllib.optimizers import OwnOptimizer
 from tuning.rllib.rollout import standardised
 from tuning.rllib.stock import ScaleRewards
@@ -54,7 +54,7 @@ class LeanA2CLearner(LeanPPOLearner):
             return standardised(advantages_B)
         return advantages_B
 
-    def policy_weights(self, log_probs_B: Tensor, batch: Batch) -> Tensor:
+    def policy_weights(self, log_probs_B: Tensor, batch: TrainBatch) -> Tensor:
         """Return the advantages: the plain policy gradient (Mnih et al. 2016, section 4)."""
         return batch.advantages_B
 

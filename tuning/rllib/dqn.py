@@ -110,7 +110,7 @@ class LeanDQNLearner(FlatOptimizer, DQNTorchLearner):
         """Take a gradient step on each minibatch of the round's transitions."""
         self._weights_seq_no += 1
         (round_,) = cast(list[Transitions], training_data.episodes)
-        self.net.rewards.see(round_.rewards_B)
+        self.net.rewards.calibrate(round_.rewards_B)
         features_BF = self.net.features(torch.from_numpy(round_.obs_BI))
         seen_BF = features_BF[:, : self.net.actor_features]
         columns = (seen_BF, torch.from_numpy(round_.actions_B), self.targets(round_))

@@ -38,7 +38,7 @@ from tuning.rllib.rollout import Rollout, advantages, standardised
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class TrainBatch:
     """B valid rows to learn from."""
 
     features_BF: Tensor
@@ -47,7 +47,7 @@ class Batch:
     advantages_B: Tensor
     targets_B: Tensor
 
-    def shuffled(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
+    def shuffled(self, size: int, generator: torch.Generator) -> Iterator[TrainBatch]:
         """Yield all rows once, in random order, `size` at a time."""
         order_B = torch.randperm(len(self.actions_B), generator=generator)
         columns = (
@@ -61,7 +61,7 @@ class Batch:
             )
         )
         for parts in zip(*columns, strict=True):
-            yield Batch(*parts)
+            yield TrainBatch(*parts)
 
 
 class LeanPPOLearner(FlatOptimizer, PPOTorchLearner):
@@ -116,16 +116,18 @@ class LeanPPOLearner(FlatOptimizer, PPOTorchLearner):
         seeds = np.random.SeedSequence([self.config.seed or 0, self._weights_seq_no])
         return torch.Generator().manual_seed(int(seeds.generate_state(1)[0]))
 
-    def make_batch(self, rollouts: list[Rollout]) -> Batch:
+    def make_batch(self, rollouts: list[Rollout]) -> TrainBatch:
         """Return the valid rows of all rollouts with advantages and value targets."""
-        self.net.rewards.see(np.concatenate([r.rewards_TN[r.valid_TN] for r in rollouts]))
+        self.net.rewards.calibrate(np.concatenate([r.rewards_TN[r.valid_TN] for r in rollouts]))
         parts = [self._valid_rows(rollout) for rollout in rollouts]
         obs, actions, log_probs, raw_advantages, targets = (
             np.concatenate(column) for column in zip(*parts, strict=True)
         )
         prepared = self.prepare_advantages(raw_advantages)
         features_BF = self.net.features(torch.from_numpy(obs))
-        return Batch(features_BF, *map(torch.from_numpy, (actions, log_probs, prepared, targets)))
+        return TrainBatch(
+            features_BF, *map(torch.from_numpy, (actions, log_probs, prepared, targets))
+        )
 
     def _valid_rows(self, rollout: Rollout) -> tuple[Any, ...]:
         steps, envs, columns = rollout.obs_TNI.shape
@@ -144,7 +146,7 @@ class LeanPPOLearner(FlatOptimizer, PPOTorchLearner):
         """Return the advantages the policy learns from: mean 0, standard deviation 1."""
         return standardised(advantages_B)
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, batch: TrainBatch) -> dict[str, Tensor]:
         """Return the loss to minimise (`total_loss`) and its parts, each a scalar.
 
         The gradient of a policy objective is that of a weighted sum of log-probabilities, so only
@@ -169,7 +171,7 @@ class LeanPPOLearner(FlatOptimizer, PPOTorchLearner):
             total_loss = total_loss - self._entropy_coefficient * losses[ENTROPY_KEY]
         return {self.TOTAL_LOSS_KEY: total_loss, **losses}
 
-    def policy_weights(self, log_probs_B: Tensor, batch: Batch) -> Tensor:
+    def policy_weights(self, log_probs_B: Tensor, batch: TrainBatch) -> Tensor:
         """Return ratio * advantage, and 0 where PPO's clip makes the objective flat.
 
         That is where the ratio has moved by more than the clip range in the direction that the

@@ -74,10 +74,12 @@ class SharedSource:
 
 
 def _unpickled(content: bytes | None, quantity: Quantity) -> SharedSource:
-    return SharedSource(LostSource(quantity) if content is None else cloudpickle.loads(content))
+    return SharedSource(
+        UnavailableSource(quantity) if content is None else cloudpickle.loads(content)
+    )
 
 
-class LostSource:
+class UnavailableSource:
     """Stands where a source could not follow a configuration into another process."""
 
     def __init__(self, quantity: Quantity) -> None:

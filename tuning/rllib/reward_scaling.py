@@ -36,7 +36,7 @@ class RewardScaling(nn.Module):
         self.register_buffer("centre", torch.zeros(()))
         self.register_buffer("scale", torch.tensor(0.0 if enabled else 1.0))
 
-    def see(self, rewards_B: Float32Array) -> None:
+    def calibrate(self, rewards_B: Float32Array) -> None:
         """Take the scale from a batch, if none was taken before."""
         if self.scale == 0:
             spread = float(rewards_B.std())

@@ -54,7 +54,7 @@ class ScaleRewards(ConnectorV2):
             rewards_B = columns[Columns.REWARDS]
             mask_B = columns.get(Columns.LOSS_MASK)  # replayed transitions have no padding
             valid_B = rewards_B if mask_B is None else rewards_B[mask_B.bool()]
-            scaling.see(valid_B.numpy())
+            scaling.calibrate(valid_B.numpy())
             columns[Columns.REWARDS] = scaling(rewards_B)
         return batch
 

@@ -23,7 +23,7 @@ Overrides = Mapping[str, Number]
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class Combination:
     """One combination of hyper-parameters.
 
     Attributes:
@@ -70,7 +70,7 @@ class Base:
         return inputs_sha256(self.params, self.source_id, self.config(overrides), seed)[:16]
 
 
-def planned_settings(config: SweepConfig) -> list[Setting]:
+def planned_combinations(config: SweepConfig) -> list[Combination]:
     """Return the settings of panels, grid and random; optuna finds its own as it goes."""
     match config.method:
         case "panels":
@@ -79,13 +79,14 @@ def planned_settings(config: SweepConfig) -> list[Setting]:
             values = [_values(config, name) for name in config.space]
             combinations = itertools.product(*values)
             return [
-                joint_setting(config, dict(zip(config.space, c, strict=True))) for c in combinations
+                joint_combination(config, dict(zip(config.space, c, strict=True)))
+                for c in combinations
             ]
         case "random":
             generator = np.random.default_rng(config.search_seed)
             drawn = [_drawn(config, generator) for _ in range(config.samples)]
             different = {json.dumps(overrides): overrides for overrides in drawn}
-            return [joint_setting(config, overrides) for overrides in different.values()]
+            return [joint_combination(config, overrides) for overrides in different.values()]
         case "optuna":
             return []
 
@@ -100,14 +101,14 @@ def check_space(base: Base, config: SweepConfig) -> None:
         ends = (values.low, values.high) if isinstance(values, Range) else values
         for value in ends:
             base.config({name: value})
-    for setting in planned_settings(config):
+    for setting in planned_combinations(config):
         base.config(setting.overrides)
 
 
-def _panels(config: SweepConfig) -> Iterator[Setting]:
+def _panels(config: SweepConfig) -> Iterator[Combination]:
     for name in config.space:
         for value in _values(config, name):
-            yield Setting(name, name, float(value), {name: value})
+            yield Combination(name, name, float(value), {name: value})
 
 
 def _values(config: SweepConfig, name: str) -> tuple[Number, ...]:
@@ -116,9 +117,9 @@ def _values(config: SweepConfig, name: str) -> tuple[Number, ...]:
     return values
 
 
-def joint_setting(config: SweepConfig, overrides: Overrides) -> Setting:
+def joint_combination(config: SweepConfig, overrides: Overrides) -> Combination:
     """Return a setting that varies all hyper-parameters at once."""
-    return Setting(config.method, None, None, overrides)
+    return Combination(config.method, None, None, overrides)
 
 
 def _drawn(config: SweepConfig, generator: np.random.Generator) -> Overrides:

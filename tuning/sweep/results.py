@@ -9,7 +9,7 @@ import pandas as pd
 
 from raysplit.base.statistics import Interval
 from tuning.evaluate import Score, summarise
-from tuning.sweep.plan import Setting, joint_setting, planned_settings
+from tuning.sweep.plan import Combination, joint_combination, planned_combinations
 from tuning.sweep.records import TrialFolder, TrialRecord
 from tuning.sweep.run import begun_trials
 from tuning.sweep.settings import SweepConfig
@@ -17,18 +17,18 @@ from tuning.sweep.trial import SweepJob
 
 
 @dataclass(frozen=True, slots=True)
-class SettingResult:
+class CombinationResult:
     """One setting and its trainings.
 
     Attributes:
-        setting: What was tried.
+        combination: What was tried.
         values: All swept hyper-parameters, the agent's own where the setting leaves them.
         records: By seed, those that are over.
         share_of_gap: Interquartile mean and 95 % interval over the seeds; None unless all finished.
         episode_return: The same of the exact return.
     """
 
-    setting: Setting
+    combination: Combination
     values: dict[str, float]
     records: dict[int, TrialRecord]
     share_of_gap: Interval | None
@@ -37,19 +37,19 @@ class SettingResult:
     @property
     def label(self) -> str:
         """The setting in words."""
-        return ", ".join(f"{name} {value:g}" for name, value in self.setting.overrides.items())
+        return ", ".join(f"{name} {value:g}" for name, value in self.combination.overrides.items())
 
 
-def sweep_results(job: SweepJob, config: SweepConfig) -> list[SettingResult]:
+def sweep_results(job: SweepJob, config: SweepConfig) -> list[CombinationResult]:
     """Return every setting of the sweep with what is on record of it, in the plan's order."""
-    settings = planned_settings(config) or [
-        joint_setting(config, trial.overrides) for trial in begun_trials(job, config)
+    settings = planned_combinations(config) or [
+        joint_combination(config, trial.overrides) for trial in begun_trials(job, config)
     ]
     return [_result(job, config, setting) for setting in settings]
 
 
-def _result(job: SweepJob, config: SweepConfig, setting: Setting) -> SettingResult:
-    keys = {seed: job.base.key(setting.overrides, seed) for seed in config.seeds}
+def _result(job: SweepJob, config: SweepConfig, combination: Combination) -> CombinationResult:
+    keys = {seed: job.base.key(combination.overrides, seed) for seed in config.seeds}
     read = {seed: TrialFolder(job.folder, key).record() for seed, key in keys.items()}
     records = {seed: record for seed, record in read.items() if record}
     scores = [
@@ -58,9 +58,9 @@ def _result(job: SweepJob, config: SweepConfig, setting: Setting) -> SettingResu
         if record.episode_return is not None and record.share_of_gap is not None
     ]
     summary = summarise(scores) if len(scores) == len(config.seeds) else None
-    own = job.base.config(setting.overrides).hyperparameters().model_dump()
-    return SettingResult(
-        setting=setting,
+    own = job.base.config(combination.overrides).hyperparameters().model_dump()
+    return CombinationResult(
+        combination=combination,
         values={name: _first(own[name]) for name in config.space},
         records=records,
         share_of_gap=summary.share_of_gap if summary else None,
@@ -73,13 +73,13 @@ def _first(value: float | tuple[float, float]) -> float:
     return float(value[0] if isinstance(value, tuple) else value)
 
 
-def best_first(results: Iterable[SettingResult]) -> list[SettingResult]:
+def best_first(results: Iterable[CombinationResult]) -> list[CombinationResult]:
     """Return the settings whose seeds have all finished, the largest share of the gap first."""
     finished = [result for result in results if result.share_of_gap]
     return sorted(finished, key=lambda r: -r.share_of_gap.value if r.share_of_gap else 0.0)
 
 
-def curves_table(results: Sequence[SettingResult]) -> pd.DataFrame:
+def curves_table(results: Sequence[CombinationResult]) -> pd.DataFrame:
     """Return all learning curves, one row a point.
 
     Columns: panel; parameter and value (None where several vary); seed; step; episode_return (with
@@ -89,9 +89,9 @@ def curves_table(results: Sequence[SettingResult]) -> pd.DataFrame:
     """
     rows = [
         {
-            "panel": result.setting.panel,
-            "parameter": result.setting.parameter,
-            "value": result.setting.value,
+            "panel": result.combination.panel,
+            "parameter": result.combination.parameter,
+            "value": result.combination.value,
             "seed": seed,
             "step": step,
             "episode_return": episode_return,

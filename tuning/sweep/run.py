@@ -29,11 +29,11 @@ from ray.tune.search import Searcher
 from raysplit.base.errors import UserError
 from raysplit.measure.config import BackendConfig
 from raysplit.measure.on_ray.session import start_ray
-from tuning.sweep.plan import Overrides, planned_settings
+from tuning.sweep.plan import Overrides, planned_combinations
 from tuning.sweep.records import TrialFolder, TrialRecord, trial_folders
 from tuning.sweep.resources import Bundles, check_machine, placed_bundles, trial_bundles
 from tuning.sweep.search import (
-    Report,
+    ReportedPoint,
     optuna_search,
     resumed_name,
     scheduler,
@@ -61,7 +61,7 @@ class Trial:
 def planned_trials(job: SweepJob, config: SweepConfig) -> list[Trial]:
     """Return one trial for each different training of the plan; optuna plans none."""
     found: dict[str, Trial] = {}
-    for setting in planned_settings(config):
+    for setting in planned_combinations(config):
         for seed in config.seeds:
             key = job.base.key(setting.overrides, seed)
             found.setdefault(key, Trial(setting.overrides, (seed,)))
@@ -219,7 +219,7 @@ def sweep_scheduler(job: SweepJob, config: SweepConfig, left: list[Trial]) -> Tr
     return scheduler(config, total_steps, over, resumed)
 
 
-def _reported(job: SweepJob, trial: Trial, total_steps: int) -> list[Report]:
+def _reported(job: SweepJob, trial: Trial, total_steps: int) -> list[ReportedPoint]:
     """What a trial that is to go on has reported, in its finished seeds and in the one begun."""
     folders = [TrialFolder(job.folder, job.base.key(trial.overrides, s)) for s in trial.seeds]
     records = [folder.record() for folder in folders]

@@ -22,7 +22,7 @@ from tuning.sweep.settings import Range, SweepConfig
 
 METRIC, STEP = "episode_return", "step"
 
-Report = tuple[int, float]
+ReportedPoint = tuple[int, float]
 """A step of a trial, and the metric there."""
 
 
@@ -80,7 +80,7 @@ def scheduler(
     config: SweepConfig,
     total_steps: int,
     over: Sequence[TrialRecord],
-    resumed: Mapping[str, Sequence[Report]],
+    resumed: Mapping[str, Sequence[ReportedPoint]],
 ) -> TrialScheduler:
     """Return the scheduler; ASHA's rungs hold what the sweep's earlier trials reported there.
 
@@ -115,7 +115,7 @@ def resumed_name(config: Mapping[str, Any]) -> str:
 class _RememberingAsha(AsyncHyperBandScheduler):
     """ASHA that knows a resumed trial's own past; told as another's, it would be its rival."""
 
-    def __init__(self, resumed: Mapping[str, Sequence[Report]], **options: Any) -> None:  # noqa: ANN401
+    def __init__(self, resumed: Mapping[str, Sequence[ReportedPoint]], **options: Any) -> None:  # noqa: ANN401
         super().__init__(**options)
         self._resumed = resumed
 
@@ -156,7 +156,7 @@ def _replay(
 
 def trial_reports(
     trainings: Sequence[tuple[TrialProgress, float | None]], total_steps: int
-) -> list[Report]:
+) -> list[ReportedPoint]:
     """Return what a trial has reported so far (see `run_trial`).
 
     Args:
@@ -164,7 +164,7 @@ def trial_reports(
             trial, in its order.
         total_steps: Of a training.
     """
-    reports: list[Report] = []
+    reports: list[ReportedPoint] = []
     returns: list[float] = []
     for done, (progress, episode_return) in enumerate(trainings):
         begun = done * total_steps

@@ -29,7 +29,7 @@ from tuning.train import Progress, train
 
 RECENT_POINTS = 5
 
-Report = Callable[[int, float], None]
+ReportPoint = Callable[[int, float], None]
 """report(step, episode_return) tells Tune how far a trial is; Tune may end the trial there."""
 
 
@@ -66,7 +66,7 @@ def tune_trial(config: dict[str, Any], job: SweepJob, seeds: Sequence[int]) -> N
 
 
 def run_trial(
-    job: SweepJob, overrides: Overrides, seeds: Sequence[int], report: Report = lambda *_: None
+    job: SweepJob, overrides: Overrides, seeds: Sequence[int], report: ReportPoint = lambda *_: None
 ) -> None:
     """Train and score one setting; what is on record already is only reported."""
     returns: list[float] = []
@@ -81,7 +81,7 @@ def run_trial(
     report(len(seeds) * job.base.agent.total_steps, float(np.mean(returns)))
 
 
-def _run_seed(job: SweepJob, overrides: Overrides, seed: int, report: Report) -> float:
+def _run_seed(job: SweepJob, overrides: Overrides, seed: int, report: ReportPoint) -> float:
     key = job.base.key(overrides, seed)
     folder = TrialFolder(job.folder, key)
     trial = TrialDescription(key, dict(overrides), seed, job.search)
@@ -90,7 +90,7 @@ def _run_seed(job: SweepJob, overrides: Overrides, seed: int, report: Report) ->
     if record is not None and record.episode_return is not None:
         return record.episode_return
     drop_damaged_parts(folder.agent)
-    watch = _Watch(folder, job.base.agent, report)
+    watch = _ProgressRecorder(folder, job.base.agent, report)
     trained = train(
         job.base.params,
         job.source,
@@ -114,10 +114,10 @@ def _run_seed(job: SweepJob, overrides: Overrides, seed: int, report: Report) ->
     return found.episode_return
 
 
-class _Watch:
+class _ProgressRecorder:
     """Follows a training: notes its progress and reports it once a checkpoint interval."""
 
-    def __init__(self, folder: TrialFolder, agent: TrainConfig, report: Report) -> None:
+    def __init__(self, folder: TrialFolder, agent: TrainConfig, report: ReportPoint) -> None:
         self._folder = folder
         self._agent = agent
         self._report = report

@@ -62,7 +62,7 @@ class _Worker(Generic[UnitT]):
     actor: ActorHandle
     ready: bool = False
     deaths: int = 0  # in a row, without having been ready in between
-    refusals: int = 0  # in a row, of loading what it works with
+    load_failures: int = 0  # in a row, of loading what it works with
     queue: deque[tuple[ray.ObjectRef, _Task[UnitT]]] = field(default_factory=deque)
 
 
@@ -89,7 +89,7 @@ class Scheduler(Generic[UnitT]):
         self._workers = [_Worker[UnitT](actor) for actor in actors]
         self._owner: dict[ray.ObjectRef, _Worker[UnitT]] = {}
         self._todo: deque[_Task[UnitT]] = deque()
-        self._last_death = "no worker was given"
+        self._last_failure = "no worker was given"
 
     @property
     def alive(self) -> int:
@@ -110,11 +110,11 @@ class Scheduler(Generic[UnitT]):
             while self._todo or any(worker.queue for worker in self._workers):
                 self._fill()
                 for ref in self._finished():
-                    yield from self._take(ref)
+                    yield from self._on_finished(ref)
         finally:
-            self._forget()
+            self._drop_pending()
 
-    def _forget(self) -> None:
+    def _drop_pending(self) -> None:
         """Drop what a caller that went away left behind, so that the next run is its own."""
         self._todo.clear()
         for worker in self._workers:
@@ -134,28 +134,28 @@ class Scheduler(Generic[UnitT]):
 
     def _finished(self) -> list[ray.ObjectRef]:
         if not self._owner:
-            raise NoWorkersLeftError(self._last_death)
+            raise NoWorkersLeftError(self._last_failure)
         refs = list(self._owner)
         ray.wait(refs, num_returns=1, fetch_local=False)
         done, _ = ray.wait(refs, num_returns=len(refs), timeout=0, fetch_local=False)
         return done
 
-    def _take(self, ref: ray.ObjectRef) -> Iterator[Outcome[UnitT]]:
+    def _on_finished(self, ref: ray.ObjectRef) -> Iterator[Outcome[UnitT]]:
         worker = self._owner.pop(ref, None)
         if worker is None:
-            return  # settled with an earlier ref of this round, or taken back when its worker died
+            return  # finished with an earlier ref of this round, or taken back when its worker died
         if not worker.ready:
-            self._welcome(worker, ref)
+            self._on_actor_ready(worker, ref)
             return
         # An actor works in order, so whatever stands before this ref has ended too. Settling the
         # queue from its head charges the right unit when a dead worker fails all of them at once.
-        settled = None
-        while settled != ref and worker.ready:
-            settled, task = worker.queue.popleft()
-            self._owner.pop(settled, None)
-            yield from self._settle(worker, settled, task)
+        finished = None
+        while finished != ref and worker.ready:
+            finished, task = worker.queue.popleft()
+            self._owner.pop(finished, None)
+            yield from self._finish_task(worker, finished, task)
 
-    def _settle(
+    def _finish_task(
         self, worker: _Worker[UnitT], ref: ray.ObjectRef, task: _Task[UnitT]
     ) -> Iterator[Outcome[UnitT]]:
         task.attempts += 1
@@ -163,15 +163,15 @@ class Scheduler(Generic[UnitT]):
             result = ray.get(ref)
         except RayError as error:
             if _is_death(error):
-                self._bury(worker, error)
+                self._on_actor_death(worker, error)
             yield from self._retry(task, _reason(error))
         else:
             worker.deaths = 0
             yield Outcome(task.unit, result, None, task.attempts)
 
-    def _bury(self, worker: _Worker[UnitT], error: RayActorError) -> None:
+    def _on_actor_death(self, worker: _Worker[UnitT], error: RayActorError) -> None:
         """Take back what a dead worker held and, unless it died for good, wait for its return."""
-        self._last_death = _reason(error)
+        self._last_failure = _reason(error)
         worker.deaths += not is_restarting(error)
         for ref, task in reversed(worker.queue):
             self._owner.pop(ref, None)
@@ -184,23 +184,23 @@ class Scheduler(Generic[UnitT]):
     def _await_ready(self, worker: _Worker[UnitT]) -> None:
         self._owner[self._ready(worker.actor)] = worker
 
-    def _welcome(self, worker: _Worker[UnitT], ref: ray.ObjectRef) -> None:
+    def _on_actor_ready(self, worker: _Worker[UnitT], ref: ray.ObjectRef) -> None:
         try:
             ray.get(ref)
             worker.ready = True
             # It can load, so what killed it was a unit, and a unit's attempts are counted.
-            worker.refusals = worker.deaths = 0
+            worker.load_failures = worker.deaths = 0
         except RayError as error:
             if _is_death(error):
-                self._bury(worker, error)
+                self._on_actor_death(worker, error)
             else:
-                self._refused(worker, _reason(error))
+                self._on_load_failure(worker, _reason(error))
 
-    def _refused(self, worker: _Worker[UnitT], reason: str) -> None:
+    def _on_load_failure(self, worker: _Worker[UnitT], reason: str) -> None:
         """Ask a worker that could not load again, as a disk or a hub may have been away."""
-        self._last_death = reason
-        worker.refusals += 1
-        if worker.refusals < self._attempts:
+        self._last_failure = reason
+        worker.load_failures += 1
+        if worker.load_failures < self._attempts:
             self._await_ready(worker)
         else:
             _LOGGER.warning("a worker that cannot load is given up: %s", reason)

@@ -137,7 +137,7 @@ class EdgeShard:
         blocks = len(self._corpus.blocks)
         done = 0
         while True:
-            look = int(min(_next_look(done, self._target_stderr), blocks))
+            look = int(min(_next_sample_blocks(done, self._target_stderr), blocks))
             for block in range(done, look):
                 self._send_block(sample, setting, block, hidden_of(block), reference)
                 if sample.waiting_tokens >= self._gathered_tokens():
@@ -222,7 +222,7 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def _next_look(blocks_done: int, target_stderr: float) -> float:
+def _next_sample_blocks(blocks_done: int, target_stderr: float) -> float:
     """Blocks after which the precision is looked at next: nothing of the device enters here.
 
     Fewer than `_FIRST_BLOCKS` never suffice; later looks come a sixth of the sample apart.

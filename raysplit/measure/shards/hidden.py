@@ -98,13 +98,13 @@ class HostStore:
 
     def _file(self, key: Key) -> Path:
         if self._folder is None:
-            _remove_what_the_killed_left()
+            _remove_stale_spill_folders()
             self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
         block, split_point = key
         return self._folder / f"{block}-{split_point}.safetensors"
 
 
-def _remove_what_the_killed_left() -> None:
+def _remove_stale_spill_folders() -> None:
     """Remove the folders of processes of this user that ended without closing their store."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
         pid = folder.name.removeprefix(_PREFIX).partition("-")[0]

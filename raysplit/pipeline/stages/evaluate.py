@@ -24,11 +24,11 @@ from raysplit.measure.setting import Setting
 from raysplit.pipeline.episodes import write_episodes
 from raysplit.pipeline.oracles import EVALUATION_TABLE, Oracles, load_oracles
 from raysplit.pipeline.problem import measured_problem, same_measuring_service
-from raysplit.pipeline.rewards import TrainingBill
+from raysplit.pipeline.rewards import TrainingCost
 from raysplit.pipeline.run_folder import RunFolder
-from raysplit.pipeline.stages.train import BILL
+from raysplit.pipeline.stages.train import TRAINING_COST_FILE
 from raysplit.pipeline.tracked import score_table, tracker_of
-from raysplit.pipeline.uncertainty import MeasuredLuck, interval_95, measured_luck
+from raysplit.pipeline.uncertainty import MeasuredUncertainty, interval_95, measured_uncertainty
 from tuning.agent import load_agent
 from tuning.evaluate import fidelity, score, summarise
 
@@ -40,11 +40,11 @@ def run(folder: RunFolder) -> list[Path]:
     """Measure the evaluation grid and write evaluation.parquet, .json and episodes.parquet."""
     _measure_grid(folder)
     oracles = load_oracles(folder)
-    luck = measured_luck(oracles)
+    uncertainty = measured_uncertainty(oracles)
     result: dict[str, Any] = {
         "problem": _problem(folder, oracles),
-        "agents": {name: _agent(folder, oracles, name, luck) for name in oracles.agents},
-        "differences": _differences(luck),
+        "agents": {name: _agent(folder, oracles, name, uncertainty) for name in oracles.agents},
+        "differences": _differences(uncertainty),
         "baselines": _baselines(oracles),
         "fidelity": asdict(fidelity(oracles.surrogate, oracles.measured)),
     }
@@ -71,8 +71,8 @@ def run(folder: RunFolder) -> list[Path]:
 def _measure_grid(folder: RunFolder) -> None:
     """Measure every split point at every link state of the evaluation grid.
 
-    The link's randomness differs from the plan's, so that the surrogate's and the agents' luck with
-    the one does not count in the other; it is shared by all split points (`paired`).
+    The link's randomness differs from the plan's, so that what the surrogate and the agents learned
+    of the one does not count in the other; it is shared by all split points (`paired`).
     """
     experiment = folder.experiment
     params, card = measured_problem(folder)
@@ -129,7 +129,7 @@ def _ends(oracle: Oracle) -> dict[str, float]:
 
 
 def _agent(
-    folder: RunFolder, oracles: Oracles, name: str, luck: dict[str, MeasuredLuck]
+    folder: RunFolder, oracles: Oracles, name: str, uncertainty: dict[str, MeasuredUncertainty]
 ) -> dict[str, Any]:
     config = folder.experiment.agents[name]
     policies = oracles.agents[name]
@@ -137,10 +137,10 @@ def _agent(
     scores = {
         source: _scores(oracle, list(policies.values())) for source, oracle in sources.items()
     }
-    scores["measured"]["return_ci95"] = interval_95(luck[name].returns_D)
-    scores["measured"]["share_of_gap_ci95"] = interval_95(luck[name].shares_D)
+    scores["measured"]["return_ci95"] = interval_95(uncertainty[name].returns_D)
+    scores["measured"]["share_of_gap_ci95"] = interval_95(uncertainty[name].shares_D)
     homes = [folder.agent_folder(name, seed) for seed in config.seeds]
-    bills = [TrainingBill.load(home / BILL) for home in homes]
+    bills = [TrainingCost.load(home / TRAINING_COST_FILE) for home in homes]
     return {
         "algorithm": config.algorithm,
         "preset": config.preset,
@@ -172,12 +172,12 @@ def _scores(oracle: Oracle, policies: Sequence[Policy]) -> dict[str, Any]:
     }
 
 
-def _differences(luck: dict[str, MeasuredLuck]) -> dict[str, Any]:
+def _differences(uncertainty: dict[str, MeasuredUncertainty]) -> dict[str, Any]:
     """Return how far each agent's return on measured PPL is above the first one's.
 
     Both are taken on the same redrawn tables, so errors of measuring that they share cancel.
     """
-    (first, base), *others = luck.items()
+    (first, base), *others = uncertainty.items()
     return {
         f"{name} - {first}": {
             "return": interquartile_mean(found.by_seed_S) - interquartile_mean(base.by_seed_S),

@@ -18,19 +18,19 @@ from raysplit.pipeline.run_folder import RunFolder
 from raysplit.pipeline.tracked import tracker_of, training_config
 from raysplit.surrogate import Surrogate
 from raysplit.tracking import Tracker
-from tuning.policy import Policy
+from tuning.policy import ExportedPolicy
 from tuning.settings import TrainConfig
 from tuning.train import Progress, train
 
-BILL = "bill.json"
-Judge = Callable[[Policy], float]
+TRAINING_COST_FILE = "training_cost.json"
+Judge = Callable[[ExportedPolicy], float]
 
 
 def run(folder: RunFolder) -> list[Path]:
     """Train every agent and seed: agents/NAME/seed-N/."""
     params, _ = measured_problem(folder)
     agents = folder.path / "agents"
-    _forget_agents_of_another_surrogate(agents, folder.path / "surrogate")
+    _remove_agents_of_another_surrogate(agents, folder.path / "surrogate")
     judge = _judge(folder, params)
     with reward_sources(folder, params) as sources:
         for name, config in folder.experiment.agents.items():
@@ -67,7 +67,7 @@ def _train_one(
     """Train one seed of one agent and write what that cost beside it."""
     config = folder.experiment.agents[name]
     home = folder.agent_folder(name, seed)
-    trained_before, billed = (home / "agent.json").exists(), (home / BILL).exists()
+    trained_before, billed = (home / "agent.json").exists(), (home / TRAINING_COST_FILE).exists()
     source = sources.source_of(config, seed, home)
     reset_peak_memory()
     training = {"agent": name, **training_config(config, seed)}
@@ -75,7 +75,7 @@ def _train_one(
         train(params, source, config, seed, home, _reporter(advance, tracker, seed), judge)
     if not billed:
         peak = None if trained_before else peak_memory_bytes()
-        sources.bill(config, peak).save(home / BILL)
+        sources.bill(config, peak).save(home / TRAINING_COST_FILE)
 
 
 def _judge(folder: RunFolder, params: LayerSplitParams) -> Judge:
@@ -117,12 +117,12 @@ def _outputs(folder: RunFolder, name: str, config: TrainConfig) -> list[Path]:
     return [
         *(home / "agent.json" for home in homes),
         *(home / "curve.json" for home in homes),
-        *(home / BILL for home in homes),
+        *(home / TRAINING_COST_FILE for home in homes),
         *policies,
     ]
 
 
-def _forget_agents_of_another_surrogate(agents: Path, surrogate: Path) -> None:
+def _remove_agents_of_another_surrogate(agents: Path, surrogate: Path) -> None:
     """Agents are recognised by their settings; what they learned from is noted beside them."""
     note = agents / "surrogate.sha256"
     parts = sorted(surrogate.glob("surrogate.*"))  # the weights and what they mean

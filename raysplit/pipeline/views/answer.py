@@ -13,20 +13,20 @@ from envs.oracle import Oracle
 from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.figures import AnswerLine, AnswerPlane, Band, CostWeightSweep
 from raysplit.pipeline.oracles import Oracles
-from raysplit.pipeline.views.convergence import settled_split_points
+from raysplit.pipeline.views.convergence import converged_split_points
 from raysplit.pipeline.views.panels import shown_states, state_label
 
 _WEIGHT_FACTORS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 def answer_map(oracles: Oracles) -> AnswerLine | AnswerPlane:
-    """Return the best split point over the measured link states, and where the agents settle."""
+    """Return the best split point over the measured link states, and where the agents converge."""
     params, measured = oracles.params, oracles.measured
     states_GK = measured.link_states_GK
     optimum_G = measured.optimal_static_split_points()
-    settled = {
+    converged = {
         name: np.concatenate(
-            [settled_split_points(params, p, states_GK) for p in by_seed.values()], 1
+            [converged_split_points(params, p, states_GK) for p in by_seed.values()], 1
         )
         for name, by_seed in oracles.agents.items()
     }
@@ -38,8 +38,8 @@ def answer_map(oracles: Oracles) -> AnswerLine | AnswerPlane:
             split_points=ends,
             optimum_X=optimum_G,
             optimal_objective_X=_objective(measured, optimum_G[:, None]),
-            choices={name: _spread(states_GK[:, 0], chosen) for name, chosen in settled.items()},
-            objectives={name: _objective(measured, chosen) for name, chosen in settled.items()}
+            choices={name: _spread(states_GK[:, 0], chosen) for name, chosen in converged.items()},
+            objectives={name: _objective(measured, chosen) for name, chosen in converged.items()}
             | {f"fixed p = {_best_fixed(measured)}": _fixed_objective(measured)},
         )
     axes, (rows, keep) = _plane(states_GK)
@@ -49,7 +49,7 @@ def answer_map(oracles: Oracles) -> AnswerLine | AnswerPlane:
         values_Y=axes[1],
         split_points=ends,
         optimum_YX=optimum_G[keep].reshape(rows).T,
-        choices={name: np.median(s, 1)[keep].reshape(rows).T for name, s in settled.items()},
+        choices={name: np.median(s, 1)[keep].reshape(rows).T for name, s in converged.items()},
     )
 
 

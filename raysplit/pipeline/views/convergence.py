@@ -1,4 +1,4 @@
-"""Where a policy settles: the split point it ends at when the link stays as it is.
+"""Where a policy converges: the split point it ends at when the link stays as it is.
 
 Shape suffixes: G link states, P starting split points.
 """
@@ -13,7 +13,7 @@ from envs.policies import Policy
 from raysplit.base.arrays import FloatArray, IntArray
 
 
-def settled_split_points(
+def converged_split_points(
     params: LayerSplitParams, policy: Policy, link_states_GK: FloatArray
 ) -> IntArray:
     """Return the split point reached from every start after as many moves as there are, (G, P).

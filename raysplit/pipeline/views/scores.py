@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from raysplit.figures import Score
-from raysplit.report import Fidelity, Performance, PolicyResult, TrainingCost
+from raysplit.base.statistics import Interval
+from raysplit.report import Performance, PolicyResult, SurrogateCheck, TrainingCostRow
 
 
 def policy_results(evaluation: Mapping[str, Any]) -> list[PolicyResult]:
@@ -44,26 +44,26 @@ def policy_results(evaluation: Mapping[str, Any]) -> list[PolicyResult]:
     return sorted(rows, key=lambda row: -row.measured.share_of_gap if row.measured else 0.0)
 
 
-def training_costs(evaluation: Mapping[str, Any]) -> list[TrainingCost]:
+def training_costs(evaluation: Mapping[str, Any]) -> list[TrainingCostRow]:
     """Return what each agent's training cost."""
     return [
-        TrainingCost(
+        TrainingCostRow(
             agent=name,
             rewards=agent["rewards"]["from"],
             llm_evaluations=agent["rewards"]["llm_evaluations"],
             worker_seconds=agent["rewards"]["worker_seconds"],
             first_seed_seconds=agent["rewards"]["first_seed_seconds"],
             peak_resident_bytes=agent["peak_resident_bytes"],
-            measured=_performance(agent["measured"]).score,
+            measured=_performance(agent["measured"]).episode_return,
         )
         for name, agent in evaluation["agents"].items()
     ]
 
 
-def fidelity(evaluation: Mapping[str, Any]) -> Fidelity:
+def fidelity(evaluation: Mapping[str, Any]) -> SurrogateCheck:
     """Return the check of the surrogate."""
     found = evaluation["fidelity"]
-    return Fidelity(
+    return SurrogateCheck(
         rank_correlation=found["rank_correlation"],
         planned_share_of_gap=1 - found["share_lost"],
         warning=found["warning"],
@@ -73,7 +73,7 @@ def fidelity(evaluation: Mapping[str, Any]) -> Fidelity:
 def _performance(scores: Mapping[str, Any]) -> Performance:
     low, high = scores.get("return_ci95", [scores["return"]] * 2)
     return Performance(
-        score=Score(mean=scores["return"], low=low, high=high),
+        episode_return=Interval(value=scores["return"], low=low, high=high),
         regret=scores["regret"],
         share_of_gap=scores["share_of_gap"],
     )
