@@ -66,6 +66,7 @@ def test_each_part_equals_torchs_counter(architecture, tokens):
         ("llama", {"attention_bias": True, "mlp_bias": True, "head_dim": 12}),
         ("llama", {"num_key_value_heads": 4, "tie_word_embeddings": True}),
         ("phi3", {"num_key_value_heads": 1}),
+        ("gemma3_text", {"attention_bias": True, "num_key_value_heads": 1}),
     ],
 )
 def test_unusual_shapes_equal_torchs_counter(architecture, changes):

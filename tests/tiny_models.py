@@ -1,4 +1,4 @@
-"""Tiny randomly initialised models of the six known architectures, for any test that needs one."""
+"""Tiny randomly initialised models of every known architecture, for any test that needs one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-ARCHITECTURES = ("llama", "mistral", "cohere", "qwen3", "phi3", "gemma2")
+ARCHITECTURES = (
+    "llama", "mistral", "cohere", "qwen2", "qwen3", "phi3", "gemma2", "gemma3_text",
+)  # fmt: skip
 LAYERS = 5
 VOCABULARY = 97
 WINDOW = 5
@@ -30,6 +32,7 @@ _OWN: dict[str, dict[str, Any]] = {
     "mistral": {"sliding_window": WINDOW},
     "cohere": {"use_qk_norm": True, "tie_word_embeddings": True},
     # The first two layers attend to everything, the others within the window.
+    "qwen2": {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 2},
     "qwen3": {
         "head_dim": 8,
         "use_sliding_window": True,
@@ -38,6 +41,17 @@ _OWN: dict[str, dict[str, Any]] = {
     },
     "phi3": {"sliding_window": WINDOW},
     "gemma2": {"head_dim": 16, "sliding_window": WINDOW, "query_pre_attn_scalar": 16},
+    # Every third layer attends to everything, by another rotary table.
+    "gemma3_text": {
+        "head_dim": 16,
+        "sliding_window": WINDOW,
+        "sliding_window_pattern": 3,
+        "query_pre_attn_scalar": 16,
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+            "full_attention": {"rope_type": "linear", "rope_theta": 1e4, "factor": 8.0},
+        },
+    },
 }
 
 

@@ -10,6 +10,7 @@ from raysplit.base.errors import UserError
 
 Windows = Literal["never", "always", "by_layer"]
 Head = Literal["plain", "scaled", "softcapped"]
+Rotary = Literal["shared", "by_layer"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,8 @@ class Family:
             that `config.layer_types` names.
         head: What is done to the logits: nothing, `config.logit_scale` times, or squashed by
             `config.final_logit_softcapping`.
+        rotary: Whether all layers share one rotary table, or each kind in `config.layer_types`
+            has its own.
         sdpa: Whether transformers runs its attention through torch's fused kernels (Gemma-2's
             softcapped scores have none).
         own_code_upstream: Its published checkpoints still name remote code that has since become
@@ -32,6 +35,7 @@ class Family:
     architecture: str
     windows: Windows = "never"
     head: Head = "plain"
+    rotary: Rotary = "shared"
     sdpa: bool = True
     own_code_upstream: bool = False
 
@@ -60,10 +64,14 @@ FAMILIES: Mapping[str, Family] = {
     "llama": Family(architecture="LlamaForCausalLM"),
     "mistral": Family(architecture="MistralForCausalLM", windows="always"),
     "cohere": Family(architecture="CohereForCausalLM", head="scaled"),
+    "qwen2": Family(architecture="Qwen2ForCausalLM", windows="by_layer"),
     "qwen3": Family(architecture="Qwen3ForCausalLM", windows="by_layer"),
     "phi3": Family(architecture="Phi3ForCausalLM", windows="always", own_code_upstream=True),
     "gemma2": Family(
         architecture="Gemma2ForCausalLM", windows="by_layer", head="softcapped", sdpa=False
+    ),
+    "gemma3_text": Family(
+        architecture="Gemma3ForCausalLM", windows="by_layer", head="softcapped", rotary="by_layer"
     ),
 }
 """Known structures by the config's `model_type`."""

@@ -81,7 +81,7 @@ def _restore_computed_buffers(module: nn.Module, config: PreTrainedConfig) -> No
     backbone = cast("Any", module.model)
     backbone.rotary_emb = type(backbone.rotary_emb)(config)
     embedding = cast("Any", getattr(backbone, "embed_tokens", None))
-    if hasattr(embedding, "scalar_embed_scale"):  # Gemma-2
+    if hasattr(embedding, "scalar_embed_scale"):  # Gemma
         embedding.embed_scale = torch.tensor(embedding.scalar_embed_scale)
 
 

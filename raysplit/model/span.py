@@ -99,13 +99,11 @@ class Span:
         assert self.start <= first <= last <= self.stop, (first, last, self.start, self.stop)
         kept: dict[int, Tensor] = {first: hidden_BTD}
         wanted = set(keep or ())
-        masks, rotary = self._shared_inputs(hidden_BTD, first, last)
+        shared = self._shared_inputs(hidden_BTD, first, last)
         for index in range(first, last):
+            mask, rotary = shared[self._windowed(index)]
             hidden_BTD = self._layers[str(index)](
-                hidden_BTD,
-                attention_mask=masks[self._windowed(index)],
-                position_embeddings=rotary,
-                use_cache=False,
+                hidden_BTD, attention_mask=mask, position_embeddings=rotary, use_cache=False
             )
             if index + 1 in wanted:
                 kept[index + 1] = hidden_BTD
@@ -136,10 +134,14 @@ class Span:
 
     def _shared_inputs(
         self, hidden_BTD: Tensor, first: int, last: int
-    ) -> tuple[dict[bool, Tensor | None], tuple[Tensor, Tensor]]:
-        """What all layers of a pass share: a mask by kind (None: plain causal), rotary tables."""
+    ) -> dict[bool, tuple[Tensor | None, tuple[Tensor, Tensor]]]:
+        """What the layers of a pass share, by `_windowed`: mask (None: plain causal), rotary table.
+
+        transformers makes both once for all layers of a kind.
+        """
         maker = cast("Any", masking_utils)  # typed in part only
         makers = {False: maker.create_causal_mask, True: maker.create_sliding_window_causal_mask}
+        kinds = {self._windowed(index) for index in range(first, last)}
         masks = {
             windowed: makers[windowed](
                 config=self.config,
@@ -147,10 +149,18 @@ class Span:
                 attention_mask=None,
                 past_key_values=None,
             )
-            for windowed in {self._windowed(index) for index in range(first, last)}
+            for windowed in kinds
         }
         positions_1T = torch.arange(hidden_BTD.shape[1], device=hidden_BTD.device)[None]
-        return masks, self._backbone.rotary_emb(hidden_BTD, positions_1T)
+        rotary = self._backbone.rotary_emb
+        if self.family.rotary == "shared":
+            table = rotary(hidden_BTD, positions_1T)
+            return {windowed: (masks[windowed], table) for windowed in kinds}
+        names = {False: "full_attention", True: "sliding_attention"}
+        return {
+            windowed: (masks[windowed], rotary(hidden_BTD, positions_1T, names[windowed]))
+            for windowed in kinds
+        }
 
 
 def span_of(model: PreTrainedModel, start: int, stop: int) -> Span:
