@@ -21,6 +21,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
+	$(BIN)/python -m tools.room_graph --check
 
 bench: $(VENV)/.installed  ## ratios measured side by side; writes bench/reports
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[bench]"
