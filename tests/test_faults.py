@@ -19,11 +19,12 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from raysplit.base.errors import UserError
+from raysplit.base.files import sha256_of
 from raysplit.link.state import LinkState
 from raysplit.measure.config import BackendConfig
 from raysplit.measure.ledger import Ledger
 from raysplit.measure.service import as_table
-from raysplit.measure.setting import Setting, sha256_of
+from raysplit.measure.setting import Setting
 from raysplit.measure.table import Measurements
 from tests import cluster_nodes, fault_driver
 from tests.fault_driver import POISON_SEED, facts, measure, prepared, settings, when_rows

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and their hashes."""
+"""Write files that are complete or not there at all, read them back, and hash files and JSON."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import contextlib
 import errno
 import functools
 import hashlib
+import json
 import os
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from raysplit.base.errors import UserError
 from raysplit.base.progress import console
@@ -19,7 +20,7 @@ Parsed = TypeVar("Parsed")
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Generator[Path]:
-    """Yield a path to write to; what lies there takes the file's place if all went well.
+    """Yield a temporary path to write to, and rename it to the file's own name if all went well.
 
     A reader finds the old file or the new one, never a part.
 
@@ -37,14 +38,22 @@ def replacing(path: Path) -> Generator[Path]:
             new.unlink(missing_ok=True)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader finds the old text or the new one, never a part.
+def write_atomically(path: Path, content: str | bytes, *, durable: bool = False) -> None:
+    """Write a file so that a reader finds the old content or the new one, never a part.
+
+    Args:
+        path: The file; its folder exists.
+        content: Bytes, or a text that is written as UTF-8.
+        durable: Return only when the content is on the disk, so that a power cut does not undo it.
 
     Raises:
         UserError: If the disk is full or the folder cannot be written.
     """
-    with replacing(path) as new:
-        new.write_text(text, encoding="utf-8")
+    with replacing(path) as new, new.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def write_with_copy(path: Path, text: str) -> None:
@@ -56,20 +65,17 @@ def write_with_copy(path: Path, text: str) -> None:
         UserError: If the disk is full or the folder cannot be written.
     """
     for copy in (path, _second(path)):
-        with replacing(copy) as new, new.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        write_atomically(copy, text, durable=True)
 
 
 def read_with_copy(path: Path, parse: Callable[[str], Parsed]) -> Parsed:
-    """Return what a file of `write_with_copy` says, or its second copy where the file is damaged.
+    """Read a file of `write_with_copy`, or its second copy where the file is damaged.
 
     A text that is only the beginning of the other one was cut short, even if it can be parsed.
 
     Args:
         path: The file.
-        parse: Takes the text apart; raises a ValueError where it cannot.
+        parse: Turns the text into a value; raises a ValueError where it cannot.
 
     Raises:
         ValueError: Neither can be read.
@@ -106,6 +112,12 @@ def sha256_of_file(path: Path) -> str:
     """Hash a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    """Hash a JSON value in its canonical form (sorted keys, no white space)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _unwritable(path: Path, error: OSError) -> UserError:

@@ -1,15 +1,14 @@
-"""JSON files that hold their own hash: a change or a cut is noticed before it is believed."""
+"""JSON files that hold the hash of their own content, so that a change or a cut is noticed."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from raysplit.base.errors import UserError
-from raysplit.base.files import write_atomically
+from raysplit.base.files import sha256_of, write_atomically
 
 SEAL = "content_sha256"
 
@@ -21,7 +20,7 @@ def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
         UserError: If the disk is full or the folder cannot be written.
     """
     # Without a line break at the end: then no byte can be cut off without a trace.
-    write_atomically(path, json.dumps({**content, SEAL: _hash(content)}, indent=1))
+    write_atomically(path, json.dumps({**content, SEAL: sha256_of(content)}, indent=1))
 
 
 def read_sealed(path: Path, remedy: str) -> dict[str, Any]:
@@ -43,10 +42,6 @@ def read_sealed(path: Path, remedy: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} is damaged: it holds no JSON object; {remedy}")
     sealed = cast(dict[str, Any], content)
-    if sealed.pop(SEAL, None) != _hash(sealed):
+    if sealed.pop(SEAL, None) != sha256_of(sealed):
         raise UserError(f"{path} was changed after it was saved; {remedy}")
     return sealed
-
-
-def _hash(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -10,10 +10,11 @@ from typing import Any, Self
 import numpy as np
 
 from raysplit.base.errors import UserError
+from raysplit.base.files import sha256_of
 from raysplit.base.progress import progress_bar
 from raysplit.measure.config import BackendConfig
 from raysplit.measure.ledger import Ledger, Row
-from raysplit.measure.setting import Setting, sha256_of
+from raysplit.measure.setting import Setting
 from raysplit.measure.shards.job import Backend, Job
 from raysplit.measure.shards.reference import CleanBlock, CleanReference
 from raysplit.measure.table import Measurements

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
-from typing import Any
 
+from raysplit.base.files import sha256_of
 from raysplit.link.state import LinkState
 
 
@@ -28,9 +26,3 @@ class Setting:
                 "seed": self.seed,
             }
         )
-
-
-def sha256_of(value: Any) -> str:  # noqa: ANN401 - any JSON value
-    """Hash a JSON value in its canonical form (sorted keys, no white space)."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()

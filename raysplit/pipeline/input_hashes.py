@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from raysplit import __version__
-from raysplit.base.files import sha256_of_file
-from raysplit.measure.setting import sha256_of
+from raysplit.base.files import sha256_of, sha256_of_file
 from raysplit.pipeline.experiment import Experiment
 from raysplit.pipeline.run_folder import RunFolder
 

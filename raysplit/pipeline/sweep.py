@@ -21,10 +21,9 @@ from rich.table import Table
 from envs.oracle import Oracle
 from envs.sources import SurrogateSource
 from raysplit.base.errors import UserError, suggest
-from raysplit.base.files import replacing, sha256_of_file, write_atomically
+from raysplit.base.files import replacing, sha256_of, sha256_of_file, write_atomically
 from raysplit.base.progress import console, progress_bar
 from raysplit.figures import hyperparameter_panels, save
-from raysplit.measure.setting import sha256_of
 from raysplit.pipeline.experiment import Experiment
 from raysplit.pipeline.input_hashes import inputs_sha256
 from raysplit.pipeline.problem import measured_problem

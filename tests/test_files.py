@@ -1,0 +1,56 @@
+import hashlib
+
+import pytest
+
+from raysplit.base.errors import UserError
+from raysplit.base.files import replacing, sha256_of, write_atomically
+from raysplit.base.sealed_json import read_sealed, write_sealed
+
+
+@pytest.mark.parametrize("content", ["λ = 0.2\r\n", b"\x00\xff\r\n"])
+def test_what_is_written_is_what_lies_there(tmp_path, content):
+    path = tmp_path / "file"
+    path.write_text("a longer text that was there before")
+    write_atomically(path, content, durable=isinstance(content, bytes))
+    assert path.read_bytes() == (content.encode() if isinstance(content, str) else content)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(TypeError, match="not 'int'"), replacing(path) as new:
+        (new.write_text("half of the new"), new.write_text(1))
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(UserError, match="cannot be written"):
+        write_atomically(path / "below a file", "new")
+
+
+def test_the_hash_of_json_is_that_of_its_canonical_text():
+    text = '{"a":[1,2.5],"b":"\\u03bb"}'
+    assert sha256_of({"b": "λ", "a": (1, 2.5)}) == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_every_flipped_bit_and_every_cut_of_a_sealed_file_is_noticed(tmp_path):
+    path = tmp_path / "file.json"
+    content = {"name": "ppo", "values": [1, 2.5, None], "inner": {"x": float("inf")}}
+    write_sealed(path, content)
+    whole = path.read_bytes()
+    assert read_sealed(path, "make it anew") == content
+    flipped = [
+        whole[:n] + bytes([whole[n] ^ 1 << bit]) + whole[n + 1 :]
+        for n in range(len(whole))
+        for bit in range(8)
+    ]
+    believed = []
+    for damaged in [*flipped, *(whole[:n] for n in range(len(whole)))]:
+        path.write_bytes(damaged)
+        try:
+            believed.append((read_sealed(path, "make it anew"), damaged))
+        except UserError as error:
+            assert str(path) in str(error)  # noqa: PT017
+            assert str(error).endswith("; make it anew")  # noqa: PT017
+    # What differs in white space alone says the same.
+    assert all(found == content for found, _ in believed)
+    assert all(len(damaged) == len(whole) for _, damaged in believed)
