@@ -2,8 +2,11 @@
 
 import dataclasses
 import os
+import random
 import re
 import signal
+import sqlite3
+import struct
 import subprocess
 import sys
 import textwrap
@@ -133,11 +136,104 @@ def test_damage_that_comes_while_it_is_open_is_named_by_every_reader(ledger):
                 read()
 
 
-def test_a_row_that_is_no_row_is_damage(ledger):
-    ledger.add("card", [row()])
-    ledger._connection.execute("UPDATE settings SET link = '{'")
-    with pytest.raises(UserError, match=r"ledger\.sqlite is damaged"):
-        ledger.rows("card")
+def flip(path, offset, bit=1):
+    """Change one bit of a closed ledger's file."""
+    content = bytearray(path.read_bytes())
+    content[offset] ^= bit
+    path.write_bytes(content)
+
+
+LOG_PPL = 3.14159  # its eight bytes are found in the file
+
+
+@pytest.mark.parametrize(
+    "stored", [struct.pack(">d", LOG_PPL), b'{"noise_std": 0.25}', b"done", b"here:1"]
+)
+def test_a_changed_row_is_named_left_out_and_replaced(ledger, capsys, stored):
+    """SQLite's own check passes: e^6.28 would be believed where e^3.14 was measured."""
+    good = row(2, noise=0.25, log_ppl=LOG_PPL)
+    ledger.add("card", [row(1), good])
+    ledger.close()
+    flip(ledger.path, ledger.path.read_bytes().index(stored) + len(stored) - 2)
+    with Ledger(ledger.path) as again:
+        key = good.setting.key("card")
+        assert list(again.rows("card").values()) == [row(1)]
+        assert again.rows_of([key]) == {}
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1  # once, however often it is read
+        assert f"settings {key[:12]}" in said
+        assert "measured anew" in said
+        again.add("card", [good])
+        assert again.rows_of([key]) == {key: good}
+
+
+def test_no_bit_of_the_file_changes_what_is_read(ledger):
+    """Whatever bit is flipped: the file is refused, or what comes back is true."""
+    rows = [row(p, noise=n / 100, log_ppl=p + n / 7) for p in range(1, 9) for n in range(5)]
+    ledger.add("card", rows)
+    ledger.add_clean_reference("card", bytes(range(200)))
+    ledger.close()
+    content = ledger.path.read_bytes()
+    true = {r.setting.key("card"): r for r in rows}
+    rng = random.Random(0)
+    refused = left_out = 0
+    for _ in range(150):
+        ledger.path.write_bytes(content)
+        flip(ledger.path, rng.randrange(len(content)), 1 << rng.randrange(8))
+        try:
+            with Ledger(ledger.path) as damaged:
+                found = damaged.rows_of(true)
+                reference = damaged.clean_reference("card")
+        except UserError:
+            refused += 1
+            continue
+        assert reference in (None, bytes(range(200)))
+        assert all(true[key] == r for key, r in found.items())
+        left_out += len(found) < len(rows)
+    assert refused
+    assert left_out
+
+
+def test_a_changed_clean_pass_is_named_and_taken_anew(ledger, capsys):
+    ledger.add_clean_reference("card", b"clean reference")
+    ledger._connection.execute("UPDATE clean SET reference = ?", (b"clean referencf",))
+    assert ledger.clean_reference("card") is None
+    assert "clean card" in capsys.readouterr().err
+    ledger.add_clean_reference("card", b"clean reference")
+    assert ledger.clean_reference("card") == b"clean reference"
+
+
+def test_a_changed_card_is_written_anew(ledger, capsys):
+    ledger._connection.execute("UPDATE cards SET card = '{}'")
+    ledger.add_card("card", {"a": 1})
+    assert "cards card" in capsys.readouterr().err
+    assert ledger._connection.execute("SELECT card FROM cards").fetchall() == [('{"a": 1}',)]
+
+
+OLD_SCHEMA = """
+CREATE TABLE cards (sha256 TEXT PRIMARY KEY, card TEXT NOT NULL, created REAL NOT NULL);
+CREATE TABLE settings (key TEXT PRIMARY KEY, card TEXT NOT NULL, log_ppl REAL);
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (OLD_SCHEMA, r"of raysplit 0\.1: its rows carry no checksum.*mv .*ledger\.sqlite "),
+        ("CREATE TABLE notes (text TEXT)", "of another program"),
+        ("PRAGMA user_version = 999", "newer raysplit"),
+    ],
+)
+def test_a_file_of_another_format_is_refused_and_left_alone(tmp_path, script, message):
+    path = tmp_path / "ledger.sqlite"
+    other = sqlite3.connect(path)
+    other.executescript(script)
+    other.close()
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=message):
+        Ledger(path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
 def test_a_killed_writer_leaves_whole_rows_only(tmp_path):

@@ -2,8 +2,9 @@
 
 One SQLite file (WAL mode, so a reader never blocks the writer and a killed process leaves no torn
 row). A row's key is the hash of everything that decides its value, so a ledger can serve several
-experiments and what was measured is never measured again. Keep it on a local disk: WAL is not safe
-on NFS.
+experiments and what was measured is never measured again. Every row carries a hash of its content:
+one that was changed is named, left out, and measured anew. Keep the file on a local disk: WAL is
+not safe on NFS.
 """
 
 from __future__ import annotations
@@ -13,42 +14,43 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Generator, Iterable
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from raysplit.base.errors import UserError
 from raysplit.link.state import LinkState
+from raysplit.measure.sealed_rows import Record, SealedTable, lenient_text
 from raysplit.measure.setting import Setting
 
 Status = Literal["done", "invalid", "quarantined"]
 
 _LOCK_TIMEOUT_S = 30.0
 _SMALLEST_FREE_BYTES = 2**16
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS cards (
-    sha256 TEXT PRIMARY KEY, card TEXT NOT NULL, created REAL NOT NULL
-);
-CREATE TABLE IF NOT EXISTS clean (
-    card TEXT PRIMARY KEY REFERENCES cards, reference BLOB NOT NULL
-);
-CREATE TABLE IF NOT EXISTS settings (
-    key TEXT PRIMARY KEY,
-    card TEXT NOT NULL REFERENCES cards,
-    split_point INTEGER NOT NULL,
-    link TEXT NOT NULL,
-    seed INTEGER NOT NULL,
-    status TEXT NOT NULL CHECK (status IN ('done', 'invalid', 'quarantined')),
-    log_ppl REAL, stderr REAL, sequences INTEGER, tokens INTEGER, recomputed INTEGER,
-    seconds REAL, attempts INTEGER NOT NULL, reason TEXT, worker TEXT, finished REAL NOT NULL
-);
-CREATE INDEX IF NOT EXISTS settings_of_card ON settings (card);
-"""
-_COLUMNS = (
-    "split_point, link, seed, status, log_ppl, stderr, sequences, tokens, recomputed, seconds, "
-    "attempts, reason, worker, finished"
-)
+_FORMAT = 2
+"""Version of the tables, kept in the file's user_version; raysplit 0.1 wrote none."""
+# Without further constraints: SQLite would refuse the whole file for one row that breaks them.
+_CARDS = {"sha256": "TEXT", "card": "TEXT", "created": "REAL"}
+_CLEAN = {"card": "TEXT", "reference": "BLOB"}
+_SETTINGS = {
+    "key": "TEXT",
+    "card": "TEXT",
+    "split_point": "INTEGER",
+    "link": "TEXT",
+    "seed": "INTEGER",
+    "status": "TEXT",
+    "log_ppl": "REAL",
+    "stderr": "REAL",
+    "sequences": "INTEGER",
+    "tokens": "INTEGER",
+    "recomputed": "INTEGER",
+    "seconds": "REAL",
+    "attempts": "INTEGER",
+    "reason": "TEXT",
+    "worker": "TEXT",
+    "finished": "REAL",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +86,9 @@ class Row:
     finished: float = 0.0
 
 
+_RESULTS = tuple(field.name for field in fields(Row) if field.name != "setting")
+
+
 class Ledger:
     """The measured settings of one or several experiments."""
 
@@ -94,18 +99,23 @@ class Ledger:
             UserError: If the file is not a sound ledger or its folder cannot be written.
         """
         self.path = path
+        self._cards = SealedTable(path, "cards", _CARDS)
+        self._clean = SealedTable(path, "clean", _CLEAN)
+        self._settings = SealedTable(path, "settings", _SETTINGS)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _refuse_a_cut_file(path)
             self._connection = sqlite3.connect(path, timeout=_LOCK_TIMEOUT_S, isolation_level=None)
+            self._connection.text_factory = lenient_text
+            _refuse_another_format(path, self._connection)
             _switch_to_wal(self._connection)
             self._connection.execute("PRAGMA synchronous = NORMAL")
             state = self._connection.execute("PRAGMA quick_check").fetchone()[0]
             if state != "ok":
                 raise sqlite3.DatabaseError(state)
-            self._connection.executescript(_SCHEMA)
         except (sqlite3.DatabaseError, OSError) as error:
             raise _unusable(path, error) from None
+        self._create_tables()
 
     def __enter__(self) -> Ledger:
         return self
@@ -119,79 +129,61 @@ class Ledger:
 
     def add_card(self, sha256: str, card: dict[str, Any]) -> None:
         """Store a protocol card under its hash, once."""
+        record = {
+            "sha256": sha256,
+            "card": json.dumps(card, sort_keys=True),
+            "created": time.time(),
+        }
         with self._writing():
-            self._connection.execute(
-                "INSERT OR IGNORE INTO cards VALUES (?, ?, ?)",
-                (sha256, json.dumps(card, sort_keys=True), time.time()),
-            )
+            self._cards.put(self._connection, [record], replace_if=lambda _: False)
 
     def add(self, card_sha256: str, rows: Iterable[Row]) -> None:
         """Add rows in one transaction. A key keeps its first row, unless that is quarantined."""
-        values = [
-            (
-                row.setting.key(card_sha256),
-                card_sha256,
-                row.setting.split_point,
-                json.dumps(row.setting.link.as_dict(), sort_keys=True),
-                row.setting.seed,
-                row.status,
-                row.log_ppl,
-                row.stderr,
-                row.sequences,
-                row.tokens,
-                row.recomputed,
-                row.seconds,
-                row.attempts,
-                row.reason,
-                row.worker,
-                row.finished or time.time(),
-            )
-            for row in rows
-        ]
+        records = [_record(card_sha256, row) for row in rows]
         with self._writing():
-            self._connection.executemany(
-                "DELETE FROM settings WHERE key = ? AND status = 'quarantined'",
-                [(row[0],) for row in values],
-            )
-            self._connection.executemany(
-                f"INSERT INTO settings (key, card, {_COLUMNS}) VALUES ({', '.join('?' * 16)}) "
-                "ON CONFLICT (key) DO NOTHING",
-                values,
+            self._settings.put(
+                self._connection, records, replace_if=lambda there: there["status"] == "quarantined"
             )
 
     def rows(self, card_sha256: str) -> dict[str, Row]:
-        """Return all rows of a protocol card by key."""
+        """Return all rows of a protocol card by key, without those that were changed."""
         return self._rows("card = ?", card_sha256)
 
     def rows_of(self, keys: Iterable[str]) -> dict[str, Row]:
-        """Return those of the keys' rows that are there."""
+        """Return those of the keys' rows that are there and as they were written."""
         return self._rows("key IN (SELECT value FROM json_each(?))", json.dumps(list(keys)))
 
     def _rows(self, condition: str, value: str) -> dict[str, Row]:
-        query = f"SELECT key, {_COLUMNS} FROM settings WHERE {condition}"
-        with self._reading(), closing(self._connection.execute(query, (value,))) as cursor:
-            return {record[0]: _row(record[1:]) for record in cursor}
+        with self._reading():
+            records = self._settings.select(self._connection, condition, (value,))
+            return {record["key"]: _row(record) for record in records}
 
     def clean_reference(self, card_sha256: str) -> bytes | None:
-        """Return the serialised result of the clean pass, if it is known."""
+        """Return the serialised result of the clean pass, if it is known and unchanged."""
         with self._reading():
-            found = self._connection.execute(
-                "SELECT reference FROM clean WHERE card = ?", (card_sha256,)
-            ).fetchone()
-        return found[0] if found else None
+            found = next(self._clean.select(self._connection, "card = ?", (card_sha256,)), None)
+        return found["reference"] if found else None
 
     def add_clean_reference(self, card_sha256: str, reference: bytes) -> None:
-        """Store the result of the clean pass."""
+        """Store the result of the clean pass, instead of an earlier one."""
+        record = {"card": card_sha256, "reference": reference}
         with self._writing():
+            self._clean.put(self._connection, [record], replace_if=lambda _: True)
+
+    def _create_tables(self) -> None:
+        with self._writing():
+            for table in (self._cards, self._clean, self._settings):
+                table.create(self._connection)
             self._connection.execute(
-                "INSERT OR REPLACE INTO clean VALUES (?, ?)", (card_sha256, reference)
+                "CREATE INDEX IF NOT EXISTS settings_of_card ON settings (card)"
             )
+            self._connection.execute(f"PRAGMA user_version = {_FORMAT}")
 
     @contextmanager
     def _reading(self) -> Generator[None]:
         try:
             yield
-        except (sqlite3.Error, ValueError, TypeError) as error:  # a row that is no row counts too
+        except sqlite3.Error as error:
             raise _unusable(self.path, error) from None
 
     @contextmanager
@@ -223,6 +215,33 @@ def _refuse_a_cut_file(path: Path) -> None:
     size = path.stat().st_size
     if len(header) < 100 or size < whole_bytes or size % page_bytes:
         raise sqlite3.DatabaseError(f"cut short: {size:,} of {whole_bytes:,} bytes")
+
+
+def _refuse_another_format(path: Path, connection: sqlite3.Connection) -> None:
+    """Refuse a file of another version or another program, before anything in it is changed.
+
+    Raises:
+        UserError: It is one.
+    """
+    connection.execute("BEGIN")  # another process may be creating the tables just now
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
+    connection.execute("COMMIT")
+    if version == _FORMAT or (version == 0 and not tables):
+        return
+    if version > _FORMAT:
+        reason, remedy = "is of a newer raysplit", "install that one"
+    elif {"cards", "settings"} <= tables:
+        reason = (
+            "is of raysplit 0.1: its rows carry no checksum, and no note of all that decides their "
+            "values"
+        )
+        remedy = f"move it away to measure anew: mv {path} {path}.0.1"
+    else:
+        reason, remedy = "is an SQLite file of another program", "move it away"
+    raise UserError(
+        f"ledger {path} {reason}; {remedy} (or name another file with measuring.ledger)"
+    )
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:
@@ -262,22 +281,20 @@ def _disk_is_full(path: Path) -> bool:
     return shutil.disk_usage(path.parent).free < _SMALLEST_FREE_BYTES
 
 
-def _row(record: tuple[Any, ...]) -> Row:
-    split_point, link, seed, status, *rest = record
-    log_ppl, stderr, sequences, tokens, recomputed, seconds, attempts, reason, worker, finished = (
-        rest
-    )
-    return Row(
-        setting=Setting(split_point, LinkState(**json.loads(link)), seed),
-        status=status,
-        log_ppl=log_ppl,
-        stderr=stderr,
-        sequences=sequences,
-        tokens=tokens,
-        recomputed=recomputed,
-        seconds=seconds,
-        attempts=attempts,
-        reason=reason,
-        worker=worker,
-        finished=finished,
-    )
+def _record(card_sha256: str, row: Row) -> Record:
+    setting = row.setting
+    return {
+        "key": setting.key(card_sha256),
+        "card": card_sha256,
+        "split_point": setting.split_point,
+        "link": json.dumps(setting.link.as_dict(), sort_keys=True),
+        "seed": setting.seed,
+        **{name: getattr(row, name) for name in _RESULTS},
+        "finished": row.finished or time.time(),
+    }
+
+
+def _row(record: Record) -> Row:
+    link = LinkState(**json.loads(record["link"]))
+    setting = Setting(record["split_point"], link, record["seed"])
+    return Row(setting=setting, **{name: record[name] for name in _RESULTS})
