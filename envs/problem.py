@@ -45,6 +45,11 @@ class LinkRange(Config):
         match value:
             case [low, high]:
                 return {"low": low, "high": high}
+            case [*values]:
+                raise ValueError(
+                    f"a range is [low, high], and this list has {len(values)} value(s); decimals "
+                    "have a point, as a comma separates values"
+                )
             case _:
                 return value
 

@@ -43,6 +43,57 @@ def test_where_it_runs_is_no_part_of_the_results():
         ("plan", "must have the form section.key=value"),
         ("name.first=x", "'name' is a value, not a section"),
         ("plan.seed=[1", "is not a YAML value"),
+        ("name=2020-02-31", "is not a YAML value .day is out of range"),
+        ("plan={seed: 1,\tsettings: 3}", r"is not a YAML value \(found character '\\t'"),
+        ("plan={seed: 1, seed: 2}", "key 'seed' stands twice; keep one of them"),
+        ("plan.paired=maybe", "plan.paired = 'maybe': must be true or false"),
+        ("name=no", "name = False: must be text .in quotes"),
+        ("agents={no: {}}", "agents.False: YAML reads this key as no text but False"),
+        ("agents={1: {}}", "agents.1: YAML reads this key as no text but 1"),
+        # Optional sections, dictionaries of sections, unions and lists say what they hold.
+        ("sweep.asha={grace: 3}", "unknown key sweep.asha.grace; did you mean 'grace_steps'"),
+        ("sweep.asha={x: 3}", "unknown key sweep.asha.x; known here: grace_steps, reduction"),
+        ("sweep.asha=3", "sweep.asha = 3: .* it has grace_steps, reduction_factor"),
+        ("agents.ppo=3", "agents.ppo = 3: .* it has algorithm, preset, engine"),
+        (
+            "sweep.space.learning_rate={low: 1e-2, high: 1e-10}",
+            r"sweep.space.learning_rate: low is 0.01 but must be below high \(1e-10\)$",
+        ),
+        (
+            "sweep.space.learning_rate={low: 1, hihg: 2}",
+            r"unknown key sweep.space.learning_rate.hihg; did you mean 'high'\? \(and 1 more\)",
+        ),
+        (
+            "sweep.space.learning_rate=3",
+            "learning_rate = 3: must be a list of numbers .*, or a section with the keys low, high",
+        ),
+        ("sweep.space.learning_rate=[a]", "learning_rate.0 = 'a': must be a number$"),
+        ("problem.link.noise_std=[0, 6,5]", r"noise_std = \[0, 6, 5\]: a range is \[low, high\]"),
+        ("problem.link.noise_std={low: 0, hihg: 2}", r"noise_std.hihg; did you mean 'high'"),
+        ("problem.initial_split_points=3", "= 3: must be a list of 2 whole numbers"),
+        ("problem.initial_split_points=[1, 2, 3]", r"3\]: must be a list of 2 whole numbers"),
+        ("agents.ppo.seeds=0", "agents.ppo.seeds = 0: must be a list of whole numbers"),
+        ("agents.ppo.seeds=[a]", "agents.ppo.seeds.0 = 'a': must be a whole number"),
+        (
+            "agents.ppo.overrides={learning_rate: [1]}",
+            r"ppo: learning_rate = \[1\]: must be a number, or a list of 2 numbers",
+        ),
+        ("agents.ppo.overrides={hidden_sizes: 3}", "hidden_sizes = 3: must be a list of whole"),
+        # Names become folders, keys and legends.
+        ("name=../x", "'../x' is no name: take up to 64 letters"),
+        ("agents={../../x: {}}", r"agents: '../../x' is no name"),
+        ("agents={-x: {}}", "'-x' is no name"),
+        ("agents={.x: {}}", "'.x' is no name"),
+        ("agents={surrogate sha: {}}", "'surrogate sha' is no name"),
+        ("agents={$x_1$: {}}", r"'\$x_1\$' is no name"),
+        ("agents={'{x}': {}}", "'{x}' is no name"),
+        ('agents={"x\\0": {}}', r"agents = 'x\\x00' holds a NUL"),
+        ('agents={"x\\n": {}}', r"'x\\n' is no name"),
+        (f"agents={{{'x' * 65}: {{}}}}", "is no name: take up to 64"),
+        *((f"agents.{name}={{}}", "baseline") for name in ("random", "stay", "Greedy", "optimum")),
+        *((f"agents.{name}={{}}", "baseline") for name in ("fixed", "untrained")),
+        ("tracking.project=a/b", "tracking.project = 'a/b': a W&B project has .* none of / "),
+        ('corpus={source: file, path: "a\\0"}', r"corpus.path = 'a\\x00' holds a NUL"),
     ],
 )
 def test_wrong_overrides_are_explained_in_one_message(override, message):
@@ -57,6 +108,20 @@ def test_unknown_presets_and_broken_files_are_explained(tmp_path):
     broken = tmp_path / "broken.yaml"
     broken.write_text("name: x\nproblem: [1,\n")
     with pytest.raises(UserError, match=r"not valid YAML \(line \d: .*\); check"):
+        load_experiment(str(broken))
+    broken.write_text(
+        "name: x\nproblem:\n  lambda: 1\n  link:\n    noise_std: [0, 1]\n  lambda: 2\n"
+    )
+    with pytest.raises(UserError, match=r"\(line 6: key 'lambda' stands twice; keep one of them\)"):
+        load_experiment(str(broken))
+    broken.write_text("agents:\n  a: {seeds: [1],\n      seeds: [2]}\n")
+    with pytest.raises(UserError, match=r"\(line 3: key 'seeds' stands twice"):
+        load_experiment(str(broken))
+    broken.write_text("plan:\n\tseed: 1\n")
+    with pytest.raises(UserError, match=r"not valid YAML \(line 2: found character '\\t'"):
+        load_experiment(str(broken))
+    broken.write_text("a: " + "[" * 5000)
+    with pytest.raises(UserError, match="nested too deeply"):
         load_experiment(str(broken))
     broken.write_text("- a list\n")
     with pytest.raises(UserError, match="must be a mapping"):

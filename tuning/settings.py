@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from raysplit.base.config import Config
 from raysplit.base.errors import UserError, suggest
+from raysplit.base.explain import explain
 
 Algorithm = Literal["ppo", "a2c", "dqn"]
 Preset = Literal["paper", "tuned"]
@@ -272,9 +273,4 @@ class TrainConfig(Config):
         try:
             return kind(**preset | self.overrides)
         except ValidationError as error:
-            first = error.errors()[0]
-            if not first["loc"]:
-                raise UserError(f"{self.algorithm}: {first['msg']}") from error
-            name = str(first["loc"][0])  # what follows names the alternatives of a type
-            value = self.overrides.get(name)
-            raise UserError(f"{self.algorithm} {name} = {value!r}: {first['msg']}") from error
+            raise UserError(f"{self.algorithm}: {explain(error, kind)}") from error

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from pydantic import BaseModel, ConfigDict
+
+_LONGEST_NAME = 64
 
 
 class Config(BaseModel):
@@ -11,3 +15,17 @@ class Config(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False
     )
+
+
+def check_name(name: str) -> str:
+    """Return a name that the user chose, fit for a folder, a key and a figure's legend.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or len(name) > _LONGEST_NAME:
+        raise ValueError(
+            f"{name!r} is no name: take up to {_LONGEST_NAME} letters, digits, '.', '_' and '-', "
+            "a letter or digit first"
+        )
+    return name

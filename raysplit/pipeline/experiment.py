@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import typing
 from importlib import resources
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Annotated, Any, Self, cast
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from envs.problem import ProblemConfig
-from raysplit.base.config import Config
+from raysplit.base.config import Config, check_name
 from raysplit.base.errors import UserError, suggest, yaml_reason
+from raysplit.base.explain import explain
+from raysplit.base.yaml_text import parse_yaml
 from raysplit.corpus.config import CorpusConfig
 from raysplit.corpus.sequences import ProtocolConfig
 from raysplit.link.config import LinkConfig
@@ -25,6 +26,9 @@ from tuning.settings import TrainConfig
 from tuning.sweep.settings import SweepConfig
 
 PRESETS = ("demo", "true-reward", "algorithms", "paper", "authors")
+
+# Names that the report gives to baselines.
+_NO_AGENTS = frozenset({"random", "stay", "greedy", "optimum", "untrained", "fixed"})
 
 # What no stage's result depends on. (A sweep is recognised by its own records.)
 _NO_RESULT: Any = {
@@ -58,7 +62,7 @@ class Experiment(Config):
         backend: Where the work runs. Only a GPU instead of a CPU changes results, and the card.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: Annotated[str, AfterValidator(check_name)]
     description: str = ""
     model: ModelConfig = ModelConfig()
     corpus: CorpusConfig = CorpusConfig()
@@ -72,6 +76,18 @@ class Experiment(Config):
     sweep: SweepConfig = SweepConfig()
     tracking: TrackingConfig = TrackingConfig()
     backend: BackendConfig = BackendConfig()
+
+    @field_validator("agents")
+    @classmethod
+    def _names_of_agents(cls, agents: dict[str, TrainConfig]) -> dict[str, TrainConfig]:
+        for name in agents:
+            check_name(name)
+            if name.lower() in _NO_AGENTS:
+                raise ValueError(
+                    f"an agent cannot be called '{name}', as a baseline of the report is: choose "
+                    "another name"
+                )
+        return agents
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -100,10 +116,11 @@ def load_experiment(name_or_path: str, overrides: list[str] | None = None) -> Ex
     values = _read(name_or_path)
     for override in overrides or []:
         _apply(values, override)
+    _refuse_odd_texts(values, f"{name_or_path}: ")
     try:
         return Experiment.model_validate(values)
     except ValidationError as error:
-        raise UserError(_explain(error, name_or_path)) from None
+        raise UserError(f"{name_or_path}: {explain(error, Experiment)}") from None
 
 
 def _read(name_or_path: str) -> dict[str, Any]:
@@ -126,7 +143,7 @@ def _read(name_or_path: str) -> dict[str, Any]:
         except OSError as error:
             raise UserError(f"{name_or_path} cannot be read ({error.strerror})") from None
     try:
-        values = yaml.safe_load(text)
+        values = parse_yaml(text)
     except yaml.YAMLError as error:
         raise UserError(
             f"{name_or_path} is not valid YAML ({yaml_reason(error)}); check indentation, quotes "
@@ -150,47 +167,24 @@ def _apply(values: dict[str, Any], override: str) -> None:
             raise UserError(f"--set {path}: '{section}' is a value, not a section")
         values = cast("dict[str, Any]", inner)
     try:
-        values[key] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"--set {path}: {text!r} is not a YAML value") from None
+        values[key] = parse_yaml(text)
+    except yaml.YAMLError as error:
+        reason = yaml_reason(error).removeprefix("line 1: ")
+        raise UserError(f"--set {path}: {text!r} is not a YAML value ({reason})") from None
 
 
-def _explain(error: ValidationError, source: str) -> str:
-    """Say what is wrong with the first bad key, and how many more there are."""
-    problems = error.errors(include_url=False)
-    first = problems[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the experiment"
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    if first["type"] == "extra_forbidden":
-        *section, key = first["loc"]
-        known = _known_keys(tuple(section))
-        hint = suggest(str(key), known) or f"; known here: {', '.join(known)}"
-        return f"{source}: unknown key {where}{hint}{more}"
-    if first["type"] == "missing":
-        return f"{source}: {where} is missing{more}"
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "model_type":
-        message = "this is a section: give keys with values, such as {key: value}"
-    given = first.get("input")
-    shown = "" if isinstance(given, dict | BaseModel) else f" = {given!r}"
-    return f"{source}: {where}{shown}: {message}{more}"
-
-
-def _known_keys(section: tuple[int | str, ...]) -> list[str]:
-    """The keys of a section, such as ("agents", "ppo"), whose second part names one of many."""
-    annotation: Any = Experiment
-    for part in section:
-        if _is_model(annotation):
-            annotation = annotation.model_fields[str(part)].annotation
-        elif typing.get_origin(annotation) is dict:
-            annotation = typing.get_args(annotation)[1]
-    if not _is_model(annotation):
-        return []
-    return [
-        str(field.validation_alias or field.alias or name)
-        for name, field in annotation.model_fields.items()
-    ]
-
-
-def _is_model(annotation: Any) -> bool:  # noqa: ANN401 - any type expression
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+def _refuse_odd_texts(value: Any, where: str) -> None:  # noqa: ANN401 - any YAML value
+    """Refuse keys that YAML takes for no text (`no`, `1`), and texts with a NUL (in no path)."""
+    if isinstance(value, dict):
+        for key, inner in cast("dict[Any, Any]", value).items():
+            if not isinstance(key, str):
+                raise UserError(
+                    f"{where}{key}: YAML reads this key as no text but {key!r}: put it in quotes"
+                )
+            _refuse_odd_texts(key, where)
+            _refuse_odd_texts(inner, f"{where}{key}.")
+    elif isinstance(value, list):
+        for inner in cast("list[Any]", value):
+            _refuse_odd_texts(inner, where)
+    elif isinstance(value, str) and "\0" in value:
+        raise UserError(f"{where.rstrip('.')} = {value!r} holds a NUL character: take it out")

@@ -24,6 +24,7 @@ import yaml
 from raysplit import __version__
 from raysplit.base.errors import UserError
 from raysplit.base.files import read_with_copy, sha256_of_file, write_with_copy
+from raysplit.base.yaml_text import parse_yaml
 from raysplit.pipeline.experiment import Experiment
 
 _LIBRARIES = ("ray", "torch", "transformers", "gymnasium", "numpy", "scikit-learn")
@@ -162,7 +163,7 @@ def _read_experiment(path: Path) -> Experiment:
 
 def _parse_experiment(text: str) -> Experiment:
     try:
-        return Experiment.model_validate(yaml.safe_load(text))
+        return Experiment.model_validate(parse_yaml(text))
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None
 

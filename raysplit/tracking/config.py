@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from raysplit.base.config import Config
+
+_NOT_IN_A_PROJECT = "/\\#?%:"  # W&B refuses them
+_LONGEST_PROJECT = 128
 
 
 class TrackingConfig(Config):
@@ -27,3 +30,13 @@ class TrackingConfig(Config):
     entity: str | None = None
     mode: Literal["auto", "online", "offline"] = "auto"
     timeout_s: float = Field(default=30.0, gt=0)
+
+    @field_validator("project")
+    @classmethod
+    def _project_that_wandb_takes(cls, project: str) -> str:
+        if len(project) > _LONGEST_PROJECT or set(project) & set(_NOT_IN_A_PROJECT):
+            raise ValueError(
+                f"a W&B project has up to {_LONGEST_PROJECT} characters and none of "
+                f"{' '.join(_NOT_IN_A_PROJECT)}"
+            )
+        return project

@@ -12,9 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import ValidationError
 
 from envs.params import LayerSplitParams
 from raysplit.base.errors import UserError
+from raysplit.base.explain import explain
 from tuning.agent import inputs_sha256
 from tuning.settings import TrainConfig
 from tuning.sweep.settings import Number, Range, SweepConfig
@@ -62,8 +64,8 @@ class Base:
         changed = {"overrides": {**self.agent.overrides, **overrides}}
         try:
             return TrainConfig.model_validate(self.agent.model_dump() | changed)
-        except ValueError as error:
-            raise UserError(f"sweep.space: {_first_line(error)}") from None
+        except ValidationError as error:
+            raise UserError(f"sweep.space: {explain(error, TrainConfig)}") from None
 
     def key(self, overrides: Overrides, seed: int) -> str:
         """Return the name of a training."""
@@ -134,11 +136,3 @@ def _draw(values: tuple[Number, ...] | Range, generator: np.random.Generator) ->
     else:
         drawn = float(generator.uniform(values.low, values.high))
     return round(drawn) if values.integers else drawn
-
-
-def _first_line(error: ValueError) -> str:
-    """The message of a pydantic error without its frame, or the message itself."""
-    text = str(error)
-    lines = [line.strip() for line in text.splitlines()]
-    first = next((line for line in lines if "Value error, " in line), lines[0])
-    return first.removeprefix("Value error, ").partition(" [type=")[0]
