@@ -11,6 +11,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.text import Text
 
 from raysplit import figures
 from raysplit.base.statistics import Interval
@@ -205,6 +206,22 @@ def test_saving_writes_three_formats_and_the_same_bytes_again(tmp_path):
     assert ElementTree.parse(first["svg"]).getroot().tag.endswith("svg")
 
 
+@pytest.mark.parametrize("name", ["$x_{$", "a$b$c", r"\frac{1}", "{x}", "100 %", "a^b_c"])
+def test_names_are_drawn_as_they_were_written(tmp_path, name):
+    panel = figures.LearningPanel(
+        title=name, curves={name: band(X, X)}, random_return=0.0, optimal_return=1.0
+    )
+    curve = figures.PPLCurve(label=name, band=band(X, X))
+    drawings = [
+        figures.learning_curves([panel]),
+        figures.ppl_against_split_point([figures.PPLPanel(title=name, curves=[curve])]),
+    ]
+    for drawn in drawings:
+        figures.save(drawn, tmp_path, "drawn")  # a formula with a mistake would stop here
+        assert not drawn.axes[0].title.get_parse_math()
+        assert not any(text.get_parse_math() for text in drawn.findobj(Text))
+
+
 def test_drawing_never_touches_pyplot():
     code = (
         "import sys, numpy as np\n"
@@ -223,6 +240,10 @@ class TestStyle:
         assert colour_of("exact optimum") == colour_of("optimum")
         assert colour_of("untrained PPO") != colour_of("PPO")
         assert len({colour_of(n) for n in ("ppo", "a2c", "dqn", "random", "optimum")}) == 5
+
+    def test_an_agent_whose_name_holds_a_baselines_word_has_its_algorithms_colour(self):
+        assert colour_of("ppo-fixed-lr") == colour_of("random_ppo") == colour_of("ppo")
+        assert colour_of("fixed-lr-dqn, measured rewards") == colour_of("dqn")
 
     def test_unknown_names_keep_their_colour(self):
         assert colour_of("sac") == colour_of("SAC")

@@ -25,3 +25,13 @@ def test_short_work_prints_nothing(clock, capsys):
     with progress.progress_bar("measure", total=3) as advance:
         advance(3)
     assert capsys.readouterr().err == ""
+
+
+def test_brackets_and_colons_of_a_path_are_printed_as_they_are(capsys):
+    path = "/runs/[red]/[/x]/:smile:"
+    progress.console.print(f"report: {path}")
+    progress.say(f"{path} is damaged", "yellow", f"; see {path}")
+    assert capsys.readouterr().err.splitlines() == [
+        f"report: {path}",
+        f"{path} is damaged; see {path}",
+    ]

@@ -68,13 +68,13 @@ FULL = dataclasses.replace(
         PolicyResult(
             name="PPO",
             detail="tuned, 3 seeds",
-            is_agent=True,
+            kind="agent",
             surrogate=performance(2.985, 0.995),
             measured=performance(2.96, 0.8761),
         ),
-        PolicyResult(name="DQN", is_agent=True, measured=performance(2.9, 0.7)),
-        PolicyResult(name="best fixed p = 7", measured=performance(2.91, 0.7333)),
-        PolicyResult(name="best fixed p = 2", measured=performance(2.7, 0.1)),
+        PolicyResult(name="DQN", kind="agent", measured=performance(2.9, 0.7)),
+        PolicyResult(name="best fixed p = 7", kind="fixed", measured=performance(2.91, 0.7333)),
+        PolicyResult(name="best fixed p = 2", kind="fixed", measured=performance(2.7, 0.1)),
         PolicyResult(name="random", measured=performance(2.69, -1e-9)),
     ],
     learning=[
@@ -324,6 +324,14 @@ def test_text_from_outside_is_escaped(tmp_path):
     assert "<script" not in html
     assert "<img src=x" not in html
     assert "&lt;script&gt;" in html
+
+
+def test_an_agent_with_fixed_in_its_name_is_no_fixed_split_point(tmp_path):
+    agent = PolicyResult(name="ppo-fixed-lr", kind="agent", measured=performance(2.96, 0.9))
+    data = dataclasses.replace(FULL, policies=[agent, *FULL.policies])
+    text = Page(write_report(data, tmp_path).read_text(encoding="utf-8")).text
+    assert "closed by ppo-fixed-lr, on measured perplexity 90.0 %" in text
+    assert "closed by the best fixed split point (best fixed p = 7) 73.3 %" in text
 
 
 def test_the_page_appears_only_when_it_is_complete(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from raysplit.base.errors import UserError
-from raysplit.base.progress import console
+from raysplit.base.progress import say
 
 Parsed = TypeVar("Parsed")
 
@@ -105,7 +105,7 @@ def _text_of(path: Path) -> str:
 
 @functools.cache  # a file is read many times in a run
 def _report_damage(path: Path, used: Path) -> None:
-    console.print(f"[yellow]{path} cannot be read[/yellow]; going on from its copy {used.name}")
+    say(f"{path} cannot be read", "yellow", f"; going on from its copy {used.name}")
 
 
 def sha256_of_file(path: Path) -> str:

@@ -21,7 +21,14 @@ from rich.progress import (
 )
 from rich.text import Text
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+# No markup: what is printed quotes paths, whose brackets and colons are no styles.
+console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+def say(styled: str, style: str, rest: str) -> None:
+    """Print a line whose first part has a style, such as "yellow"."""
+    console.print(Text.assemble((styled, style), rest))
+
 
 Advance = Callable[..., None]
 """advance(steps, note="") moves the bar and shows a note behind it."""

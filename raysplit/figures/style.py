@@ -35,16 +35,19 @@ _LINE_WIDTH, _LETTER_WIDTH = 0.65, 0.085  # inches, of an entry of a legend
 _ROW_HEIGHT, _FREE_ROWS = 0.2, 2  # inches, of a row of it; rows that every figure has room for
 INK, MUTED, GRID = "#1f2933", "#6b7785", "#e3e7ec"
 
-_COLOURS = {
+_BASELINES = {
     "optimum": INK,
     "random": "#8a94a0",
     "untrained": "#b9c0c8",
     "fixed": "#e69f00",
     "greedy": "#cc79a7",
+}
+_ALGORITHMS = {
     "ppo": "#0072b2",
     "a2c": "#d55e00",
     "dqn": "#009e73",
 }
+_COLOURS = _BASELINES | _ALGORITHMS
 _OTHER_COLOURS = ("#56b4e9", "#8c6bb1", "#a6761d", "#5f9e3f")
 
 _COORDINATES = {
@@ -83,6 +86,8 @@ _SETTINGS: dict[RcKeyType, Any] = {
     "lines.solid_capstyle": "round",
     "savefig.facecolor": "white",
     "svg.hashsalt": "raysplit",
+    # Names of agents, models and runs stand as they were written: a dollar sign is no formula.
+    "text.parse_math": False,
 }
 
 
@@ -140,9 +145,17 @@ def grid_of_axes(
 
 
 def algorithm_of(name: str) -> str:
-    """Return the algorithm that a series is about: "PPO (tuned)" -> "ppo"."""
-    tokens = re.findall(r"[a-z0-9]+", name.lower())
-    return next((token for token in tokens if token in _COLOURS), name.lower())
+    """Return the algorithm that a series is about: "PPO (tuned)" -> "ppo".
+
+    A baseline is known by its first word, which no agent may be called; so an agent "ppo-fixed-lr"
+    is none.
+    """
+    name = name.lower()
+    word = name.removeprefix("best ").removeprefix("exact ").partition(" ")[0]
+    if word in _BASELINES:
+        return word
+    tokens = re.findall(r"[a-z0-9]+", name)
+    return next((token for token in tokens if token in _ALGORITHMS), name)
 
 
 def colour_of(name: str) -> str:

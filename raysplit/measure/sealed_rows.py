@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from raysplit.base.progress import console
+from raysplit.base.progress import say
 
 Record = dict[str, Any]
 """A row by column name."""
@@ -111,9 +111,10 @@ def lenient_text(encoded: bytes) -> str:
 
 @functools.cache  # a row is read many times in a run
 def _report_damage(path: Path, row: str) -> None:
-    console.print(
-        f"[yellow]{path}: {row} was changed since it was written[/yellow] (its checksum does not "
-        "fit): it is not used, and measured anew where it is needed"
+    say(
+        f"{path}: {row} was changed since it was written",
+        "yellow",
+        " (its checksum does not fit): it is not used, and measured anew where it is needed",
     )
 
 

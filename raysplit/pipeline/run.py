@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raysplit.base.errors import UserError
-from raysplit.base.progress import console
+from raysplit.base.progress import console, say
 from raysplit.pipeline.experiment import Experiment
 from raysplit.pipeline.input_hashes import inputs_sha256
 from raysplit.pipeline.preflight import refuse_early
@@ -94,12 +94,12 @@ def _run_stage(folder: RunFolder, stage: Stage) -> None:
     _require(folder, before)
     inputs = inputs_sha256(folder, stage.name, before)
     if folder.is_done(stage.name, inputs):
-        console.print(f"[dim]{stage.name:<10} done before[/dim]")
+        say(f"{stage.name:<10} done before", "dim", "")
         return
     started = time.time()
     outputs = stage.run(folder)
     folder.declare_done(stage.name, inputs, outputs, started)
-    console.print(f"[green]{stage.name:<10} done[/green] in {time.time() - started:.1f} s")
+    say(f"{stage.name:<10} done", "green", f" in {time.time() - started:.1f} s")
 
 
 def _require(folder: RunFolder, before: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from raysplit.base.config import Config
 from raysplit.base.errors import UserError
 from raysplit.base.files import read_with_copy, write_with_copy
-from raysplit.base.progress import console
+from raysplit.base.progress import console, say
 from tuning.sweep.records import trial_folders
 from tuning.sweep.run import begun_trials, planned_trials, trials_left
 from tuning.sweep.settings import SweepConfig
@@ -74,15 +74,14 @@ def report_damage(home: Path) -> None:
         if folder.record() is None:
             damaged += drop_damaged_parts(folder.agent)
         for path in damaged:
-            console.print(
-                f"[yellow]{path} is damaged[/yellow]; going on from what was written before it"
-            )
+            say(f"{path} is damaged", "yellow", "; going on from what was written before it")
     states = sorted(home.glob("tune/*/experiment_state-*.json"), key=lambda p: p.stat().st_mtime)
     for path in states[-1:]:
         try:
             json.loads(path.read_text())
         except ValueError:
-            console.print(
-                f"[yellow]{path}, Tune's newest state, is damaged[/yellow]; going on from the "
-                "records in sweep/trials, which are complete without it"
+            say(
+                f"{path}, Tune's newest state, is damaged",
+                "yellow",
+                "; going on from the records in sweep/trials, which are complete without it",
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from raysplit.base.statistics import Interval
 from raysplit.figures import (
@@ -40,14 +41,14 @@ class PolicyResult:
     Attributes:
         name: "PPO", "optimum", "random", "best fixed p = 7" ...
         detail: What a reader must know of it, such as "tuned, 3 seeds"; may be empty.
-        is_agent: Learned (or a baseline).
+        kind: `agent`, `fixed` (one fixed split point) or another `baseline`.
         surrogate: Its performance on the surrogate, None where it was not evaluated there.
         measured: The same on measured perplexity.
     """
 
     name: str
     detail: str = ""
-    is_agent: bool = False
+    kind: Literal["agent", "fixed", "baseline"] = "baseline"
     surrogate: Performance | None = None
     measured: Performance | None = None
 

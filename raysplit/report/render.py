@@ -80,8 +80,8 @@ def _page(data: ReportData, pictures: Mapping[str, str]) -> str:
         sentence=sentence(data.answer),
         is_line=isinstance(data.answer, AnswerLine),
         episodes=_episodes(data.episodes),
-        best_agent=_best([p for p in data.policies if p.is_agent]),
-        best_fixed=_best([p for p in data.policies if "fixed" in p.name]),
+        best_agent=_best([p for p in data.policies if p.kind == "agent"]),
+        best_fixed=_best([p for p in data.policies if p.kind == "fixed"]),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from raysplit.base.errors import UserError
 from raysplit.base.files import write_atomically
-from raysplit.base.progress import console
+from raysplit.base.progress import say
 from raysplit.measure.plan import make_plan
 from raysplit.measure.service import as_table
 from raysplit.measure.shards.reference import CleanReference
@@ -36,7 +36,7 @@ def run(folder: RunFolder) -> list[Path]:
     status = Counter(row.status for row in rows.values())
     for row in rows.values():
         if row.status != "done":
-            console.print(f"[yellow]{row.status}[/yellow] {row.setting}: {row.reason}")
+            say(row.status, "yellow", f" {row.setting}: {row.reason}")
     if not status["done"]:
         raise UserError("no setting could be measured; the reasons stand above and in the ledger")
     table_path = folder.path / "measurements.parquet"

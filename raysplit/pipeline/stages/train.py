@@ -124,7 +124,7 @@ def _outputs(folder: RunFolder, name: str, config: TrainConfig) -> list[Path]:
 
 def _remove_agents_of_another_surrogate(agents: Path, surrogate: Path) -> None:
     """Agents are recognised by their settings; what they learned from is noted beside them."""
-    note = agents / "surrogate.sha256"
+    note = agents / ".surrogate.sha256"  # no agent's name begins with a dot
     parts = sorted(surrogate.glob("surrogate.*"))  # the weights and what they mean
     digest = " ".join(sha256_of_file(path) for path in parts)
     if agents.exists() and (not note.exists() or note.read_text() != digest):

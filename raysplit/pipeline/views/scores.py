@@ -12,31 +12,31 @@ from raysplit.report import Performance, PolicyResult, SurrogateCheck, TrainingC
 def policy_results(evaluation: Mapping[str, Any]) -> list[PolicyResult]:
     """Return a row for each agent and baseline, the best on measured perplexity first."""
     fixed = evaluation["problem"]["best_fixed_split_point"]
-    shown = {
-        "optimum": "exact dynamic programming",
-        "greedy": "best next reward",
-        f"fixed {fixed}": "the best fixed split point",
-        "stay": "never moves",
-        "random": "uniform actions",
+    shown: dict[str, tuple[str, str]] = {
+        "optimum": ("optimum", "exact dynamic programming"),
+        "greedy": ("greedy", "best next reward"),
+        f"fixed {fixed}": (f"best fixed p = {fixed}", "the best fixed split point"),
+        "stay": ("stay", "never moves"),
+        "random": ("random", "uniform actions"),
     }
     rows = [
         PolicyResult(
             name=name,
             detail=f"{agent['algorithm'].upper()}, preset {agent['preset']}, "
             f"{len(agent['seeds'])} seed{'s' if len(agent['seeds']) > 1 else ''}",
-            is_agent=True,
+            kind="agent",
             surrogate=_performance(agent["surrogate"]),
             measured=_performance(agent["measured"]),
         )
         for name, agent in evaluation["agents"].items()
     ]
-    for name, detail in shown.items():
+    for name, (label, detail) in shown.items():
         scores = evaluation["baselines"][name]
-        label = f"best fixed p = {fixed}" if name.startswith("fixed") else name
         rows.append(
             PolicyResult(
                 name=label,
                 detail=detail,
+                kind="fixed" if name == f"fixed {fixed}" else "baseline",
                 surrogate=_performance(scores["surrogate"]),
                 measured=_performance(scores["measured"]),
             )
