@@ -9,13 +9,9 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from envs.checks import check_source, checked_actions
 from envs.dynamics import (
-    ACTIONS,
-    LayerSplitParams,
     State,
-    check_source,
-    checked_actions,
-    chosen_state,
     initial_state,
     observation,
     observation_bounds,
@@ -24,6 +20,7 @@ from envs.dynamics import (
     transition,
 )
 from envs.example import example_params, example_source
+from envs.params import ACTIONS, LayerSplitParams
 from envs.sources import PPLSource
 from raysplit.base.arrays import Float32Array
 
@@ -71,7 +68,7 @@ class LayerSplitEnv(gymnasium.Env[Observation, np.int64]):
     def __init__(
         self, params: LayerSplitParams | None = None, source: PPLSource | None = None
     ) -> None:
-        """Take the problem (from `dynamics.params_from`) and its source of PPL.
+        """Take the problem (from `envs.params.params_from`) and its source of PPL.
 
         Without arguments, the built-in example problem.
 
@@ -103,9 +100,7 @@ class LayerSplitEnv(gymnasium.Env[Observation, np.int64]):
             UserError: If a chosen start is outside the problem.
         """
         super().reset(seed=seed)
-        self._state = initial_state(self.params, 1, self.np_random)
-        if options:
-            self._state = chosen_state(self.params, self._state, options)
+        self._state = initial_state(self.params, 1, self.np_random, options)
         return observation(self.params, self._state)[0], {}
 
     def step(self, action: np.int64) -> tuple[Observation, float, bool, bool, dict[str, Any]]:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr, ndtri  # pyright: ignore[reportMissingTypeStubs] - scipy is untyped
 
-from envs.dynamics import LayerSplitParams, drifted
+from envs.dynamics import drifted
+from envs.params import LayerSplitParams
 from raysplit.base.arrays import FloatArray, IntArray
 
 

@@ -14,8 +14,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from envs.dynamics import ACTIONS, LayerSplitParams, check_source, moved, reward
+from envs.checks import check_source
+from envs.dynamics import moved, reward
 from envs.link_chain import LinkChain, grid_states, link_chain
+from envs.params import ACTIONS, LayerSplitParams
 from envs.policies import (
     FixedPolicy,
     Policy,

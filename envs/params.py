@@ -1,6 +1,7 @@
 """The frozen parameters that the environments and the oracle compute with.
 
-Shape suffixes: K link coordinates, P split points (index 0 is the first), R rows of a trace.
+Shape suffixes: N settings, K link coordinates, P split points (index 0 is the first), R rows of a
+trace.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from envs.problem import ProblemConfig
 from envs.trace import read_trace
 from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.base.errors import UserError
+
+ACTIONS = 3
+"""0, 1, 2 move the split point by -1, 0, +1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -65,6 +69,10 @@ class LayerSplitParams:
     def split_points_P(self) -> IntArray:
         """All split points, ascending."""
         return np.arange(self.min_split_point, self.max_split_point + 1)
+
+    def link_states_at(self, shares_NK: FloatArray) -> FloatArray:
+        """Return link states that lie at shares (0 to 1) of each coordinate's range."""
+        return self.link_low_K + shares_NK * (self.link_high_K - self.link_low_K)
 
 
 def params_from(

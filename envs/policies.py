@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from envs.dynamics import ACTIONS
+from envs.params import ACTIONS
 from raysplit.base.arrays import FloatArray, IntArray
 
 

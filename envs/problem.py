@@ -1,6 +1,6 @@
 """The decision problem as the user writes it: which link, which split points, which reward.
 
-Only the YAML section; `dynamics.params_from` turns it into the frozen parameters that the
+Only the YAML section; `envs.params.params_from` turns it into the frozen parameters that the
 environments and the oracle compute with.
 """
 

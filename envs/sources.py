@@ -213,9 +213,14 @@ class TableSource:
 
 
 class MeasuredSource:
-    """True PPL: link states are rounded to a grid, and each setting is measured once."""
+    """True PPL: link states are rounded to a grid, and each setting is measured once.
+
+    Attributes:
+        measures: Each new answer is a measurement, so `envs.checks.fingerprint` asks for none.
+    """
 
     quantity: Quantity = "ppl"
+    measures = True
 
     def __init__(
         self, measure: Answer, split_points: tuple[int, int], axes: Sequence[FloatArray]
@@ -266,6 +271,7 @@ class SwitchingSource:
     """
 
     quantity: Quantity = "ppl"
+    measures = True
 
     def __init__(self, true_source: PPLSource) -> None:
         """Start with the true source.

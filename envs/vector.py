@@ -11,13 +11,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from envs.checks import check_source, checked_actions
 from envs.dynamics import (
-    ACTIONS,
-    LayerSplitParams,
     State,
-    check_source,
-    checked_actions,
-    chosen_state,
     initial_state,
     observation,
     observation_bounds,
@@ -26,6 +22,7 @@ from envs.dynamics import (
     transition,
 )
 from envs.example import example_params, example_source
+from envs.params import ACTIONS, LayerSplitParams
 from envs.sources import PPLSource
 from raysplit.base.arrays import Float32Array, IntArray
 
@@ -91,9 +88,7 @@ class LayerSplitVectorEnv(VectorEnv[Observation, Actions, Values]):
             UserError: If a chosen start is outside the problem.
         """
         super().reset(seed=seed)
-        self._state = initial_state(self.params, self.num_envs, self.np_random)
-        if options:
-            self._state = chosen_state(self.params, self._state, options)
+        self._state = initial_state(self.params, self.num_envs, self.np_random, options)
         self._all_ended = False
         return observation(self.params, self._state), {}
 

@@ -12,12 +12,11 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import envs
+from envs.checks import fingerprint
 from envs.dynamics import (
-    fingerprint,
     initial_state,
     observation,
     observation_bounds,
-    params_from,
     reward,
     terminated,
     transition,
@@ -25,6 +24,7 @@ from envs.dynamics import (
 from envs.example import example_source
 from envs.layer_split import LayerSplitEnv
 from envs.oracle import Oracle
+from envs.params import params_from
 from envs.problem import ProblemConfig
 from envs.sources import as_source
 from envs.vector import LayerSplitVectorEnv

@@ -6,9 +6,9 @@ import itertools
 import numpy as np
 import pytest
 
-from envs.dynamics import params_from
 from envs.link_chain import grid_axes, grid_states, link_chain
 from envs.oracle import Oracle, converged_oracle, moved_by_grid, share_of_gap
+from envs.params import params_from
 from envs.policies import FixedPolicy, RandomPolicy, StayPolicy, TabularPolicy
 from envs.problem import ProblemConfig
 from envs.sources import TableSource, as_source

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from envs.dynamics import params_from
+from envs.params import params_from
 from envs.problem import ProblemConfig
 from raysplit.base.errors import UserError
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import envs.sources
-from envs.dynamics import fingerprint, params_from
+from envs.checks import fingerprint
 from envs.example import example_params, example_source
 from envs.grid import Grid
+from envs.params import params_from
 from envs.problem import ProblemConfig
 from envs.sources import (
     MeasuredSource,

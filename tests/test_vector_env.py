@@ -8,8 +8,8 @@ import pytest
 from gymnasium.vector import AutoresetMode
 
 import envs
-from envs.dynamics import params_from
 from envs.layer_split import LayerSplitEnv
+from envs.params import params_from
 from envs.problem import ProblemConfig
 from envs.vector import LayerSplitVectorEnv
 from raysplit.base.errors import UserError

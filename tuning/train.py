@@ -28,7 +28,7 @@ from ray.rllib.utils.metrics import (
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
 )
 
-from envs.dynamics import fingerprint
+from envs.checks import fingerprint
 from envs.params import LayerSplitParams
 from envs.sources import PPLSource
 from raysplit.base.errors import UserError
