@@ -44,7 +44,7 @@ class Grid:
     def nearest(self, split_points_N: IntArray, link_states_NK: FloatArray) -> IntArray:
         """Return the flat index of the grid point nearest to each setting."""
         self._check(split_points_N, link_states_NK)
-        flat_N = (split_points_N - self.first) * self._strides[0]
+        flat_N = self._row_N(split_points_N) * self._strides[0]
         for k, axis in enumerate(self.axes):
             middles = (axis[1:] + axis[:-1]) / 2
             flat_N = flat_N + np.searchsorted(middles, link_states_NK[:, k]) * self._strides[k + 1]
@@ -55,7 +55,7 @@ class Grid:
     ) -> FloatArray:
         """Interpolate a flattened table linearly along every link coordinate."""
         self._check(split_points_N, link_states_NK)
-        flat_CN = ((split_points_N - self.first) * self._strides[0])[None]  # C corners of the cell
+        flat_CN = (self._row_N(split_points_N) * self._strides[0])[None]  # C corners of the cell
         weight_CN = np.ones_like(flat_CN, dtype=np.float64)
         for k, axis in enumerate(self.axes):
             x_N = link_states_NK[:, k]
@@ -65,6 +65,10 @@ class Grid:
             flat_CN = np.concatenate([low_CN, low_CN + self._strides[k + 1]])
             weight_CN = np.concatenate([weight_CN * (1 - right_part_N), weight_CN * right_part_N])
         return (flat_table[flat_CN] * weight_CN).sum(axis=0)
+
+    def _row_N(self, split_points_N: IntArray) -> IntArray:
+        # In int64: an unsigned type becomes float64 beside the strides.
+        return split_points_N.astype(np.int64, copy=False) - self.first
 
     def _check(self, split_points_N: IntArray, link_states_NK: FloatArray) -> None:
         if split_points_N.min() < self.first or split_points_N.max() > self.last:

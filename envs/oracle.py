@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from envs.checks import check_source
+from envs.checks import check_source, checked_actions
 from envs.dynamics import moved, reward
 from envs.link_chain import LinkChain, grid_states, link_chain
 from envs.params import ACTIONS, LayerSplitParams
@@ -71,7 +72,9 @@ class Oracle:
         check_source(params, source)
         self.params = params
         self.source = source
-        self.grid_points = tuple(grid_points or params.grid_points)
+        self.grid_points = tuple(
+            map(int, params.grid_points if grid_points is None else grid_points)
+        )
         self.link_states_GK = grid_states(params, self.grid_points)
         self.chain = link_chain(params, self.grid_points)
         self.rewards_PM = _rewards(params, source, self.chain)
@@ -92,10 +95,15 @@ class Oracle:
         """Return a policy's expected return over the case's starts, by exact enumeration."""
         return self._expected(self.policy_values(policy))
 
-    def plan_return(self, actions_TPM: IntArray) -> float:
-        """Return the expected return of another oracle's plan, made on the same grid."""
+    def plan_return(self, actions_TPM: ArrayLike) -> float:
+        """Return the expected return of another oracle's plan, made on the same grid.
+
+        Raises:
+            UserError: If it is not an action 0, 1 or 2 for each step, split point and node.
+        """
+        plan_TPM = checked_actions(np.ravel(actions_TPM), self.actions_TPM.size)
         values_PM = np.zeros_like(self.rewards_PM)
-        for actions_PM in actions_TPM[::-1]:
+        for actions_PM in plan_TPM.reshape(self.actions_TPM.shape)[::-1]:
             q_APM = self._action_values(values_PM)
             values_PM = np.take_along_axis(q_APM, actions_PM[None], axis=0)[0]
         return self._expected(values_PM)

@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from envs.checks import checked_actions
 from envs.params import ACTIONS
 from raysplit.base.arrays import FloatArray, IntArray
 
@@ -41,10 +42,15 @@ class StochasticPolicy(Policy, Protocol):
 def action_probabilities(
     policy: Policy, split_points_N: IntArray, link_states_NK: FloatArray, steps_N: IntArray
 ) -> FloatArray:
-    """Return the probability of each action, shape (N, 3), of either kind of policy."""
+    """Return the probability of each action, shape (N, 3), of either kind of policy.
+
+    Raises:
+        UserError: If a policy does not give one action 0, 1 or 2 for each state.
+    """
     if isinstance(policy, StochasticPolicy):
         return policy.action_probabilities(split_points_N, link_states_NK, steps_N)
-    return np.eye(ACTIONS)[policy(split_points_N, link_states_NK, steps_N)]
+    actions = policy(split_points_N, link_states_NK, steps_N)
+    return np.eye(ACTIONS)[checked_actions(actions, len(split_points_N))]
 
 
 class RandomPolicy:
@@ -87,7 +93,8 @@ class FixedPolicy:
         self, split_points_N: IntArray, link_states_NK: FloatArray, steps_N: IntArray
     ) -> IntArray:
         """Return the action towards the split point."""
-        return np.sign(self.split_point - split_points_N) + 1
+        # In int64: the difference of unsigned numbers has no sign.
+        return np.sign(int(self.split_point) - split_points_N.astype(np.int64, copy=False)) + 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)

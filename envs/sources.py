@@ -24,7 +24,7 @@ from raysplit.base.errors import UserError
 
 Quantity = Literal["ppl", "relative_gain"]
 QUANTITIES = get_args(Quantity)
-_FLOAT64 = np.dtype(np.float64)
+_INT64, _FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
 Answer = Callable[[IntArray, FloatArray], FloatArray]
 
 
@@ -56,12 +56,15 @@ class CallableSource:
 def ask(source: PPLSource, split_points_N: IntArray, link_states_NK: FloatArray) -> FloatArray:
     """Return a source's answers as float64, shape (N,).
 
-    The source gets copies: one that writes into its arguments changes nothing here.
+    The source gets copies: it may write into them. Split points are int64 there, so that its
+    arithmetic cannot wrap around.
 
     Raises:
         UserError: If it does not give one number per setting.
     """
-    answer: Any = source(split_points_N.copy(), link_states_NK.copy())
+    is_int64 = split_points_N.dtype is _INT64  # a copy is quicker than a conversion
+    points_N = split_points_N.copy() if is_int64 else split_points_N.astype(np.int64)
+    answer: Any = source(points_N, link_states_NK.copy())
     plain = type(answer) is np.ndarray and answer.dtype is _FLOAT64  # most are, and it is quick
     values_N = answer if plain else _numbers(answer)
     if values_N.shape != split_points_N.shape:

@@ -100,7 +100,7 @@ class ExportedPolicy:
         """
         input_I, links = self._input_I, self._links
         try:
-            known = len(link_state) == links and math.isfinite(sum(link_state))
+            known = len(link_state) == links and all(map(math.isfinite, link_state))
             known = known and self._first <= split_point <= self._last
         except TypeError:  # a number, or rows of them
             known = False
