@@ -32,7 +32,6 @@ from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.base.errors import UserError
 
 _MOST_SETTINGS = 2_000_000
-_DOUBLINGS = 2
 
 
 class Oracle:
@@ -210,41 +209,6 @@ def share_of_gap(policy_return: float, random_return: float, optimal_return: flo
     """
     gap = optimal_return - random_return
     return (policy_return - random_return) / gap if gap > 0 else float("nan")
-
-
-def converged_oracle(
-    params: LayerSplitParams,
-    source: PPLSource,
-    *,
-    tolerance: float,
-    grid_points: Sequence[int] | None = None,
-) -> Oracle:
-    """Return an oracle on a grid fine enough: doubling it twice moved the optimum by <= tolerance.
-
-    Twice, because one doubling may fall between the edges of a reward and change nothing.
-
-    Args:
-        params: The problem.
-        source: Where perplexities come from; a cheap one, since the grid grows.
-        tolerance: Allowed change of the optimal return.
-        grid_points: Where to start; by default the problem's own grid.
-
-    Raises:
-        UserError: If the tolerance is not reached with two million settings.
-    """
-    coarse = Oracle(params, source, grid_points=grid_points)
-    stood_still = 0
-    while stood_still < _DOUBLINGS:
-        if _refined_settings(coarse) > _MOST_SETTINGS:
-            raise UserError(
-                f"the optimal return still changes by more than {tolerance:g} on a grid of "
-                f"{coarse.grid_points}: allow a larger tolerance"
-            )
-        fine = _refined(coarse)
-        moved = abs(fine.optimal_return - coarse.optimal_return)
-        stood_still = stood_still + 1 if moved <= tolerance else 0
-        coarse = fine
-    return coarse
 
 
 def moved_by_grid(oracle: Oracle) -> float | None:

@@ -1,4 +1,4 @@
-"""Sources of perplexity: callables, surrogates, tables, measuring, and Algorithm 1's switch."""
+"""Sources of perplexity: callables, surrogates, tables and measuring."""
 
 import doctest
 
@@ -15,7 +15,6 @@ from envs.problem import ProblemConfig
 from envs.sources import (
     MeasuredSource,
     SurrogateSource,
-    SwitchingSource,
     TableSource,
     as_source,
     ask,
@@ -228,35 +227,3 @@ def test_a_failed_measurement_is_named_and_the_others_are_kept():
         source(np.array([1, 2]), np.array([[0.1], [0.1]]))
     source(np.array([1]), np.array([[0.1]]))
     assert len(recorder.asked) == 1
-
-
-def test_algorithm_1_hands_over_and_survives_a_restore():
-    true, modelled = (
-        as_source(smooth_ppl, quantity="ppl"),
-        as_source(lambda p, link: 2 * smooth_ppl(p, link), quantity="ppl"),
-    )
-    p, x = np.array([1, 2]), np.array([[0.1], [0.2]])
-    source = SwitchingSource(true)
-    np.testing.assert_allclose(source(p, x), smooth_ppl(p, x))
-    source(p + 1, x)
-    source.hand_over(modelled)
-    np.testing.assert_allclose(source(p, x), 2 * smooth_ppl(p, x))
-    seen_p, seen_x, seen_ppl = source.seen()
-    assert seen_p.tolist() == [1, 2, 2, 3]
-    np.testing.assert_allclose(seen_ppl, smooth_ppl(seen_p, seen_x))
-
-    restored = SwitchingSource(true)
-    restored.set_state(source.get_state())
-    assert restored.use_surrogate
-    with pytest.raises(AssertionError, match="hand_over"):
-        restored(p, x)
-    restored.hand_over(modelled)
-    np.testing.assert_allclose(restored(p, x), 2 * smooth_ppl(p, x))
-    assert restored.seen()[0].tolist() == [1, 2, 2, 3]
-
-
-def test_algorithm_1_refuses_a_source_of_gains():
-    with pytest.raises(UserError, match="relative_gain"):
-        SwitchingSource(as_source(smooth_ppl, quantity="relative_gain"))
-    with pytest.raises(UserError, match="as_source"):
-        SwitchingSource(smooth_ppl)

@@ -1,12 +1,16 @@
-"""Algorithm 1: true rewards for the first steps, then a surrogate fitted on what was seen.
+"""The paper's Algorithm 1: learn from true rewards, fit a surrogate on them, go on with that.
 
     source = Algorithm1Source(measured_source, fit_surrogate(params, SurrogateConfig(), 0), 4_000)
     agent = train(params, source, TrainConfig(), seed=0, out=Path("agents/ppo-0"))
 
-One more source of perplexities, not a second trainer: the envs ask it, and the algorithm decides
-when it hands over. What was measured and whether the hand-over has happened are part of the
-algorithm's own state, so every way of restoring it brings them back. (RLlib's callback
-`on_checkpoint_loaded` fires for one of them only.)
+Comments give the lines of the paper's listing. Three readings of it:
+
+- T (line 7) is counted in env steps, since a training epoch differs in length between algorithms.
+- The replay buffer D (line 4) holds what the surrogate is fitted on: settings and their true PPL.
+  What an agent learns from is the algorithm's own: PPO's and A2C's rollouts, DQN's replay buffer.
+- The surrogate's reward (line 22) is computed at the step itself (line 13), not at the update.
+
+Shape suffixes: N settings, n different settings, K link coordinates.
 """
 
 # RLlib types its configurations by their base class and most attributes as Optional until setup:
@@ -15,74 +19,117 @@ algorithm's own state, so every way of restoring it brings them back. (RLlib's c
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from ray.rllib.algorithms.algorithm import Algorithm
-from ray.rllib.algorithms.dqn import DQN
-from ray.rllib.algorithms.ppo import PPO
-from ray.rllib.env.env_runner import EnvRunner
-from ray.rllib.env.env_runner_group import EnvRunnerGroup
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from envs.params import LayerSplitParams
-from envs.sources import PPLSource, SurrogateSource, SwitchingSource
+from envs.sources import PPLSource, Quantity, SurrogateSource, ask, quantity_of
 from raysplit.base.arrays import FloatArray, IntArray
+from raysplit.base.errors import UserError
 from raysplit.measure.table import Measurements
 from raysplit.surrogate import SurrogateConfig, fit
-from tuning.rllib.a2c import A2C
-from tuning.rllib.dqn import LeanDQN
-from tuning.rllib.local import SharedSource
 
 Fit = Callable[[IntArray, FloatArray, FloatArray], PPLSource]
 """(split_points_N, link_states_NK, ppl_N) -> a source that predicts. The same for the same rows:
 a surrogate is not saved but fitted again."""
 
 
-class Algorithm1Source(SwitchingSource):
-    """A true source that is followed by a surrogate fitted on its answers."""
+def build_algorithm1(config: AlgorithmConfig, source: Algorithm1Source) -> Algorithm:
+    """Return an RLlib algorithm that learns from `source`, with the paper's hand-over.
+
+    Args:
+        config: PPO's, or A2C's or DQN's; its envs ask `source`, in this process.
+        source: Begins anew.
+    """
+    algorithm = config.build_algo()  # lines 1-2
+    source.begin()  # lines 3-6
+    rllib_epoch = algorithm.training_step
+
+    def training_epoch() -> None:  # line 8; RLlib runs one or more of them in an iteration
+        rllib_epoch()  # lines 10-30: env steps, rewards from `source`, policy updates
+        steps = algorithm.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME))
+        if not source.use_surrogate and steps >= source.true_steps:  # line 31
+            source.hand_over()  # lines 32-33
+
+    algorithm.training_step = training_epoch
+    return algorithm
+
+
+class Algorithm1Source:
+    """What the envs ask for PPL: a true source, from the hand-over on a surrogate of it.
+
+    Attributes:
+        true_steps: T, in env steps.
+        measures: A new true answer is a measurement (`envs.checks.fingerprint`).
+    """
+
+    quantity: Quantity = "ppl"
+    measures = True
 
     def __init__(self, true_source: PPLSource, fit: Fit, true_steps: int) -> None:
-        """Take the true source, the fit, and T of Algorithm 1, counted in env steps.
+        """Take the true source, what fits its surrogate, and T (line 7).
 
         Raises:
             UserError: The true source does not give PPL.
         """
-        super().__init__(SharedSource(true_source))
-        self.fit = fit
+        if quantity_of(true_source) != "ppl":
+            raise UserError(f"Algorithm 1 needs a source of PPL, not of {true_source.quantity}")
         self.true_steps = true_steps
-        self.surrogate: PPLSource | None = None
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Algorithm1Source:
-        return self
-
-    def hand_over(self, surrogate: PPLSource) -> None:
-        """Let a surrogate answer from now on."""
-        super().hand_over(surrogate)
-        self.surrogate = surrogate
-
-    def fit_and_hand_over(self) -> None:
-        """Fit the surrogate on all true answers so far and let it answer from now on."""
-        self.hand_over(self.fit(*self.seen()))
+        self._true_source = true_source
+        self._fit = fit
+        self.begin()
 
     def begin(self) -> None:
-        """Forget what another agent's training was answered."""
-        self.set_state({"use_surrogate": False, "buffer": []})
+        """Set lines 3-6, whatever another agent's training left."""
+        self._surrogate: PPLSource | None = None  # line 3; its weights are drawn in `fit`
+        self._replay_buffer: list[tuple[IntArray, FloatArray, FloatArray]] = []  # line 4
 
-    def add(self, buffer: list[Any]) -> None:
-        """Remember true answers that another process was given."""
-        state = self.get_state()
-        self.set_state({**state, "buffer": state["buffer"] + buffer})
+    @property
+    def use_surrogate(self) -> bool:
+        """The flag of line 5."""
+        return self._surrogate is not None
 
-    def drain(self) -> list[Any]:
-        """Return the true answers remembered so far and forget them."""
-        state = self.get_state()
-        self.set_state({**state, "buffer": []})
-        return state["buffer"]
+    def __call__(self, split_points_N: IntArray, link_states_NK: FloatArray) -> FloatArray:
+        """Return the PPL that a step's reward is made of (line 13)."""
+        if self._surrogate is not None:  # line 14
+            return self._surrogate(split_points_N, link_states_NK)  # line 22; nothing to store
+        ppl_N = ask(self._true_source, split_points_N, link_states_NK)
+        asked = split_points_N.copy(), link_states_NK.copy()
+        self._replay_buffer.append((*asked, ppl_N.copy()))  # line 17
+        return ppl_N
+
+    def hand_over(self) -> None:
+        """Fit the surrogate on all true answers and use it from now on."""
+        self._surrogate = self._fit(*self.true_answers())  # line 32; its being there is line 33
+
+    def true_answers(self) -> tuple[IntArray, FloatArray, FloatArray]:
+        """Return all true answers so far, in order: split points, link states, PPL."""
+        split_points, link_states, ppl = zip(*self._replay_buffer, strict=True)
+        return np.concatenate(split_points), np.concatenate(link_states), np.concatenate(ppl)
+
+    def state(self) -> dict[str, Any]:
+        """Return the flag and the true answers as JSON, for a checkpoint."""
+        names = ("split_points", "link_states", "ppl")
+        answers = {n: x.tolist() for n, x in zip(names, self.true_answers(), strict=True)}
+        return {"use_surrogate": self.use_surrogate, **answers}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned; past the hand-over, fit again."""
+        self.begin()
+        split_points_N = np.array(state["split_points"], dtype=np.int64)
+        link_states_NK = np.array(state["link_states"], dtype=np.float64)
+        ppl_N = np.array(state["ppl"], dtype=np.float64)
+        self._replay_buffer.append((split_points_N, link_states_NK, ppl_N))
+        if state["use_surrogate"]:
+            self.hand_over()
 
 
 def fit_surrogate(params: LayerSplitParams, config: SurrogateConfig, seed: int) -> Fit:
-    """Return what fits this project's surrogate to the true answers, each setting once."""
+    """Return what fits this project's surrogate (line 32, Eq. 13), each setting counted once."""
 
     def fit_rows(
         split_points_N: IntArray,
@@ -103,91 +150,3 @@ def fit_surrogate(params: LayerSplitParams, config: SurrogateConfig, seed: int) 
         return SurrogateSource(fit(table, config, seed, split_points=split_points)[0])
 
     return fit_rows
-
-
-class Switching(Algorithm):
-    """Hands over once `true_steps` env steps were taken; mixed into an algorithm.
-
-    With remote env runners this process's source collects what theirs were answered.
-    """
-
-    @property
-    def source(self) -> Algorithm1Source:
-        """This process's source; without remote runners, the one the envs ask."""
-        return cast(Algorithm1Source, self.config.env_config["source"])
-
-    def training_step(self) -> None:
-        """Take the algorithm's own step, then hand over if it is time (lines 31-34)."""
-        super().training_step()
-        if self.source.use_surrogate:
-            return
-        self._collect()
-        steps = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
-        if steps >= self.source.true_steps:
-            self.source.fit_and_hand_over()
-            self._tell_runners()
-
-    def _collect(self) -> None:
-        if self.config.num_env_runners:
-            buffers = self.env_runner_group.foreach_env_runner(
-                lambda runner: source_of(runner).drain(), local_env_runner=False
-            )
-            for buffer in buffers:
-                self.source.add(buffer)
-
-    def _tell_runners(self) -> None:
-        """Give the surrogate to remote runners."""
-        if self.config.num_env_runners and self.source.use_surrogate:
-            surrogate = cast(PPLSource, self.source.surrogate)
-            self.env_runner_group.foreach_env_runner(
-                lambda runner: source_of(runner).hand_over(surrogate), local_env_runner=False
-            )
-
-    def restore_env_runners(self, env_runner_group: EnvRunnerGroup) -> list[int]:
-        """Restart lost runners as RLlib does; new ones begin with the true source."""
-        restored = super().restore_env_runners(env_runner_group)
-        if restored:
-            self._tell_runners()
-        return restored
-
-    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - RLlib's
-        """Return the algorithm's state and the source's."""
-        return {**super().get_state(*args, **kwargs), "algorithm1": self.source.get_state()}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from a state of `get_state`; past the hand-over, fit again."""
-        super().set_state(state)
-        if "algorithm1" in state:
-            self.source.set_state(state["algorithm1"])
-            if self.source.use_surrogate:
-                self.source.fit_and_hand_over()
-                self._tell_runners()
-
-
-def source_of(runner: EnvRunner) -> Algorithm1Source:
-    """Return the source that an env runner's envs ask."""
-    return runner.env.unwrapped.source
-
-
-class SwitchingPPO(Switching, PPO):
-    """PPO as Algorithm 1 has it."""
-
-
-class SwitchingA2C(Switching, A2C):
-    """A2C with the same hand-over."""
-
-
-class SwitchingLeanDQN(Switching, LeanDQN):
-    """The lean DQN with the same hand-over."""
-
-
-class SwitchingDQN(Switching, DQN):
-    """RLlib's DQN with the same hand-over."""
-
-
-SWITCHING: dict[type[Algorithm], type[Algorithm]] = {
-    PPO: SwitchingPPO,
-    A2C: SwitchingA2C,
-    LeanDQN: SwitchingLeanDQN,
-    DQN: SwitchingDQN,
-}

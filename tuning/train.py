@@ -36,7 +36,7 @@ from raysplit.base.files import write_atomically
 from raysplit.base.sealed_json import write_sealed
 from raysplit.base.threads import one_thread
 from tuning.agent import CurvePoint, TrainedAgent, check_inputs, inputs_sha256, load_agent
-from tuning.algorithm1 import SWITCHING, Algorithm1Source
+from tuning.algorithm1 import Algorithm1Source, build_algorithm1
 from tuning.checkpoint import (
     checkpoint_at,
     checkpoints_of,
@@ -53,22 +53,13 @@ from tuning.settings import TrainConfig
 KEPT_CHECKPOINTS = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What `on_progress` is told after each iteration."""
-
-    point: CurvePoint
-    total_steps: int
-    steps_per_second: float
-
-
 def train(
     params: LayerSplitParams,
     source: PPLSource,
     config: TrainConfig,
     seed: int,
     out: Path,
-    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_progress: Callable[[CurvePoint], None] = lambda _: None,
     judge: Callable[[ExportedPolicy], float] | None = None,
 ) -> TrainedAgent:
     """Train one agent, or go on with one that was interrupted.
@@ -81,7 +72,7 @@ def train(
         config: Algorithm, preset, steps; its `seeds` are not read.
         seed: Of this agent.
         out: The agent's folder.
-        on_progress: Called after each iteration.
+        on_progress: Called after each iteration with its point of the learning curve.
         judge: Returns what a policy is worth, such as an oracle's exact expectation; it scores the
             policy of each iteration for the curve, and nothing is learned from it.
 
@@ -89,9 +80,6 @@ def train(
         UserError: The folder holds another agent, or a checkpoint that is damaged; or Algorithm 1
             would never hand over.
     """
-    if isinstance(source, Algorithm1Source):
-        config.check_hand_over(source.true_steps)
-        source.begin()
     inputs = inputs_sha256(params, fingerprint(params, source), config, seed)
     if (out / "agent.json").exists():
         finished = load_agent(out, inputs)
@@ -102,7 +90,7 @@ def train(
         except (UserError, OSError):
             (out / "agent.json").unlink()  # a policy is damaged: export both again
     with quiet_rllib(config.num_env_runners), one_thread():
-        run = _Run(_build(params, source, config, seed), config, out, inputs)
+        run = _Run(_build(params, source, config, seed), source, config, out, inputs)
         try:
             policy_of(run.algorithm, params, f"nobody, seed {seed}").save(out / "untrained")
             run.resume()
@@ -120,7 +108,6 @@ def train(
 def _build(
     params: LayerSplitParams, source: PPLSource, config: TrainConfig, seed: int
 ) -> Algorithm:
-    switched = isinstance(source, Algorithm1Source)
     settings = config.hyperparameters()
     seen_by = settings.step_seen_by
     columns = len(params.link_names) + 1
@@ -128,14 +115,15 @@ def _build(
     rllib_config = algorithm_config(
         config,
         env=register_with_ray(),
-        env_config={"params": env_params, "source": source if switched else SharedSource(source)},
+        env_config={"params": env_params, "source": SharedSource(source)},
         actor_inputs=columns + (params.observe_step or seen_by == "all"),
         critic_inputs=columns + env_params.observe_step,
         knots=_knots(settings.link_knots, params),
         seed=seed,
     )
-    if switched:
-        rllib_config.algo_class = SWITCHING[cast(type[Algorithm], rllib_config.algo_class)]
+    if isinstance(source, Algorithm1Source):
+        config.check_hand_over(source.true_steps)
+        return build_algorithm1(rllib_config, source)
     return rllib_config.build_algo()
 
 
@@ -152,6 +140,7 @@ class _Run:
     """An algorithm in training, and the folder that remembers it."""
 
     algorithm: Algorithm
+    source: PPLSource
     config: TrainConfig
     out: Path
     inputs: str
@@ -173,6 +162,8 @@ class _Run:
         record = restore_checkpoint(self.algorithm, found[-1])
         check_inputs(self.out, record["inputs_sha256"], self.inputs)
         self.curve = [CurvePoint(**point) for point in record["curve"]]
+        if isinstance(self.source, Algorithm1Source):
+            self.source.resume(record["algorithm_1"])
 
     def judged_by(
         self, judge: Callable[[ExportedPolicy], float] | None, params: LayerSplitParams
@@ -183,10 +174,10 @@ class _Run:
         return lambda: judge(policy_of(self.algorithm, params, "nobody yet"))
 
     def finish_training(
-        self, on_progress: Callable[[Progress], None], judged_return: Callable[[], float | None]
+        self, on_progress: Callable[[CurvePoint], None], judged_return: Callable[[], float | None]
     ) -> None:
         """Train up to the configured number of steps, with a checkpoint every now and then."""
-        saved_at = begun_at = self.steps
+        saved_at = self.steps
         before, begin = self.seconds, time.perf_counter()
         while self.steps < self.config.total_steps:
             result = self.algorithm.train()
@@ -194,8 +185,7 @@ class _Run:
             judging = time.perf_counter()
             self.curve.append(_curve_point(result, before + elapsed, judged_return()))
             begin += time.perf_counter() - judging  # which is no training
-            rate = (self.steps - begun_at) / elapsed
-            on_progress(Progress(self.curve[-1], self.config.total_steps, rate))
+            on_progress(self.curve[-1])
             if self.steps - saved_at >= self.config.checkpoint_every_steps:
                 self.save()
                 saved_at = self.steps
@@ -204,7 +194,12 @@ class _Run:
 
     def save(self) -> None:
         """Write a checkpoint and drop those that are no longer kept."""
-        record = {"inputs_sha256": self.inputs, "curve": [asdict(point) for point in self.curve]}
+        record: dict[str, Any] = {
+            "inputs_sha256": self.inputs,
+            "curve": [asdict(point) for point in self.curve],
+        }
+        if isinstance(self.source, Algorithm1Source):
+            record["algorithm_1"] = self.source.state()
         save_checkpoint(self.algorithm, checkpoint_at(self.out, self.steps), record)
         for old in checkpoints_of(self.out)[:-KEPT_CHECKPOINTS]:
             shutil.rmtree(old)

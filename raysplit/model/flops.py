@@ -52,12 +52,6 @@ def layer_flops(config: PreTrainedConfig, tokens: int) -> int:
     return int(2 * tokens * (projections + attention + feed_forward))
 
 
-def embedding_flops(config: PreTrainedConfig, tokens: int) -> int:
-    """Return the FLOPs of the embedding: none, a table look-up multiplies no matrices."""
-    del config, tokens
-    return 0
-
-
 def head_flops(config: PreTrainedConfig, tokens: int) -> int:
     """Return the FLOPs of the head that turns `tokens` hidden states into logits."""
     sizes = cast("Any", config)
@@ -71,7 +65,7 @@ def whole_flops(config: PreTrainedConfig, tokens: int) -> int:
 
 
 def ue_flops(config: PreTrainedConfig, p: int, tokens: int) -> int:
-    """Return the FLOPs on the device: the embedding and layers [0, p).
+    """Return the FLOPs on the device: layers [0, p), since the embedding's look-up has none.
 
     Raises:
         UserError: p is not between 0 and the number of layers.
@@ -79,7 +73,7 @@ def ue_flops(config: PreTrainedConfig, p: int, tokens: int) -> int:
     layers = int(cast("Any", config).num_hidden_layers)
     if not 0 <= p <= layers:
         raise UserError(f"split point {p} is not within this model; choose 0 <= p <= {layers}")
-    return embedding_flops(config, tokens) + p * layer_flops(config, tokens)
+    return p * layer_flops(config, tokens)
 
 
 def ue_share(config: PreTrainedConfig, p: int, tokens: int) -> float:

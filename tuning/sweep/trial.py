@@ -19,13 +19,13 @@ from ray import tune
 from envs.oracle import Oracle
 from envs.sources import PPLSource
 from raysplit.base.errors import UserError
-from tuning.agent import load_agent
+from tuning.agent import CurvePoint, load_agent
 from tuning.checkpoint import checkpoints_of, verify_checkpoint
 from tuning.evaluate import score
 from tuning.settings import TrainConfig
 from tuning.sweep.plan import Base, Overrides
 from tuning.sweep.records import TrialDescription, TrialFolder, TrialProgress, TrialRecord
-from tuning.train import Progress, train
+from tuning.train import train
 
 RECENT_POINTS = 5
 
@@ -135,8 +135,8 @@ class _ProgressRecorder:
         seen.reports = [report for report in seen.reports if report[0] <= step]
         self._folder.save_progress(seen)
 
-    def __call__(self, now: Progress) -> None:
-        seen, point = self.progress, now.point
+    def __call__(self, point: CurvePoint) -> None:
+        seen = self.progress
         seen.curve.append((point.step, point.episode_return))
         seen.judged.append((point.step, point.judged_return))
         seen.seconds = point.seconds

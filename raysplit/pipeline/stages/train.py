@@ -18,9 +18,10 @@ from raysplit.pipeline.run_folder import RunFolder
 from raysplit.pipeline.tracked import tracker_of, training_config
 from raysplit.surrogate import Surrogate
 from raysplit.tracking import Tracker
+from tuning.agent import CurvePoint
 from tuning.policy import ExportedPolicy
 from tuning.settings import TrainConfig
-from tuning.train import Progress, train
+from tuning.train import train
 
 TRAINING_COST_FILE = "training_cost.json"
 Judge = Callable[[ExportedPolicy], float]
@@ -87,13 +88,12 @@ def _judge(folder: RunFolder, params: LayerSplitParams) -> Judge:
     return lambda policy: oracle.policy_return(policy.actions)
 
 
-def _reporter(advance: Advance, tracker: Tracker, seed: int) -> Callable[[Progress], None]:
+def _reporter(advance: Advance, tracker: Tracker, seed: int) -> Callable[[CurvePoint], None]:
     """Move the bar and log each iteration."""
     done = 0
 
-    def report(progress: Progress) -> None:
+    def report(point: CurvePoint) -> None:
         nonlocal done
-        point = progress.point
         mean = point.episode_return
         advance(
             point.step - done, f"seed {seed}" + ("" if mean is None else f", return {mean:.3f}")
