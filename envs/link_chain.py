@@ -17,6 +17,7 @@ from scipy.special import ndtr, ndtri  # pyright: ignore[reportMissingTypeStubs]
 from envs.dynamics import drifted
 from envs.params import LayerSplitParams
 from raysplit.base.arrays import FloatArray, IntArray
+from raysplit.link.axis import grid_axis
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,17 +49,11 @@ class LinkChain:
 
 
 def grid_axes(params: LayerSplitParams, grid_points: Sequence[int]) -> list[FloatArray]:
-    """Return K ascending axes over the case's ranges, both ends included.
-
-    Values have six decimals, as in the measuring plan, so that a ledger recognises them.
-    """
-    axes: list[FloatArray] = [
-        np.linspace(low, high, points)
-        for low, high, points in zip(
-            params.link_low_K.tolist(), params.link_high_K.tolist(), grid_points, strict=True
-        )
+    """Return K ascending axes over the case's ranges, both ends included."""
+    ends = zip(params.link_low_K.tolist(), params.link_high_K.tolist(), strict=True)
+    return [
+        grid_axis(low, high, points) for (low, high), points in zip(ends, grid_points, strict=True)
     ]
-    return [axis.round(6).clip(axis[0], axis[-1]) for axis in axes]
 
 
 def grid_states(params: LayerSplitParams, grid_points: Sequence[int]) -> FloatArray:

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from raysplit.base.config import Config
+from raysplit.link.axis import rounded_within
 from raysplit.link.state import LinkState, check_coordinates
 
 Case = Literal["L", "H", "A"]
@@ -20,6 +22,8 @@ ValueRange = tuple[float, float]
 
 # The link gets worse as these fall; as the others rise.
 LOWER_IS_WORSE = frozenset({"snr_db", "fading_scale"})
+
+_NARROWEST = 1e-9  # of a range's larger end: floats have to tell its grid's values apart
 
 
 class LinkRange(Config):
@@ -57,6 +61,11 @@ class LinkRange(Config):
     def _ordered(self) -> Self:
         if not self.low < self.high:
             raise ValueError(f"low {self.low:g} must be below high {self.high:g}")
+        if self.high - self.low < _NARROWEST * max(abs(self.low), abs(self.high)):
+            raise ValueError(
+                f"low {self.low!r} and high {self.high!r} are too close together for a grid "
+                "between them: widen the range"
+            )
         for name, interval in (("case_l", self.case_l), ("case_h", self.case_h)):
             if interval and not self.low <= interval[0] < interval[1] <= self.high:
                 raise ValueError(
@@ -69,9 +78,10 @@ class LinkRange(Config):
         explicit = {"L": self.case_l, "H": self.case_h, "A": (self.low, self.high)}[case]
         if explicit is not None:
             return explicit
-        # Rounding keeps a third of 0.3 at the paper's 0.1, and the border on measured settings.
+        # Rounding keeps a third of 0.3 at the paper's 0.1.
         third = (self.high - self.low) / 3
-        border = round(self.high - third if lower_is_worse else self.low + third, 6)
+        exact = np.array([self.high - third if lower_is_worse else self.low + third])
+        border = float(rounded_within(exact, self.low, self.high)[0])
         takes_lower_part = (case == "L") != lower_is_worse
         return (self.low, border) if takes_lower_part else (border, self.high)
 

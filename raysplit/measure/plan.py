@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from raysplit.base.arrays import FloatArray
 from raysplit.base.config import Config
 from raysplit.base.errors import UserError
+from raysplit.link.axis import grid_axis, rounded_within
 from raysplit.link.state import LINK_COORDINATES, LinkState
 from raysplit.measure.setting import Setting
 
@@ -95,13 +96,15 @@ def _sobol(
     high = np.array([last + 1, *(r[1] for r in ranges.values())])
     rows = low + unit_NK * (high - low)
     rows[:, 0] = np.floor(rows[:, 0])
-    return rows.round(6)  # six decimals are exact enough for any link and read well in a table
+    for k, (lowest, highest) in enumerate(ranges.values(), start=1):
+        rows[:, k] = rounded_within(rows[:, k], lowest, highest)
+    return rows
 
 
 def _grid(
     points: int, split_points: tuple[int, int], ranges: Mapping[str, tuple[float, float]]
 ) -> FloatArray:
-    axes = [np.linspace(low, high, points).round(6) for low, high in ranges.values()]
+    axes = [grid_axis(low, high, points) for low, high in ranges.values()]
     first, last = split_points
     return np.array(list(itertools.product(range(first, last + 1), *axes)), dtype=np.float64)
 
