@@ -96,13 +96,13 @@ class LinkDynamicsConfig(Config):
         kind: `constant`: drawn once per episode. `iid`: drawn anew, uniformly, at every step.
             `gauss_markov`: x = low + (high - low) Phi(z) with z' = rho z + sqrt(1 - rho^2) e and
             standard normal z, e; so at every step x is uniform on its range, `correlation: 0` is
-            `iid` and 1 would be `constant`. `trace`: consecutive rows of a CSV file from a random
+            `iid` and 1 would be `constant`. `trace`: consecutive rows of a table from a random
             start.
         drift_per_layer: Only `constant`: each layer moved down multiplies the link coordinates by
             1 + drift, each layer moved up by 1 - drift (the authors' code: 0.0005). Only for
             coordinates that grow as the link gets worse.
         correlation: Only `gauss_markov`: rho, the correlation of z from step to step.
-        path: Only `trace`: CSV file with one column per link coordinate and one row per step.
+        path: Only `trace`: CSV or Parquet file, a column per link coordinate and a row per step.
     """
 
     kind: Literal["constant", "iid", "gauss_markov", "trace"] = "constant"

@@ -1,14 +1,13 @@
-"""The link states of a trace: a CSV file with a column a coordinate and a row a step."""
+"""The link states of a trace: a table with a column a coordinate and a row a step."""
 
 from __future__ import annotations
-
-import csv
 
 import numpy as np
 
 from envs.problem import ProblemConfig
 from raysplit.base.arrays import FloatArray
 from raysplit.base.errors import UserError
+from raysplit.base.tables import read_table
 
 
 def read_trace(problem: ProblemConfig) -> FloatArray:
@@ -20,26 +19,8 @@ def read_trace(problem: ProblemConfig) -> FloatArray:
     ranges, path = problem.ranges(), problem.dynamics.path
     if path is None:
         return np.zeros((0, len(ranges)))
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark first
-            rows = list(csv.DictReader(file))
-    except (UnicodeError, csv.Error) as error:
-        raise UserError(
-            f"trace {path} is no CSV text in UTF-8 ({error}); save it as CSV, UTF-8"
-        ) from None
-    except OSError as error:
-        raise UserError(
-            f"problem.dynamics.path {path} cannot be read ({error.strerror}); it names a CSV file "
-            f"with the column(s) {', '.join(ranges)}"
-        ) from None
-    try:
-        trace_RK = np.array([[float(row[name]) for name in ranges] for row in rows])
-    except KeyError as error:
-        raise UserError(
-            f"trace {path} lacks the column {error}; it needs {', '.join(ranges)}"
-        ) from None
-    except (TypeError, ValueError) as error:
-        raise UserError(f"trace {path} is no CSV of numbers: {error}") from None
+    table = read_table(path, tuple(ranges), "trace")
+    trace_RK = table.values_RC
     if len(trace_RK) <= problem.episode_steps:
         raise UserError(
             f"trace {path} has {len(trace_RK)} rows; an episode of {problem.episode_steps} steps "
@@ -50,7 +31,7 @@ def read_trace(problem: ProblemConfig) -> FloatArray:
     if outside.any():
         row, k = np.argwhere(outside)[0]
         raise UserError(
-            f"trace {path}, row {row + 1}: {list(ranges)[k]} {trace_RK[row, k]:g} is outside "
+            f"trace {path}, {table.places[row]}: {list(ranges)[k]} {trace_RK[row, k]:g} is outside "
             f"[{low_K[k]:g}, {high_K[k]:g}]; widen problem.link or choose case A"
         )
     return trace_RK

@@ -62,13 +62,16 @@ def test_a_listed_plan_is_read_from_a_file(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"split_point": [11], "noise_std": [0.1]}, "split point 11; split points go from 1 to 4"),
-        ({"split_point": [1], "noise_std": [float("nan")]}, "not finite"),
+        ({"split_point": [11], "noise_std": [0.1]}, "line 2: split_point 11 is none of 1 to 4"),
+        ({"split_point": [1.5], "noise_std": [0.1]}, "line 2: split_point 1.5 is none of 1 to 4"),
+        ({"split_point": [1], "noise_std": [float("nan")]}, "line 2: noise_std is ''"),
+        ({"split_point": [], "noise_std": []}, "holds no row"),
         ({"p": [1], "noise_std": [0.1]}, r"lacks the column\(s\) split_point"),
         ({"split_point": [1], "noise_std": [0.1], "snr_db": [3.0]}, "varies snr_db"),
-        ({"split_point": [1], "noise_std": ["2020-01-01"]}, "noise_std holds a cell that is no"),
-        ({"split_point": [1], "noise_std": [True]}, "noise_std holds a cell that is no number"),
-        ({"split_point": [1, 1], "noise_std": [0.1, -0.5]}, "row 2: noise_std"),
+        ({"split_point": [1], "noise_std": ["2020-01-01"]}, "noise_std is '2020-01-01', which is"),
+        ({"split_point": [1], "noise_std": [True]}, "noise_std is 'True', which is no number"),
+        ({"split_point": [1, 1], "noise_std": [0.1, -0.5]}, r"line 3: noise_std -0.5 is outside"),
+        ({"split_point": [1, 1], "noise_std": [0.1, 60]}, r"line 3: noise_std 60 is outside .0, 1"),
     ],
 )
 def test_a_wrong_list_is_refused(tmp_path, columns, message):

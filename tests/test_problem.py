@@ -125,12 +125,18 @@ def test_a_trace_is_read_by_column_name(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a,b\n1,2\n", "lacks the column 'loss_probability'"),
+        (
+            "a,b\n1,2\n",
+            r"lacks the column\(s\) loss_probability.* has a, b",
+        ),
         ("loss_probability\n" + "0.1\n" * 5, "has 5 rows"),
         ("loss_probability\n", "has 0 rows"),
-        ("loss_probability\n" + "0.1\n" * 5 + "0.4\n", "row 6: loss_probability 0.4 is outside"),
-        ("loss_probability\n" + "0.1\n" * 5 + "nan\n", "row 6"),
-        ("loss_probability\n" + "0.1\n" * 5 + "x\n", "no CSV of numbers"),
+        ("loss_probability\n" + "0.1\n" * 5 + "0.4\n", "line 7: loss_probability 0.4 is outside"),
+        ("loss_probability\n" + "0.1\n" * 5 + "nan\n", "line 7: loss_probability is nan"),
+        (
+            "loss_probability\n" + "0.1\n" * 5 + "x\n",
+            "line 7: loss_probability is 'x'",
+        ),
     ],
 )
 def test_an_unfit_trace_is_refused(tmp_path, text, message):

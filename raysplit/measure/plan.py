@@ -1,6 +1,6 @@
 """Which settings are measured: a scrambled Sobol sequence, a grid, or a list from a file."""
 
-# pandas and scipy ship no complete types:
+# scipy ships no types:
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from raysplit.base.arrays import FloatArray
 from raysplit.base.config import Config
 from raysplit.base.errors import UserError
+from raysplit.base.tables import read_table
 from raysplit.link.axis import grid_axis, rounded_within
 from raysplit.link.state import LINK_COORDINATES, LinkState
 from raysplit.measure.setting import Setting
@@ -30,7 +31,8 @@ class PlanConfig(Config):
             `grid_points` values of each link coordinate; `list` reads `path`.
         settings: Number of settings of a Sobol plan (the paper: 9,718 records).
         grid_points: Values per link coordinate of a grid, ends included.
-        path: Parquet or CSV file with a column `split_point` and one per link coordinate.
+        path: Parquet or CSV file with a column `split_point` and one per link coordinate, within
+            the problem's ranges.
         paired: Give every setting the same randomness, so that differences between split points
             are not blurred by different noise (common random numbers). Which sentences are drawn
             is the same for all settings either way.
@@ -62,7 +64,7 @@ def make_plan(
         ranges: Link coordinate -> (low, high), in the unit of `LinkState`.
 
     Raises:
-        UserError: If a listed file cannot be read or leaves the problem's split points.
+        UserError: If a listed file cannot be read, or leaves the split points or the ranges.
     """
     names = tuple(ranges)
     match config.kind:
@@ -72,7 +74,7 @@ def make_plan(
             rows = _grid(config.grid_points, split_points, ranges)
         case "list":
             assert config.path is not None
-            rows = _listed(config.path, split_points, names)
+            rows = _listed(config.path, split_points, ranges)
     return [
         Setting(
             int(row[0]),
@@ -109,51 +111,31 @@ def _grid(
     return np.array(list(itertools.product(range(first, last + 1), *axes)), dtype=np.float64)
 
 
-def _listed(path: Path, split_points: tuple[int, int], names: tuple[str, ...]) -> FloatArray:
-    import pandas as pd
-
-    try:
-        is_parquet = path.suffix.lower() == ".parquet"
-        table = pd.read_parquet(path) if is_parquet else pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"plan.path {path} cannot be read as Parquet or CSV: {error}") from None
-    _check_columns(path, {str(name): dtype.kind for name, dtype in table.dtypes.items()}, names)
-    rows = table[["split_point", *names]].to_numpy(dtype=np.float64)
-    if not len(rows) or (rows[:, 0] % 1 != 0).any():
-        raise UserError(
-            f"plan.path {path} must hold at least one row, and whole numbers as split_point"
-        )
-    first, last = split_points
-    outside = rows[(rows[:, 0] < first) | (rows[:, 0] > last), 0]
-    if len(outside) or not np.isfinite(rows).all():
-        what = f"split point {outside[0]:g}" if len(outside) else "a value that is not finite"
-        raise UserError(f"plan.path {path} holds {what}; split points go from {first} to {last}")
-    _check_link_states(path, names, rows[:, 1:])
-    return rows
-
-
-def _check_columns(path: Path, kinds: Mapping[str, str], names: tuple[str, ...]) -> None:
-    """Refuse a table whose columns (name -> NumPy's letter of their kind) are not the problem's."""
-    missing = [name for name in ("split_point", *names) if name not in kinds]
-    if missing:
-        raise UserError(
-            f"plan.path {path} lacks the column(s) {', '.join(missing)}; "
-            f"it needs split_point, {', '.join(names)}"
-        )
-    others = [name for name in LINK_COORDINATES if name in kinds and name not in names]
+def _listed(
+    path: Path, split_points: tuple[int, int], ranges: Mapping[str, tuple[float, float]]
+) -> FloatArray:
+    """Read a plan's file and refuse what the surrogate would be asked about outside the problem."""
+    names = tuple(ranges)
+    table = read_table(path, ("split_point", *names), "plan.path")
+    others = [n for n in LINK_COORDINATES if n in table.columns and n not in names]
     if others:
         raise UserError(
             f"plan.path {path} varies {others[0]}, and problem.link does not: add it there, or "
             "drop the column"
         )
-    no_numbers = [name for name in ("split_point", *names) if kinds[name] not in "iuf"]
-    if no_numbers:
-        raise UserError(f"plan.path {path}: {no_numbers[0]} holds a cell that is no number")
-
-
-def _check_link_states(path: Path, names: tuple[str, ...], states_NK: FloatArray) -> None:
-    for number, state_K in enumerate(states_NK, start=1):
-        try:
-            LinkState.from_coordinates(names, state_K)
-        except ValueError as error:
-            raise UserError(f"plan.path {path}, row {number}: {error}") from None
+    rows = table.values_RC
+    if not len(rows):
+        raise UserError(f"plan.path {path} holds no row: give it one for each setting")
+    first, last = split_points
+    for row, place in zip(rows, table.places, strict=True):
+        if row[0] % 1 or not first <= row[0] <= last:
+            raise UserError(
+                f"plan.path {path}, {place}: split_point {row[0]:g} is none of {first} to {last}"
+            )
+        for (name, (low, high)), value in zip(ranges.items(), row[1:], strict=True):
+            if not low <= value <= high:
+                raise UserError(
+                    f"plan.path {path}, {place}: {name} {value:g} is outside [{low:g}, {high:g}]; "
+                    "leave the row out, or widen problem.link"
+                )
+    return rows

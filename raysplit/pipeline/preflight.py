@@ -8,13 +8,14 @@ from typing import Any
 from envs.trace import read_trace
 from raysplit.base.errors import UserError
 from raysplit.corpus.config import CorpusConfig
+from raysplit.measure.plan import make_plan
 from raysplit.model import zoo
 from raysplit.model.location import local_folder
 from raysplit.pipeline.experiment import Experiment
 
 
 def refuse_early(experiment: Experiment) -> None:
-    """Check that model, text and trace are there and that the split points lie in the model.
+    """Check that model, text and tables are there and that the split points lie in the model.
 
     A model whose depth is not known yet (on the hub, not named here) is checked once it is opened.
 
@@ -27,6 +28,9 @@ def refuse_early(experiment: Experiment) -> None:
         zoo.check_split_points(name, layers, (problem.min_split_point, problem.max_split_point))
     _check_text(experiment.corpus)
     read_trace(problem)
+    if experiment.plan.kind == "list":
+        ends = (problem.min_split_point, problem.max_split_point)
+        make_plan(experiment.plan, ends, problem.ranges("A"))
 
 
 def _layers(model: zoo.Model) -> int | None:
