@@ -9,7 +9,7 @@ from raysplit.base.errors import UserError
 from raysplit.corpus import cpython_docs
 from raysplit.corpus.batches import BATCH_SEQUENCES, BLOCK_SEQUENCES, TokenCorpus
 from raysplit.corpus.config import CorpusConfig
-from raysplit.corpus.sequences import sentence_sequences
+from raysplit.corpus.sequences import sentence_sequences, window_sequences
 from raysplit.corpus.texts import cut_sentences, read_sentences
 
 
@@ -61,13 +61,33 @@ def test_file_corpus_drops_headings_and_draws_in_a_seeded_order(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"Short.\n", "holds 0 sentences of 5-60 words"), (b"\xff\xfe\x00", "not UTF-8")],
+    [
+        (b"Short.\n", "holds 0 sentences of 5-60 words"),
+        (b"\xff\xfe\x00", "is UTF-16 or UTF-32 text: convert it, .*iconv -f UTF-16 -t UTF-8"),
+        ("Some text.".encode("utf-16-be"), "holds NUL bytes"),
+        ("Some text.".encode("utf-32"), "is UTF-16 or UTF-32 text"),
+        ("Dvořák".encode("iso-8859-2"), "is not UTF-8 text"),
+    ],
 )
 def test_unusable_files_are_refused(tmp_path, content, message):
     path = tmp_path / "text.txt"
     path.write_bytes(content)
     with pytest.raises(UserError, match=message):
         read_sentences(CorpusConfig(source="file", path=path))
+
+
+def test_byte_order_marks_are_no_text(tmp_path):
+    """Not before the text, nor within, where files were joined (`cat a.txt b.txt`)."""
+    path = tmp_path / "text.txt"
+    lines = [
+        "This is the first sentence .",
+        "This is the second sentence .",
+        "And one more of it .",
+    ]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    plain = read_sentences(CorpusConfig(source="file", path=path))
+    path.write_text("".join(f"\ufeff{line}\n" for line in lines), encoding="utf-8")
+    assert read_sentences(CorpusConfig(source="file", path=path)) == plain
 
 
 def test_a_missing_file_is_refused(tmp_path):
@@ -93,6 +113,18 @@ def test_batches_hold_every_sequence_once_and_in_its_block():
         seen += [batch.index for batch in block]
         assert all(len(batch.lengths_B) <= BATCH_SEQUENCES for batch in block)
     assert seen == list(range(len(seen)))
+
+
+def test_the_device_runs_every_input_scored_or_not():
+    windows = window_sequences(range(2, 100), 1, context=12, stride=4)
+    corpus = TokenCorpus(tuple(windows))
+    assert corpus.inputs_N.tolist() == [11] * len(windows)
+    assert corpus.tokens_N[1] == 4
+    fed = sum(int(batch.lengths_B.sum()) for block in corpus.blocks for batch in block)
+    assert corpus.inputs_N.sum() == fed
+    for bos in (1, None):  # a sentence is scored as far as it is fed
+        sentences = TokenCorpus(tuple(sentence_sequences([[5, 6, 7], [8, 9]], bos, 8)))
+        assert sentences.inputs_N.tolist() == sentences.tokens_N.tolist()
 
 
 def test_batches_feed_each_token_and_score_its_successor():

@@ -135,6 +135,19 @@ def test_another_experiment_is_refused_by_its_first_difference(tmp_path, overrid
     assert (tmp_path / "run" / "experiment.yaml").read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "spiece.model", "vocab.txt"])
+def test_a_changed_file_of_the_model_undoes_measuring(tmp_path, name):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / name).write_text("before")
+    experiment = demo(f"model.name={model}")
+    with RunFolder.open(tmp_path / "run", experiment) as folder:
+        declare_all(folder)
+        assert done(folder) == list(STAGE_NAMES)
+        (model / name).write_text("after")
+        assert done(folder) == []
+
+
 def test_a_changed_output_undoes_its_stage(tmp_path):
     with RunFolder.open(tmp_path / "run", demo()) as folder:
         declare_all(folder)

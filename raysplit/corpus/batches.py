@@ -56,6 +56,11 @@ class TokenCorpus:
         return np.array([len(s.token_ids) - s.first_scored for s in self.sequences], dtype=np.int64)
 
     @cached_property
+    def inputs_N(self) -> IntArray:
+        """Tokens that the model is fed for every sequence, scored or not, shape (N,)."""
+        return np.array([len(s.token_ids) - 1 for s in self.sequences], dtype=np.int64)
+
+    @cached_property
     def blocks(self) -> tuple[tuple[Batch, ...], ...]:
         """The corpus in drawing order: blocks of `BLOCK_SEQUENCES`, each a tuple of batches."""
         blocks: list[tuple[Batch, ...]] = []

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import codecs
 import random
 import re
 from pathlib import Path
@@ -14,9 +15,12 @@ from raysplit.base.errors import UserError
 from raysplit.corpus import cpython_docs
 from raysplit.corpus.config import CorpusConfig
 
+SENTENCE_RULE = 1
+"""Raised by hand when text is cut into other sentences than before."""
 # A sentence ends at . ! or ? before white space and something that may open the next one. This also
 # cuts WikiText's " . " (a token of its own there). "e.g. the" goes on, because "t" opens nothing.
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[\"'(\[]?\s?[A-Z0-9])")
+_BYTE_ORDER_MARK = "\ufeff"
 _WIKITEXT_HEADING = re.compile(r"^(= )+.*( =)+$")
 
 
@@ -70,12 +74,25 @@ def _lines(lines: list[str]) -> list[str]:
 
 
 def _read_file(path: Path) -> str:
+    """Return a text file's characters without byte order marks, wherever files were joined."""
     try:
-        return path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     except OSError as error:
         raise UserError(f"corpus.path {path} cannot be read ({error.strerror})") from None
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
+        raise UserError(
+            f"corpus.path {path} is UTF-16 or UTF-32 text: convert it, for UTF-16 with "
+            f"`iconv -f UTF-16 -t UTF-8 {path} > utf8.txt`"
+        )
+    try:
+        text = content.decode("utf-8")
     except UnicodeDecodeError:
         raise UserError(f"corpus.path {path} is not UTF-8 text: convert it first") from None
+    if "\0" in text:
+        raise UserError(
+            f"corpus.path {path} holds NUL bytes: it is no UTF-8 text (UTF-16?); convert it first"
+        )
+    return text.replace(_BYTE_ORDER_MARK, "")
 
 
 def _download_wikitext(config: CorpusConfig) -> list[str]:

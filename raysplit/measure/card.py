@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import importlib.metadata
+import platform
 from typing import Any
 
+from raysplit.base.files import sha256_of
 from raysplit.corpus.batches import BATCH_SEQUENCES, BLOCK_SEQUENCES, TokenCorpus
 from raysplit.corpus.config import CorpusConfig
 from raysplit.corpus.sequences import ProtocolConfig
+from raysplit.corpus.texts import SENTENCE_RULE
 from raysplit.link.config import LinkConfig
 from raysplit.model.checkpoint import Checkpoint
 from raysplit.model.config import ModelConfig
+from raysplit.model.tokenizer import tokenizer_sha256
 
-MEASURING_FORMAT = 1
+MEASURING_FORMAT = 2
 """Raised by hand when link, engine or estimator give other values than before for the same rest."""
 _LIBRARIES = ("torch", "transformers", "tokenizers")
+
+# Names and notes of a config, or what the card holds elsewhere; everything else may decide a value.
+_NO_VALUE = frozenset(
+    {
+        "_name_or_path", "transformers_version", "architectures", "dtype", "id2label", "label2id",
+        "problem_type", "use_cache", "initializer_range",
+    }
+)  # fmt: skip
+# What people look for; the hash holds the rest too.
+_READ_BY_PEOPLE = (
+    "hidden_size", "max_position_embeddings", "rope_parameters", "sliding_window", "rms_norm_eps",
+    "layer_norm_eps", "hidden_act", "hidden_activation", "tie_word_embeddings", "logit_scale",
+    "final_logit_softcapping", "attn_logit_softcapping",
+)  # fmt: skip
 
 
 def protocol_card(
@@ -25,8 +43,7 @@ def protocol_card(
     tokens: TokenCorpus,
     protocol: ProtocolConfig,
     link: LinkConfig,
-    bos: str | None,
-    tokenizer_sha256: str,
+    tokenizer: Any,  # noqa: ANN401 - transformers types it as Any
     target_stderr: float,
     device: str,
 ) -> dict[str, Any]:
@@ -36,13 +53,14 @@ def protocol_card(
             "name": model.name,
             "architecture": checkpoint.architecture,
             "layers": checkpoint.layers,
+            **_config(checkpoint),
             "weights_sha256": checkpoint.weights_sha256(),
             "dtype": model.dtype,
             "attention": checkpoint.family.attention(model.attention),
         },
-        "tokenizer": {"sha256": tokenizer_sha256, "bos": bos},
+        "tokenizer": {"sha256": tokenizer_sha256(tokenizer), "bos": tokenizer.bos_token},
         "corpus": {
-            "source": corpus.source,
+            **_text(corpus, protocol),
             "sha256": tokens.sha256,
             "sequences": len(tokens.sequences),
             "scored_tokens": int(tokens.tokens_N.sum()),
@@ -58,3 +76,26 @@ def protocol_card(
         "device": device,
         "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
     }
+
+
+def _config(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The resolved transformers config: its hash, and what people look for by name."""
+    whole: dict[str, Any] = checkpoint.config.to_dict()
+    deciding = {key: value for key, value in whole.items() if key not in _NO_VALUE}
+    shown = {key: deciding[key] for key in _READ_BY_PEOPLE if key in deciding}
+    return {"config": shown, "config_sha256": sha256_of(deciding)}
+
+
+def _text(corpus: CorpusConfig, protocol: ProtocolConfig) -> dict[str, Any]:
+    """Where the text is from and how it is cut; a file's place says nothing, its tokens do."""
+    unused = {"path"}
+    if corpus.source != "wikitext-2":
+        unused |= {"split", "revision"}
+    if protocol.unit != "sentence":
+        unused |= {"min_words", "max_words", "max_sentences"}
+    described = corpus.model_dump(mode="json", exclude=unused)
+    if protocol.unit == "sentence":
+        described["sentence_rule"] = SENTENCE_RULE
+    if corpus.source == "embedded":  # the text is Python's own, and changes with it
+        described["python"] = platform.python_version()
+    return described

@@ -1,13 +1,8 @@
 """From configuration to a job: open the checkpoint, tokenise the corpus, fill in the card."""
 
-# transformers types its tokenizers in part only:
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
-
 from __future__ import annotations
 
-import hashlib
 import random
-from pathlib import Path
 from typing import Any
 
 from raysplit.base.errors import UserError
@@ -27,6 +22,7 @@ from raysplit.measure.shards.job import Job
 from raysplit.model import zoo
 from raysplit.model.checkpoint import Checkpoint, open_checkpoint
 from raysplit.model.config import ModelConfig
+from raysplit.model.tokenizer import check_token_ids, load_tokenizer
 
 
 def prepare_job(
@@ -47,13 +43,14 @@ def prepare_job(
     """
     checkpoint = open_model(model)
     zoo.check_split_points(model.name, checkpoint.layers, split_points)
-    tokenizer = _load_tokenizer(checkpoint)
+    tokenizer = load_tokenizer(checkpoint)
     if link.exempt_bos and tokenizer.bos_token_id is None:
         raise UserError(
             f"{model.name}'s tokenizer has no BOS token, so the edge cannot compute the first "
             "position itself: set link.exempt_bos to false"
         )
     tokens = tokenise(tokenizer, corpus, protocol)
+    check_token_ids(checkpoint, (sequence.token_ids for sequence in tokens.sequences))
     _check_lengths(checkpoint, tokens)
     card = protocol_card(
         checkpoint=checkpoint,
@@ -62,8 +59,7 @@ def prepare_job(
         tokens=tokens,
         protocol=protocol,
         link=link,
-        bos=tokenizer.bos_token,
-        tokenizer_sha256=hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
+        tokenizer=tokenizer,
         target_stderr=measuring.target_stderr,
         device=device,
     )
@@ -125,17 +121,3 @@ def _check_lengths(checkpoint: Checkpoint, tokens: TokenCorpus) -> None:
             f"a sequence has {longest} tokens but the model knows {positions} positions: "
             f"set protocol.context to {positions} or less"
         )
-
-
-def _load_tokenizer(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 - transformers types it as Any
-    from transformers import AutoTokenizer
-
-    folder: Path = checkpoint.folder
-    try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        first_line = str(error).splitlines()[0]
-        raise UserError(
-            f"{folder} has no tokenizer that loads ({first_line}): put tokenizer.json beside the "
-            "weights"
-        ) from None

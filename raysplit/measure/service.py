@@ -47,6 +47,11 @@ class MeasuringService:
         if self._backend is not None:
             self._backend.close()
 
+    @property
+    def tokens_per_sequence(self) -> float:
+        """Tokens that the UE runs for a sequence, in the mean; not all of a window are scored."""
+        return float(self._job.corpus.inputs_N.mean())
+
     def reference(self) -> CleanReference:
         """What the clean pass over the corpus gives; it is run once for a range of split points."""
         known = self._ledger.clean_reference(self.card_sha256)

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from huggingface_hub.errors import StrictDataclassError
-
 from raysplit.base.errors import UserError
 from raysplit.model.families import FAMILIES, Family, family_of
 from raysplit.model.location import local_folder
@@ -150,7 +148,7 @@ def open_checkpoint(
     auto_config = cast("Any", AutoConfig)  # typed in part only
     try:
         config = auto_config.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, TypeError, StrictDataclassError) as error:
+    except Exception as error:  # a config with a wrong value shows as any kind of error
         first_line = str(error).strip().replace("\n", " ")
         raise UserError(f"{folder / CONFIG_FILE}: transformers refuses it: {first_line}") from None
     return Checkpoint(folder=folder, config=config, tensors=index_of(folder))

@@ -18,6 +18,7 @@ _SECTIONS = {
     "evaluate": set[str](),
     "report": {"name", "description"},
 }
+_TOKENIZER_TEXTS = {"merges.txt", "vocab.txt"}
 _LARGE_BYTES = 200_000_000  # from here on, size and time of change stand for the content
 
 
@@ -46,7 +47,12 @@ def _local_files(experiment: Experiment, read: set[str]) -> Iterator[Path]:
             yield path
     model = Path(experiment.model.name).expanduser()
     if model.is_dir():
-        yield from sorted(p for p in model.iterdir() if p.suffix in {".safetensors", ".json"})
+        yield from sorted(p for p in model.iterdir() if _decides_a_value(p))
+
+
+def _decides_a_value(path: Path) -> bool:
+    """Whether a file of a checkpoint's folder may be weights, a config or the tokenizer's."""
+    return path.suffix in {".safetensors", ".json", ".model"} or path.name in _TOKENIZER_TEXTS
 
 
 def _fingerprint(path: Path) -> str:

@@ -67,7 +67,12 @@ def same_measuring_service(folder: RunFolder) -> Generator[MeasuringService]:
 
 
 def cost_by_split_point(experiment: Experiment, tokens: int) -> list[float]:
-    """C_UE of each split point: its share of the whole model, or Eq. 2 as printed if `raw`."""
+    """C_UE of each split point: its share of the whole model, or Eq. 2 as printed if `raw`.
+
+    Args:
+        experiment: The model and the split points.
+        tokens: Tokens that the UE runs for a sequence, scored or not.
+    """
     problem = experiment.problem
     config = open_model(experiment.model).config
     split_points = range(problem.min_split_point, problem.max_split_point + 1)

@@ -31,7 +31,9 @@ def run(folder: RunFolder) -> list[Path]:
         rows = service.measure(plan)
         reference = service.reference()
         card: dict[str, Any] = (
-            service.card | _findings(reference) | {"card_sha256": service.card_sha256}
+            service.card
+            | _findings(reference, service.tokens_per_sequence)
+            | {"card_sha256": service.card_sha256}
         )
     status = Counter(row.status for row in rows.values())
     for row in rows.values():
@@ -50,11 +52,11 @@ def run(folder: RunFolder) -> list[Path]:
     return [table_path, card_path]
 
 
-def _findings(reference: CleanReference) -> dict[str, Any]:
+def _findings(reference: CleanReference, tokens_per_sequence: float) -> dict[str, Any]:
     """What the clean pass found; not part of any key, but needed to read the numbers."""
     first = reference.first_split_point
     return {
         "clean_log_ppl": reference.corpus.log_ppl,
-        "tokens_per_sequence": round(float(reference.corpus.tokens_N.mean()), 2),
+        "tokens_per_sequence": round(tokens_per_sequence, 2),
         "signal_rms": {str(first + i): round(float(v), 4) for i, v in enumerate(reference.rms_P)},
     }

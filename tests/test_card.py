@@ -1,0 +1,237 @@
+"""The protocol card: whatever decides a value is in it, so no row is served for another one's."""
+
+import dataclasses
+import json
+import platform
+import shutil
+from pathlib import Path
+
+import pytest
+
+from raysplit.base.errors import UserError
+from raysplit.corpus import cpython_docs
+from raysplit.corpus.batches import TokenCorpus
+from raysplit.corpus.config import CorpusConfig
+from raysplit.corpus.sequences import ProtocolConfig
+from raysplit.link.config import LinkConfig
+from raysplit.link.state import LinkState
+from raysplit.measure.card import protocol_card
+from raysplit.measure.config import BackendConfig, MeasuringConfig
+from raysplit.measure.ledger import Ledger
+from raysplit.measure.prepare import prepare_job
+from raysplit.measure.service import MeasuringService
+from raysplit.measure.setting import Setting
+from raysplit.measure.shards.local import LocalBackend
+from raysplit.measure.shards.reference import CleanReference
+from raysplit.model.checkpoint import open_checkpoint
+from raysplit.model.config import ModelConfig
+from raysplit.model.tokenizer import load_tokenizer
+from tests import fault_driver
+from tests.tiny_models import ARCHITECTURES, save_tiny
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("llama")
+    fault_driver.save_model(folder)
+    return folder
+
+
+def copied(folder, tmp_path, name="copy"):
+    return Path(shutil.copytree(folder, tmp_path / name))
+
+
+def rewrite(path, **changes):
+    """Change keys of a JSON file; a dotted key reaches within."""
+    content = json.loads(path.read_text())
+    for key, value in changes.items():
+        *outer, last = key.split(".")
+        inner = content
+        for part in outer:
+            inner = inner[part]
+        inner[last] = value
+    path.write_text(json.dumps(content))
+
+
+def job_and_card(folder, *, text=None, **changes):
+    corpus = {"source": "file", "path": text or folder / "text.txt"} | changes.get("corpus", {})
+    return prepare_job(
+        model=ModelConfig(name=str(folder), **changes.get("model", {})),
+        corpus=CorpusConfig(**corpus),
+        protocol=ProtocolConfig(**{"context": 24, "stride": 10} | changes.get("protocol", {})),
+        link=LinkConfig(**changes.get("link", {})),
+        measuring=MeasuringConfig(**{"target_stderr": 0.0} | changes.get("measuring", {})),
+        split_points=(1, 5),
+        device=changes.get("device", "cpu"),
+    )
+
+
+def clean_nll_of(job):
+    backend = LocalBackend(job, BackendConfig(kind="inprocess"))
+    blocks = dict(backend.clean_blocks())
+    backend.close()
+    return CleanReference.gather(blocks, job.corpus.tokens_N, 1).corpus.nll_N.tolist()
+
+
+def test_a_config_edited_after_measuring_gets_rows_of_its_own(llama, tmp_path):
+    folder = copied(llama, tmp_path)
+    wanted = [Setting(2, LinkState(noise_std=0.4))]
+
+    def measured(ledger):
+        job, card = job_and_card(folder)
+        with (
+            Ledger(tmp_path / ledger) as opened,
+            MeasuringService(job, card, opened, BackendConfig(kind="inprocess")) as service,
+        ):
+            (row,) = service.measure(wanted).values()
+            return row.log_ppl
+
+    before = measured("shared.sqlite")
+    rewrite(folder / "config.json", **{"rope_parameters.rope_theta": 500.0})
+    shared = measured("shared.sqlite")
+    assert shared == measured("fresh.sqlite")
+    assert shared != before
+
+
+def other(value):
+    """Another value of the same kind."""
+    match value:
+        case bool():
+            return not value
+        case int() | float():
+            return value * 2 or 1
+        case str():
+            return "relu" if value in ("silu", "gelu_pytorch_tanh") else f"{value}x"
+        case list():
+            return value[::-1] if value != value[::-1] else [*value, *value]
+        case _:
+            return 3
+
+
+def paths_in(config, before=""):
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            yield from paths_in(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", value
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_value_of_a_config_is_in_the_card_or_changes_nothing(llama, architecture, tmp_path):
+    whole = save_tiny(tmp_path, architecture).config.to_dict()
+    config_file = tmp_path / "config.json"
+    for key in ("_name_or_path", "transformers_version"):
+        whole.pop(key)
+    whole |= {"architectures": json.loads(config_file.read_text())["architectures"]}
+    other_job, _ = job_and_card(llama)
+    tokenizer = load_tokenizer(other_job.checkpoint)
+    few = TokenCorpus(other_job.corpus.sequences[:8])
+    job = dataclasses.replace(other_job, checkpoint=open_checkpoint(tmp_path), corpus=few)
+    true = clean_nll_of(job)
+
+    def card_of(checkpoint):
+        return protocol_card(
+            checkpoint=checkpoint,
+            model=job.model,
+            corpus=CorpusConfig(),
+            tokens=job.corpus,
+            protocol=ProtocolConfig(),
+            link=job.link,
+            tokenizer=tokenizer,
+            target_stderr=0.0,
+            device="cpu",
+        )
+
+    first = card_of(job.checkpoint)
+    seen, unseen = [], {}
+    for path, value in paths_in(whole):
+        config_file.write_text(json.dumps(whole))
+        rewrite(config_file, **{path: other(value)})
+        try:
+            checkpoint = open_checkpoint(tmp_path)
+        except UserError:
+            continue
+        if card_of(checkpoint) != first:
+            seen.append(path)
+        else:
+            unseen[path] = other(value)
+    config_file.write_text(json.dumps(whole))
+    rewrite(config_file, **unseen)
+    changed = dataclasses.replace(job, checkpoint=open_checkpoint(tmp_path))
+    assert clean_nll_of(changed) == true, unseen
+    assert {"hidden_size", "max_position_embeddings", "num_attention_heads"} <= set(seen)
+    assert any("rope_theta" in path for path in seen)
+    assert any("eps" in path for path in seen)
+    assert "use_cache" in unseen  # what cannot matter costs nobody his rows
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"corpus": {"min_words": 6}},
+        {"corpus": {"max_words": 12}},
+        {"corpus": {"max_sentences": 50}},
+        {"corpus": {"seed": 1}},
+        {"protocol": {"context": 12}},
+        {"protocol": {"unit": "sliding_window"}},
+        {"protocol": {"unit": "sliding_window", "stride": 5}},
+        {"link": {"packet": "sentence"}},
+        {"link": {"concealment": "corpus_mean"}},
+        {"model": {"dtype": "bfloat16"}},
+        {"model": {"attention": "eager"}},
+        {"measuring": {"target_stderr": 0.1}},
+        {"device": "cuda"},
+    ],
+)
+def test_every_rule_is_in_the_card(llama, changes):
+    _, card = job_and_card(llama)
+    assert job_and_card(llama, **changes)[1] != card
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda folder: rewrite(folder / "tokenizer_config.json", bos_token="w7"),
+        lambda folder: rewrite(folder / "tokenizer_config.json", eos_token="w7"),
+        lambda folder: rewrite(folder / "tokenizer.json", normalizer={"type": "Lowercase"}),
+        lambda folder: rewrite(folder / "tokenizer.json", pre_tokenizer={"type": "Whitespace"}),
+        lambda folder: rewrite(folder / "tokenizer.json", **{"model.vocab.w9": 10}),
+        lambda folder: rewrite(folder / "tokenizer.json", **{"model.unk_token": "w1"}),
+    ],
+)
+def test_the_tokenizer_s_files_are_in_the_card(llama, tmp_path, edit):
+    folder = copied(llama, tmp_path)
+    before = job_and_card(folder)[1]
+    edit(folder)
+    assert job_and_card(folder)[1] != before
+
+
+def test_the_text_and_the_weights_are_in_the_card_and_their_place_is_not(llama, tmp_path):
+    _, card = job_and_card(llama)
+    moved = tmp_path / "elsewhere.txt"
+    moved.write_text((llama / "text.txt").read_text())
+    assert job_and_card(llama, text=moved)[1] == card
+    moved.write_text((llama / "text.txt").read_text().replace("w2 w", "w3 w"))
+    assert job_and_card(llama, text=moved)[1] != card
+    other_weights = copied(llama, tmp_path)
+    save_tiny(other_weights, "llama", seed=1, tie_word_embeddings=False)
+    assert job_and_card(other_weights)[1]["model"] != card["model"]
+
+
+def test_the_embedded_text_is_that_of_one_python(llama, monkeypatch):
+    sentences = tuple(f"w2 w3 w4 w5 w6 w{i}" for i in range(2, 90))
+    monkeypatch.setattr(cpython_docs, "paragraphs", lambda: sentences)
+    _, card = job_and_card(llama, corpus={"source": "embedded", "path": None})
+    assert card["corpus"]["python"] == platform.python_version()
+    assert "python" not in job_and_card(llama)[1]["corpus"]
+
+
+def test_what_people_look_for_stands_in_the_card_by_name(llama):
+    _, card = job_and_card(llama)
+    assert card["model"]["config"]["rope_parameters"] == {
+        "rope_theta": 10000.0,
+        "rope_type": "default",
+    }
+    assert card["model"]["config"]["rms_norm_eps"] == 1e-6
+    assert card["corpus"]["max_words"] == 60
+    assert "revision" not in card["corpus"]  # that of another source
