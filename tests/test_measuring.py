@@ -36,9 +36,11 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def prepared(folder, *, link=None, target_stderr=0.0, unit="sentence", split_points=(1, 5)):
+def prepared(
+    folder, *, link=None, target_stderr=0.0, unit="sentence", split_points=(1, 5), **model
+):
     return prepare_job(
-        model=ModelConfig(name=str(folder)),
+        model=ModelConfig(name=str(folder), **model),
         corpus=CorpusConfig(source="file", path=folder / "text.txt"),
         protocol=ProtocolConfig(unit=unit, context=CONTEXT, stride=10),
         link=link or LinkConfig(),
@@ -290,3 +292,15 @@ def test_sequences_beyond_the_models_positions_are_refused(folder):
     short = dataclasses.replace(checkpoint, config=Short())
     with pytest.raises(UserError, match=r"knows 8 positions: set protocol\.context to 8"):
         prepare._check_lengths(short, job.corpus)
+
+
+@pytest.mark.parametrize("faster", ["float32", "bfloat16"])
+def test_auto_is_the_format_that_it_stands_for_in_job_and_key(faster, folder, monkeypatch):
+    monkeypatch.setattr("raysplit.model.precision._cpu_multiplies_it", lambda: True)
+    speedup = 5.0 if faster == "bfloat16" else 0.2
+    monkeypatch.setattr("raysplit.model.precision.bfloat16_speedup", lambda: speedup)
+    job, card = prepared(folder, dtype="auto")
+    named_job, named_card = prepared(folder, dtype=faster)
+    assert card == named_card
+    assert job.model == named_job.model
+    assert card["model"]["dtype"] == faster

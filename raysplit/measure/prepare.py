@@ -22,6 +22,7 @@ from raysplit.measure.shards.job import Job
 from raysplit.model import zoo
 from raysplit.model.checkpoint import Checkpoint, open_checkpoint
 from raysplit.model.config import ModelConfig
+from raysplit.model.precision import resolve_dtype
 from raysplit.model.tokenizer import check_token_ids, load_tokenizer
 
 
@@ -41,6 +42,7 @@ def prepare_job(
         UserError: If the checkpoint or the corpus cannot be used, or a split point leaves the
         model.
     """
+    model = model.model_copy(update={"dtype": resolve_dtype(model.dtype, device)})
     checkpoint = open_model(model)
     zoo.check_split_points(model.name, checkpoint.layers, split_points)
     tokenizer = load_tokenizer(checkpoint)

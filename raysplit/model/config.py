@@ -14,11 +14,12 @@ class ModelConfig(Config):
         name: A name of `raysplit.model.zoo` ("embedded", "llama2-7b", ...), a Hugging Face id or
             a folder.
         revision: Commit of a Hugging Face id; None takes the zoo's.
-        dtype: Number format of weights and hidden states.
+        dtype: Number format of weights and hidden states; `auto` is bfloat16 where the device
+            multiplies it faster, else float32.
         attention: transformers' attention; `auto` is sdpa where the architecture has it.
     """
 
     name: str = "embedded"
     revision: str | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     attention: Literal["auto", "sdpa", "eager"] = "auto"
