@@ -66,9 +66,19 @@ def test_all_checks_have_a_row_and_every_finding_a_remedy(offline, tmp_path):
     rows = run_checks(run_root=tmp_path)
     names = [row.name for row in rows]
     expected = ["packages", "GPUs", "disk: run folder", "disk: Ray's folder", "shared memory"]
-    expected += ["Ray's ports", "Ray's token", "Hugging Face", "W&B"]
+    expected += ["Ray's ports", "Ray's token", "imported models", "Hugging Face", "W&B"]
     assert [name for name in expected if name not in names] == []
     assert all(row.remedy for row in rows if row.status != "ok")
+
+
+def test_imported_models_are_listed_with_their_place(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAYSPLIT_CACHE", str(tmp_path))
+    assert machine.check_models().detail == f"none (see `raysplit import --help`) in {tmp_path}"
+    for name in ("b", "a", "unfinished"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+    for name in ("b", "a"):
+        (tmp_path / "models" / name / "import.json").write_text("{}")
+    assert machine.check_models().detail == f"2 (a, b) in {tmp_path}"
 
 
 def test_the_exit_code_is_one_only_for_an_error(offline, tmp_path, monkeypatch, capsys):

@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 from raysplit.doctor.check import Check
+from raysplit.model.cache import cache_folder, imported_models
 
 GIB = 1024**3
 # What a head opens: the cluster's store, the dashboard and jobs, and Ray Client.
@@ -125,6 +126,13 @@ def _is_free(port: int) -> bool:
         except OSError as reason:
             return reason.errno not in (errno.EADDRINUSE, errno.EACCES)
     return True
+
+
+def check_models() -> Check:
+    """Return which imported models lie on this machine, and where."""
+    names = imported_models()
+    found = f"{len(names)} ({', '.join(names)})" if names else "none (see `raysplit import --help`)"
+    return Check("imported models", "ok", f"{found} in {cache_folder()}")
 
 
 def check_token(path: Path | None = None) -> Check:

@@ -56,6 +56,7 @@ def run_checks(
             machine.check_shared_memory(),
             machine.check_ports(),
             machine.check_token(),
+            machine.check_models(),
         ],
         lambda: [reach.check_hugging_face(_NETWORK_TIMEOUT_S)],
         lambda: [reach.check_wandb(_NETWORK_TIMEOUT_S)],
