@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from envs.params import ACTIONS, LayerSplitParams
-from envs.sources import PPLSource, Quantity, ask, quantity_of
+from envs.sources import PPLSource, Quantity, ask, link_names_of, quantity_of
 from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.base.errors import UserError, suggest
 
@@ -97,14 +97,21 @@ def check_source(params: LayerSplitParams, source: PPLSource) -> None:
     """Refuse a source that cannot serve the problem's reward.
 
     Raises:
-        UserError: If the source does not say what it gives, or the reward needs PPL and it gives
-            relative gains.
+        UserError: If the source does not say what it gives, the reward needs PPL and it gives
+            relative gains, or it expects other link coordinates, or the same in another order.
     """
     quantity = quantity_of(source)
     if params.reward == "objective" and quantity != "ppl":
         raise UserError(
             f"reward: objective needs PPL and this source gives {quantity}; "
             "use reward: authors, or a source of PPL"
+        )
+    names = link_names_of(source)
+    if names is not None and names != params.link_names:
+        raise UserError(
+            f"this source of PPL expects the link coordinates {', '.join(names)} and the problem "
+            f"has {', '.join(params.link_names)}: list them alike, as the order decides which "
+            "column is which"
         )
 
 

@@ -3,6 +3,10 @@
 A source answers (split points, link states) with one number per setting, for all settings of a
 step at once. Shape suffixes: N settings, K link coordinates, P split points, G grid points.
 
+Columns have no names of their own, so a source that was made of named ones carries `link_names`,
+and is refused where a problem has its coordinates in another order. A callable has none, unless
+they are given with it: it must take the coordinates as the problem lists them.
+
 Any callable serves:
 
     >>> source = as_source(lambda p, link: 16.0 * np.exp(link[:, 0] / p), quantity="ppl")
@@ -47,6 +51,7 @@ class CallableSource:
 
     answer: Answer
     quantity: Quantity
+    link_names: tuple[str, ...] | None = None
 
     def __call__(self, split_points_N: IntArray, link_states_NK: FloatArray) -> FloatArray:
         """Ask the callable."""
@@ -113,7 +118,14 @@ def checked_quantity(quantity: object) -> Quantity:
     return cast(Quantity, quantity)
 
 
-def as_source(answer: Answer, *, quantity: Quantity) -> CallableSource:
+def link_names_of(source: PPLSource) -> tuple[str, ...] | None:
+    """Return the link coordinates that a source expects, in column order; None if unknown."""
+    return getattr(source, "link_names", None)
+
+
+def as_source(
+    answer: Answer, *, quantity: Quantity, link_names: tuple[str, ...] | None = None
+) -> CallableSource:
     """Make a source of any callable (split_points_N, link_states_NK) -> values_N.
 
     Args:
@@ -121,15 +133,20 @@ def as_source(answer: Answer, *, quantity: Quantity) -> CallableSource:
             the coordinates in the problem's order and units.
         quantity: What it returns: `ppl`, greater than 0, or `relative_gain`:
             1 - PPL(p, state) / PPL(p_min, state).
+        link_names: The coordinates that it expects, in column order. A problem with others, or in
+            another order, then refuses it.
 
     Raises:
         UserError: If the quantity is unknown.
     """
-    return CallableSource(answer, checked_quantity(quantity))
+    return CallableSource(answer, checked_quantity(quantity), link_names)
 
 
 class LogPPLModel(Protocol):
-    """A surrogate of log PPL, such as `raysplit.surrogate.Surrogate`."""
+    """A surrogate of log PPL, such as `raysplit.surrogate.Surrogate`.
+
+    Its `link_names`, where it has them, are the source's.
+    """
 
     def predict_log_ppl(
         self, split_points_N: IntArray, link_states_NK: FloatArray
@@ -144,6 +161,11 @@ class SurrogateSource:
 
     surrogate: LogPPLModel
     quantity: Quantity = "ppl"
+
+    @property
+    def link_names(self) -> tuple[str, ...] | None:
+        """The coordinates that the surrogate was fitted on."""
+        return getattr(self.surrogate, "link_names", None)
 
     def __call__(self, split_points_N: IntArray, link_states_NK: FloatArray) -> FloatArray:
         """Return the exponential of the predicted mean of log PPL."""
@@ -162,8 +184,11 @@ class TableSource:
         axes: Sequence[FloatArray],
         values: FloatArray,
         quantity: Quantity = "ppl",
+        link_names: tuple[str, ...] | None = None,
     ) -> None:
         """Take values of shape (P, G1, .., GK) for the first to last split point and K axes.
+
+        `link_names` are those of the axes, where they have names.
 
         Raises:
             UserError: If an axis or the shape does not fit, the quantity is unknown, or a value is
@@ -171,6 +196,7 @@ class TableSource:
         """
         self.grid = Grid(split_points, axes)
         self.quantity: Quantity = checked_quantity(quantity)
+        self.link_names = link_names
         values = np.asarray(values, dtype=np.float64)
         if values.shape != self.grid.shape:
             raise UserError(
@@ -182,7 +208,11 @@ class TableSource:
 
     @classmethod
     def from_rows(
-        cls, split_points_N: IntArray, link_states_NK: FloatArray, log_ppl_N: FloatArray
+        cls,
+        split_points_N: IntArray,
+        link_states_NK: FloatArray,
+        log_ppl_N: FloatArray,
+        link_names: tuple[str, ...] | None = None,
     ) -> TableSource:
         """Make a table of measured settings that fill a grid; repeats are averaged in log PPL.
 
@@ -203,7 +233,8 @@ class TableSource:
                 "measure with plan.kind: grid"
             )
         log_ppl = np.bincount(flat_N, weights=log_ppl_N, minlength=size) / count
-        return cls((first, last), axes, np.exp(log_ppl).reshape(grid.shape))
+        values = np.exp(log_ppl).reshape(grid.shape)
+        return cls((first, last), axes, values, link_names=link_names)
 
     def __call__(self, split_points_N: IntArray, link_states_NK: FloatArray) -> FloatArray:
         """Return the value of each setting.
@@ -226,7 +257,11 @@ class MeasuredSource:
     measures = True
 
     def __init__(
-        self, measure: Answer, split_points: tuple[int, int], axes: Sequence[FloatArray]
+        self,
+        measure: Answer,
+        split_points: tuple[int, int],
+        axes: Sequence[FloatArray],
+        link_names: tuple[str, ...] | None = None,
     ) -> None:
         """Take what measures and the grid.
 
@@ -234,7 +269,9 @@ class MeasuredSource:
             measure: Called with the settings not yet seen, all of a step at once; returns PPL.
             split_points: First and last split point.
             axes: The values that each link coordinate is rounded to, ascending.
+            link_names: Those coordinates, where they have names.
         """
+        self.link_names = link_names
         self._measure = measure
         self.grid = Grid(split_points, axes)
         self._rows = self.grid.rows()

@@ -148,6 +148,35 @@ def test_a_changed_file_of_the_model_undoes_measuring(tmp_path, name):
         assert done(folder) == []
 
 
+def two_coordinates(*names):
+    """The demo over two link coordinates, listed in the order of `names`."""
+    ranges = {"noise_std": "[0, 6]", "loss_probability": "[0, 0.3]"}
+    return demo(f"problem.link={{{', '.join(f'{name}: {ranges[name]}' for name in names)}}}")
+
+
+def test_link_coordinates_in_another_order_are_another_experiment(tmp_path):
+    names = ("noise_std", "loss_probability")
+    with RunFolder.open(tmp_path / "run", two_coordinates(*names)) as folder:
+        declare_all(folder)
+    message = (
+        "problem.link lists noise_std, loss_probability there and loss_probability, noise_std here"
+    )
+    swapped = two_coordinates(*names[::-1])
+    with pytest.raises(UserError, match=message), RunFolder.open(tmp_path / "run", swapped):
+        pass
+    assert done(RunFolder(tmp_path / "run", two_coordinates(*names))) == list(STAGE_NAMES)
+    assert done(RunFolder(tmp_path / "run", swapped)) == []  # whoever writes the folder's own file
+
+
+def test_another_first_agent_is_compared_with_anew(tmp_path):
+    a2c = "a2c: {algorithm: a2c}"
+    one, other = demo(f"agents={{ppo: {{}}, {a2c}}}"), demo(f"agents={{{a2c}, ppo: {{}}}}")
+    with RunFolder.open(tmp_path / "run", one) as folder:
+        declare_all(folder)
+    with RunFolder.open(tmp_path / "run", other) as folder:
+        assert done(folder) == ["measure", "fit"]
+
+
 def test_a_changed_output_undoes_its_stage(tmp_path):
     with RunFolder.open(tmp_path / "run", demo()) as folder:
         declare_all(folder)

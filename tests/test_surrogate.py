@@ -277,7 +277,7 @@ class TestSurrogate:
         again = Surrogate.load(tmp_path)
         at = grid(np.arange(1, 11), np.linspace(0, 1.2, 7))
         np.testing.assert_array_equal(again.predict_log_ppl(*at), surrogate.predict_log_ppl(*at))
-        assert again.names == ("noise_std",)
+        assert again.link_names == ("noise_std",)
         assert again.clean_log_ppl == surrogate.clean_log_ppl
         read = FitReport.load(tmp_path)
         assert (read.rows, read.log_ppl, read.gain) == (150, report.log_ppl, report.gain)

@@ -27,7 +27,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from envs.params import LayerSplitParams
-from envs.sources import PPLSource, Quantity, SurrogateSource, ask, quantity_of
+from envs.sources import PPLSource, Quantity, SurrogateSource, ask, link_names_of, quantity_of
 from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.base.errors import UserError
 from raysplit.measure.table import Measurements
@@ -87,6 +87,11 @@ class Algorithm1Source:
         """Set lines 3-6, whatever another agent's training left."""
         self._surrogate: PPLSource | None = None  # line 3; its weights are drawn in `fit`
         self._replay_buffer: list[tuple[IntArray, FloatArray, FloatArray]] = []  # line 4
+
+    @property
+    def link_names(self) -> tuple[str, ...] | None:
+        """The true source's; the surrogate is fitted on its answers."""
+        return link_names_of(self._true_source)
 
     @property
     def use_surrogate(self) -> bool:

@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,6 +24,10 @@ from safetensors.numpy import load, save
 from raysplit.base.arrays import Float32Array, IntArray
 from raysplit.base.errors import UserError
 from raysplit.base.sealed_json import read_sealed, write_sealed
+
+if TYPE_CHECKING:  # a policy runs where the environments are not loaded
+    from envs.params import LayerSplitParams
+    from envs.policies import Policy
 
 FORMAT = 2
 WEIGHTS_FILE = "policy.safetensors"
@@ -145,6 +149,20 @@ class ExportedPolicy:
         if self.description.sees_step:
             columns.append(np.asarray(steps_N)[:, None])
         return self.outputs(np.hstack(columns).astype(np.float32)).argmax(1)
+
+    def for_problem(self, params: LayerSplitParams) -> Policy:
+        """Return the policy as an oracle or an episode of a problem asks it.
+
+        Raises:
+            UserError: If it was trained on other link coordinates, or on the same in another order.
+        """
+        names = self.description.link_names
+        if names != params.link_names:
+            raise UserError(
+                f"this policy was trained on the link coordinates {', '.join(names)} and the "
+                f"problem has {', '.join(params.link_names)}: list them alike, or train again"
+            )
+        return self.actions
 
     def _unknown(self, what: str) -> UserError:
         names = ", ".join(self.description.link_names)

@@ -24,9 +24,8 @@ from envs.sources import PPLSource
 from envs.vector import LayerSplitVectorEnv
 from raysplit.base.arrays import FloatArray
 from raysplit.base.files import replacing
-from raysplit.pipeline.oracles import Oracles
+from raysplit.pipeline.oracles import Oracles, exported_policy
 from raysplit.pipeline.run_folder import RunFolder
-from tuning.policy import ExportedPolicy
 
 EPISODES_TABLE = "episodes.parquet"
 EPISODES = 500  # of each policy and seed
@@ -77,8 +76,8 @@ def _players(folder: RunFolder, oracles: Oracles) -> Iterator[Player]:
     for name, by_seed in oracles.agents.items():
         for seed, policy in by_seed.items():
             yield "agent", name, seed, policy
-            home = folder.agent_folder(name, seed)
-            yield "untrained", name, seed, ExportedPolicy.load(home / "untrained").actions
+            untrained = exported_policy(folder, oracles.params, name, seed, "untrained")
+            yield "untrained", name, seed, untrained
     yield "random", "random", 0, RandomPolicy(0)
     params = oracles.params
     if params.link_dynamics != "trace":  # its optimum knows the future and is no policy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -32,7 +33,8 @@ def inputs_sha256(folder: RunFolder, stage: str, before: Sequence[str]) -> str:
         {
             "stage": stage,
             "raysplit": __version__,
-            "experiment": {section: values[section] for section in sorted(read)},
+            # As text: the order of names (of link coordinates, of agents) decides numbers, too.
+            "experiment": json.dumps({section: values[section] for section in sorted(read)}),
             "files": {str(path): _fingerprint(path) for path in _local_files(experiment, read)},
             "before": [record["outputs"] if record else None for record in records],
         }

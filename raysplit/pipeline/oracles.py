@@ -42,12 +42,18 @@ def load_oracles(folder: RunFolder) -> Oracles:
         measured=measured_oracle(params, table),
         agents={
             name: {
-                seed: ExportedPolicy.load(folder.agent_folder(name, seed) / "policy").actions
-                for seed in config.seeds
+                seed: exported_policy(folder, params, name, seed, "policy") for seed in config.seeds
             }
             for name, config in folder.experiment.agents.items()
         },
     )
+
+
+def exported_policy(
+    folder: RunFolder, params: LayerSplitParams, name: str, seed: int, kind: str
+) -> Policy:
+    """Load one of an agent's policies: "policy", or what it was "untrained"."""
+    return ExportedPolicy.load(folder.agent_folder(name, seed) / kind).for_problem(params)
 
 
 def measured_oracle(
@@ -57,5 +63,7 @@ def measured_oracle(
     log_ppl_N = table.log_ppl_N
     if error is not None:
         log_ppl_N = log_ppl_N + table.stderr_N * error.standard_normal(len(table))
-    source = TableSource.from_rows(table.split_points_N, table.link_states_NK, log_ppl_N)
+    source = TableSource.from_rows(
+        table.split_points_N, table.link_states_NK, log_ppl_N, table.link_names
+    )
     return Oracle(params, source)

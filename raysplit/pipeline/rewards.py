@@ -134,7 +134,8 @@ class RewardSources:
         params = self._params
         points = self._folder.experiment.measuring.reward_grid_points
         axes = grid_axes(params, [points] * len(params.link_names))
-        return MeasuredSource(self._measure, (params.min_split_point, params.max_split_point), axes)
+        ends = (params.min_split_point, params.max_split_point)
+        return MeasuredSource(self._measure, ends, axes, params.link_names)
 
     def _measure(self, split_points_N: IntArray, link_states_NK: FloatArray) -> FloatArray:
         """Return measured PPL; NaN where a setting gave none."""

@@ -170,14 +170,22 @@ def _parse_experiment(text: str) -> Experiment:
 
 def _refuse_another(path: Path, experiment: Experiment) -> None:
     before, now = _read_experiment(path).results_part(), experiment.results_part()
-    difference = _lost_agents(before.pop("agents"), now.pop("agents")) or first_difference(
-        before, now
+    difference = (
+        _lost_agents(before.pop("agents"), now.pop("agents"))
+        or first_difference(before, now)
+        or _other_order(before, now)
     )
     if difference:
         raise UserError(
             f"{path} holds another experiment ({difference}): choose another --out; "
             "measuring.ledger lets both share what is measured"
         )
+
+
+def _other_order(before: Values, now: Values) -> str:
+    """Name the link coordinates where they are the same in another order: columns follow it."""
+    old, new = (", ".join(one["problem"]["link"]) for one in (before, now))
+    return "" if old == new else f"problem.link lists {old} there and {new} here"
 
 
 def _lost_agents(before: Values, now: Values) -> str:

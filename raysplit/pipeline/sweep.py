@@ -99,7 +99,8 @@ def _job(folder: RunFolder, config: SweepConfig) -> SweepJob:
     identity = config.model_dump(
         mode="json", exclude={"max_concurrent", "cpus_per_trial", "samples"}
     )
-    search = sha256_of({"sweep": identity, "base": base.key({}, 0)})[:16]
+    # As text: draws follow the order of the hyper-parameters' names.
+    search = sha256_of({"sweep": json.dumps(identity), "base": base.key({}, 0)})[:16]
     return SweepJob(base, source, Oracle(params, source), home, search)
 
 

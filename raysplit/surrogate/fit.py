@@ -59,7 +59,7 @@ def fit(
         folds_N=folds_N,
     )
     surrogate = Surrogate(
-        names=table.link_names,
+        link_names=table.link_names,
         clean_log_ppl=table.clean_log_ppl,
         scaling=scaling,
         weights=Weights(**train_members(rows, config, seed)),

@@ -77,13 +77,13 @@ class Surrogate:
     """Log PPL as a function of (split point, link state), learned from measurements.
 
     Attributes:
-        names: The link coordinates expected, in column order.
+        link_names: The link coordinates expected, in column order.
         clean_log_ppl: The whole model's measured log PPL over a perfect link.
         scaling: From rows to network inputs and back.
         weights: The ensemble.
     """
 
-    names: tuple[str, ...]
+    link_names: tuple[str, ...]
     clean_log_ppl: float
     scaling: Scaling
     weights: Weights
@@ -134,7 +134,7 @@ class Surrogate:
         content = save_safetensors({f.name: getattr(self.weights, f.name) for f in fields(Weights)})
         (folder / WEIGHTS_FILE).write_bytes(content)
         description = {
-            "link_coordinates": self.names,
+            "link_coordinates": self.link_names,
             "clean_log_ppl": self.clean_log_ppl,
             "split_points": self.scaling.split_points,
             "low": self.scaling.low_K.tolist(),
@@ -162,7 +162,7 @@ class Surrogate:
                 )
             tensors = load_safetensors(content)
             return Surrogate(
-                names=tuple(description["link_coordinates"]),
+                link_names=tuple(description["link_coordinates"]),
                 clean_log_ppl=description["clean_log_ppl"],
                 scaling=Scaling(
                     split_points=(description["split_points"][0], description["split_points"][1]),

@@ -11,7 +11,7 @@ from typing import Any
 import cloudpickle
 import ray
 
-from envs.sources import PPLSource, Quantity
+from envs.sources import PPLSource, Quantity, link_names_of
 from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.base.errors import UserError
 
@@ -58,6 +58,11 @@ class SharedSource:
     def quantity(self) -> Quantity:
         """The source's own."""
         return self.source.quantity
+
+    @property
+    def link_names(self) -> tuple[str, ...] | None:
+        """The source's own."""
+        return link_names_of(self.source)
 
     def __call__(self, split_points_N: IntArray, link_states_NK: FloatArray) -> FloatArray:
         """Ask the source."""

@@ -98,9 +98,9 @@ def _run_seed(job: SweepJob, overrides: Overrides, seed: int, report: ReportPoin
         seed,
         folder.agent,
         watch,
-        judge=lambda policy: job.oracle.policy_return(policy.actions),
+        judge=lambda policy: job.oracle.policy_return(policy.for_problem(job.base.params)),
     )
-    found = score(job.oracle, trained.policy().actions)
+    found = score(job.oracle, trained.policy().for_problem(job.base.params))
     progress = TrialProgress(
         starts=watch.progress.starts,
         curve=[(point.step, point.episode_return) for point in trained.curve],

@@ -85,7 +85,7 @@ def _judge(folder: RunFolder, params: LayerSplitParams) -> Judge:
     The episodes played in training are few: their mean says more about the links they met.
     """
     oracle = Oracle(params, SurrogateSource(Surrogate.load(folder.path / "surrogate")))
-    return lambda policy: oracle.policy_return(policy.actions)
+    return lambda policy: oracle.policy_return(policy.for_problem(params))
 
 
 def _reporter(advance: Advance, tracker: Tracker, seed: int) -> Callable[[CurvePoint], None]:
