@@ -279,10 +279,10 @@ class TestPacking:
         (alone,) = backend.run([setting], reference)
         run_from = backend._edge._chain.run_from
 
-        def small(hidden_BTD, first):
+        def small(hidden_BTD, lengths_B, first):
             if len(hidden_BTD) > 3:
                 raise torch.OutOfMemoryError
-            return run_from(hidden_BTD, first)
+            return run_from(hidden_BTD, lengths_B, first)
 
         monkeypatch.setattr(backend._edge._chain, "run_from", small)
         backend._edge.tokens_per_pass = 1_000
@@ -296,10 +296,10 @@ class TestPacking:
         (alone,) = backend.run([NOISY[0]], reference)
         run_from = backend._edge._chain.run_from
 
-        def small(hidden_BTD, first):
+        def small(hidden_BTD, lengths_B, first):
             if len(hidden_BTD) > 3:
                 raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")
-            return run_from(hidden_BTD, first)
+            return run_from(hidden_BTD, lengths_B, first)
 
         monkeypatch.setattr(backend._edge._chain, "run_from", small)
         (halved,) = backend.run([NOISY[0]], reference)

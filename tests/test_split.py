@@ -5,6 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from raysplit.base.errors import UserError
+from raysplit.model.chain import ModelPart, load_part
 from raysplit.model.checkpoint import open_checkpoint
 from raysplit.model.load import load_span
 from raysplit.model.span import span_of
@@ -62,6 +63,17 @@ def test_loaded_spans_serve_every_split_point_like_transformers_own_loader(
         assert kept.dtype == getattr(torch, dtype)
         assert torch.equal(kept, ue.run(hidden, 0, p))
         assert torch.equal(edge_logits(edge, kept, p), expected), p
+
+
+def test_float32_is_float32_whatever_the_environment_asks_for(tmp_path):
+    """TORCH_ALLOW_TF32_CUBLAS_OVERRIDE, or an earlier caller in this process."""
+    save_tiny(tmp_path, "llama")
+    torch.set_float32_matmul_precision("medium")
+    try:
+        load_part(ModelPart(checkpoint=open_checkpoint(tmp_path), start=0, stop=LAYERS))
+        assert torch.get_float32_matmul_precision() == "highest"
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def test_a_chain_of_three_spans_equals_the_whole(model):

@@ -23,6 +23,7 @@ from raysplit.model import zoo
 from raysplit.model.checkpoint import Checkpoint, open_checkpoint
 from raysplit.model.config import ModelConfig
 from raysplit.model.precision import resolve_dtype
+from raysplit.model.rotary import known_positions
 from raysplit.model.tokenizer import check_token_ids, load_tokenizer
 
 
@@ -117,7 +118,7 @@ def _check_lengths(checkpoint: Checkpoint, tokens: TokenCorpus) -> None:
         UserError: One is.
     """
     longest = max(len(sequence.token_ids) - 1 for sequence in tokens.sequences)
-    positions = getattr(checkpoint.config, "max_position_embeddings", None)
+    positions = known_positions(checkpoint.config)
     if positions is not None and longest > positions:
         raise UserError(
             f"a sequence has {longest} tokens but the model knows {positions} positions: "

@@ -47,6 +47,8 @@ def load_part(part: ModelPart) -> SpanChain:
     """
     if part.threads:
         torch.set_num_threads(part.threads)
+    # Whatever the environment or a caller says (TORCH_ALLOW_TF32_CUBLAS_OVERRIDE): float32 is it.
+    torch.set_float32_matmul_precision("highest")
     layers = part.stop - part.start
     devices = part.devices[: max(1, layers)]
     edges = [part.start + layers * i // len(devices) for i in range(len(devices) + 1)]
@@ -95,23 +97,35 @@ class SpanChain:
         """Token ids -> (B, T, D)."""
         return self.spans[0].embed(ids_BT.to(self.device))
 
-    def run_keeping(self, hidden_BTD: Tensor, keep: Sequence[int]) -> list[Tensor]:
+    def run_keeping(
+        self, hidden_BTD: Tensor, lengths_B: Tensor, keep: Sequence[int]
+    ) -> list[Tensor]:
         """Run from the first layer and return the hidden state after each layer count in `keep`."""
         kept: dict[int, Tensor] = {}
         for span in self.spans:
             wanted = [p for p in keep if span.start < p <= span.stop]
             last = span.stop if max(keep) > span.stop else max(wanted, default=span.start)
             *states, hidden_BTD = span.run(
-                hidden_BTD.to(span.device), span.start, last, keep=(*wanted, last)
+                hidden_BTD.to(span.device),
+                span.start,
+                last,
+                lengths_B=lengths_B,
+                keep=(*wanted, last),
             )
             kept |= zip(wanted, states, strict=True)
         return [kept[p] for p in keep]
 
-    def run_from(self, hidden_BTD: Tensor, first: int) -> Tensor:
-        """Run layers [first, stop) and, in the last span, the final norm: (B, T, D)."""
+    def run_from(self, hidden_BTD: Tensor, lengths_B: Tensor | None, first: int) -> Tensor:
+        """Run layers [first, stop) and, in the last span, the final norm: (B, T, D).
+
+        Args:
+            hidden_BTD: What enters layer `first`.
+            lengths_B: Real positions of each sequence; None where none is padded.
+            first: First layer.
+        """
         for span in self.spans:
             start = min(max(first, span.start), span.stop)
-            hidden_BTD = span.run(hidden_BTD.to(span.device), start, span.stop)
+            hidden_BTD = span.run(hidden_BTD.to(span.device), start, span.stop, lengths_B=lengths_B)
         return self.spans[-1].finish(hidden_BTD)
 
     def logits(self, normed_ND: Tensor) -> Tensor:

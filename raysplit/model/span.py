@@ -15,6 +15,7 @@ from transformers import masking_utils
 from raysplit.base.errors import UserError
 from raysplit.model.checkpoint import check_range
 from raysplit.model.families import FAMILIES, Family, family_of
+from raysplit.model.rotary import rotary_table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -74,14 +75,28 @@ class Span:
         return self._backbone.embed_tokens(ids_BT.to(self.device))
 
     @overload
-    def run(self, hidden_BTD: Tensor, first: int, last: int) -> Tensor: ...
+    def run(
+        self, hidden_BTD: Tensor, first: int, last: int, *, lengths_B: Tensor | None = None
+    ) -> Tensor: ...
     @overload
     def run(
-        self, hidden_BTD: Tensor, first: int, last: int, *, keep: Sequence[int]
+        self,
+        hidden_BTD: Tensor,
+        first: int,
+        last: int,
+        *,
+        lengths_B: Tensor | None = None,
+        keep: Sequence[int],
     ) -> tuple[Tensor, ...]: ...
     @torch.inference_mode()
     def run(
-        self, hidden_BTD: Tensor, first: int, last: int, *, keep: Sequence[int] | None = None
+        self,
+        hidden_BTD: Tensor,
+        first: int,
+        last: int,
+        *,
+        lengths_B: Tensor | None = None,
+        keep: Sequence[int] | None = None,
     ) -> Tensor | tuple[Tensor, ...]:
         """Run layers [first, last), without the final norm.
 
@@ -89,6 +104,7 @@ class Span:
             hidden_BTD: What enters layer `first`; it is not modified.
             first: First layer, at least `start`; first = last runs nothing.
             last: One past the last layer, at most `stop`.
+            lengths_B: Real positions of each sequence; None where none is padded.
             keep: Split points p in [first, last] whose hidden states (what p layers have made)
                 are wanted.
 
@@ -99,7 +115,7 @@ class Span:
         assert self.start <= first <= last <= self.stop, (first, last, self.start, self.stop)
         kept: dict[int, Tensor] = {first: hidden_BTD}
         wanted = set(keep or ())
-        shared = self._shared_inputs(hidden_BTD, first, last)
+        shared = self._shared_inputs(hidden_BTD, lengths_B, first, last)
         for index in range(first, last):
             mask, rotary = shared[self._windowed(index)]
             hidden_BTD = self._layers[str(index)](
@@ -133,7 +149,7 @@ class Span:
         return self.family.windows == "always" and self.config.sliding_window is not None
 
     def _shared_inputs(
-        self, hidden_BTD: Tensor, first: int, last: int
+        self, hidden_BTD: Tensor, lengths_B: Tensor | None, first: int, last: int
     ) -> dict[bool, tuple[Tensor | None, tuple[Tensor, Tensor]]]:
         """What the layers of a pass share, by `_windowed`: mask (None: plain causal), rotary table.
 
@@ -151,16 +167,13 @@ class Span:
             )
             for windowed in kinds
         }
-        positions_1T = torch.arange(hidden_BTD.shape[1], device=hidden_BTD.device)[None]
-        rotary = self._backbone.rotary_emb
-        if self.family.rotary == "shared":
-            table = rotary(hidden_BTD, positions_1T)
-            return {windowed: (masks[windowed], table) for windowed in kinds}
-        names = {False: "full_attention", True: "sliding_attention"}
-        return {
-            windowed: (masks[windowed], rotary(hidden_BTD, positions_1T, names[windowed]))
-            for windowed in kinds
+        by_layer = self.family.rotary == "by_layer"
+        names = {False: "full_attention", True: "sliding_attention"} if by_layer else {}
+        tables = {
+            name: rotary_table(self._backbone.rotary_emb, self.config, hidden_BTD, lengths_B, name)
+            for name in {names.get(windowed) for windowed in kinds}
         }
+        return {windowed: (masks[windowed], tables[names.get(windowed)]) for windowed in kinds}
 
 
 def span_of(model: PreTrainedModel, start: int, stop: int) -> Span:

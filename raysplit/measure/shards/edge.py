@@ -210,7 +210,8 @@ class EdgeShard:
         return np.concatenate([self._pass(half, split_point) for half in one.halves()])
 
     def _one_pass(self, one: Pass, split_point: int) -> FloatArray:
-        normed_BTD = self._chain.run_from(one.hidden_BTD, split_point)
+        lengths_B = torch.from_numpy(one.lengths_B)
+        normed_BTD = self._chain.run_from(one.hidden_BTD, lengths_B, split_point)
         targets_BT, scored_BT = (
             torch.from_numpy(part).to(normed_BTD.device) for part in (one.targets_BT, one.scored_BT)
         )

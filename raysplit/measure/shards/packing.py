@@ -49,12 +49,14 @@ class Pass:
         hidden_BTD: Their hidden states.
         targets_BT: The token that each position predicts.
         scored_BT: Where the target counts.
+        lengths_B: Real positions of each row.
     """
 
     rows_B: IntArray
     hidden_BTD: Tensor
     targets_BT: IntArray
     scored_BT: BoolArray
+    lengths_B: IntArray
 
     def halves(self) -> tuple[Pass, Pass]:
         """Cut the pass in two."""
@@ -63,7 +65,11 @@ class Pass:
 
     def _part(self, rows: slice) -> Pass:
         return Pass(
-            self.rows_B[rows], self.hidden_BTD[rows], self.targets_BT[rows], self.scored_BT[rows]
+            self.rows_B[rows],
+            self.hidden_BTD[rows],
+            self.targets_BT[rows],
+            self.scored_BT[rows],
+            self.lengths_B[rows],
         )
 
 
@@ -77,6 +83,7 @@ def as_they_are(pieces: Sequence[Piece]) -> Iterator[Pass]:
             piece.hidden_BTD,
             batch.targets_BT[rows],
             batch.scored_BT[rows],
+            batch.lengths_B[rows],
         )
         done += len(rows)
 
@@ -107,6 +114,7 @@ def packed(pieces: Sequence[Piece], tokens_per_pass: Callable[[], int]) -> Itera
             flat_MD[torch.from_numpy(index_BT).to(flat_MD.device)],
             targets_M[index_BT],
             scored_M[index_BT] & (position_T < lengths_B1),
+            lengths_N[rows_B],
         )
 
 

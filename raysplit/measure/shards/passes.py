@@ -42,7 +42,7 @@ def _seconds(chain: SpanChain, first_layer: int, tokens: int) -> float:
     for _ in range(3):  # the first pass also loads kernels
         _synchronise(chain.device)
         start = time.perf_counter()
-        chain.run_from(hidden_BTD, first_layer)
+        chain.run_from(hidden_BTD, None, first_layer)
         _synchronise(chain.device)
         best = min(best, time.perf_counter() - start)
     return best

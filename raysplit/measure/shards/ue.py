@@ -53,4 +53,4 @@ class UEShard:
 
     def _states(self, batch: Batch, split_points: Sequence[int]) -> list[Tensor]:
         hidden_BTD = self._chain.embed(torch.from_numpy(batch.inputs_BT))
-        return self._chain.run_keeping(hidden_BTD, split_points)
+        return self._chain.run_keeping(hidden_BTD, torch.from_numpy(batch.lengths_B), split_points)
