@@ -2,14 +2,15 @@
 
 import copy
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from raysplit.doctor import run_checks
+from raysplit.doctor import ec2, run_checks
 from raysplit.doctor.cluster_file import check_cluster_file
-from raysplit.doctor.image_rules import OLDEST_PYTHON
+from raysplit.doctor.setup_rules import OLDEST_PYTHON
 
 ROOT = Path(__file__).parent.parent
 RAY = "2.60.0"
@@ -241,6 +242,33 @@ MORE_AWS_FAULTS = [
         "did you mean 'IpRanges'",
     ),
     ("CidrIP", put(*RULES, [{"IpRanges": [{"CidrIP": "10.0.0.0/8"}]}]), "provider", "'CidrIP'"),
+    # Types and words that boto3 or EC2 refuse when the first machine is asked for.
+    ("size in quotes", replace("VolumeSize: 200", "VolumeSize: '200'"), "instances", "'integer'"),
+    (
+        "price",
+        put(
+            TYPES,
+            "gpu_quad",
+            "node_config",
+            "InstanceMarketOptions",
+            {"SpotOptions": {"MaxPrice": 3}},
+        ),
+        "instances",
+        "MaxPrice is no text",
+    ),
+    (
+        "tenancy",
+        put(TYPES, "head", "node_config", "Placement", {"Tenancy": "shared"}),
+        "instances",
+        "head: node_config.Placement.Tenancy: 'shared' does not exist",
+    ),
+    ("counts", put(TYPES, "head", "node_config", "MinCount", 1), "instances", "key 'MinCount'"),
+    (
+        "port in quotes",
+        put(*RULES, [{**open_to("10.0.0.0/8"), "ToPort": "8265"}]),
+        "provider",
+        "ToPort: '8265'",
+    ),
     # Who may come in.
     ("half the net", put(*RULES, [open_to("0.0.0.0/1")]), "provider", "internet (0.0.0.0/1)"),
     ("public /8", put(*RULES, [open_to("80.0.0.0/8")]), "provider", "internet (80.0.0.0/8)"),
@@ -315,6 +343,7 @@ MORE_AWS_FAULTS = [
     ("empty type", put(TYPES, "gpu_quad", None), "schema", "gpu_quad is empty"),
     ("commands", put("setup_commands", "pip install x"), "schema", "setup_commands is no list"),
     ("mapping", put("setup_commands", [{"echo a": "b"}]), "schema", "item 1 of setup_commands"),
+    ("rsync", put("rsync_exclude", ["a", 5]), "schema", "item 2 of rsync_exclude is no text"),
     ("mounts", put("file_mounts", ["a"]), "schema", "file_mounts is no mapping"),
     (
         "nothing mounted",
@@ -529,6 +558,57 @@ def test_a_valid_local_file_raises_no_alarm(project, change):
     path = project / "cluster-onprem.yaml"
     path.write_text(change(path.read_text()))
     assert findings(path) == {}
+
+
+@pytest.fixture
+def fresh_ec2():
+    """EC2's model is read anew in the test, and anew after it."""
+    for cached in (ec2._loader, ec2._shapes):
+        cached.cache_clear()
+    yield
+    for cached in (ec2._loader, ec2._shapes):
+        cached.cache_clear()
+
+
+def test_without_botocore_two_rows_say_so_and_the_rest_goes_on(project, fresh_ec2, monkeypatch):
+    monkeypatch.setitem(sys.modules, "botocore.loaders", None)
+    path = project / "cluster.yaml"
+    rows = findings(path)
+    assert {group for group, _ in rows} == {"instances", "provider"}
+    assert {row.status for row in rows.values()} == {"warning"}
+    assert {row.remedy for row in rows.values()} == {"pip install 'raysplit[aws]'"}
+    text = path.read_text()
+    for name in ("GPU count", "head on spot", "unpinned image", "no setup_commands"):
+        plant = next(plant for known, plant, _, _ in TEN_FAULTS if known == name)
+        path.write_text(plant(text))
+        assert [row.status for row in findings(path).values()].count("error") == 1, name
+    # Nothing is claimed about what is not known.
+    path.write_text(text.replace("g6e.2xlarge", "g9.2xlarge").replace("us-west-2", "us-west-9"))
+    assert findings(path).keys() == rows.keys()
+
+
+def test_no_aws_account_or_profile_is_asked(project, fresh_ec2, monkeypatch):
+    monkeypatch.setenv("AWS_PROFILE", "not-there")
+    assert findings(project / "cluster.yaml") == {}
+
+
+def test_ec2_is_known_by_name():
+    assert {"us-west-2", "eu-central-1", "cn-north-1", "us-gov-west-1"} <= ec2.regions()
+    assert "us-west-9" not in ec2.regions()
+    assert list(ec2.node_config_findings({"InstanceType": "x", "SubnetIds": ["subnet-1"]})) == []
+
+
+def test_every_fault_of_the_outline_is_named_at_once(project):
+    path = project / "cluster.yaml"
+    config = yaml.safe_load(path.read_text())
+    config |= {"idle_timout_minutes": 5, "auth": None, "setup_commands": ["true", 5]}
+    path.write_text(yaml.safe_dump(config))
+    found = {detail for group, detail in findings(path) if group == "schema"}
+    assert found == {
+        "the file has the unknown key 'idle_timout_minutes'; did you mean 'idle_timeout_minutes'?",
+        "auth is empty",
+        "item 2 of setup_commands is no text for YAML",
+    }
 
 
 def test_the_doctor_finds_ten_of_ten_faults_at_once(project, monkeypatch):

@@ -12,12 +12,12 @@ import pytest
 from rich.console import Console
 
 from raysplit.base.errors import UserError
-from raysplit.doctor import cluster_cost, doctor, machine, reach, run_checks, software
+from raysplit.doctor import cluster_cost, doctor, machine, run_checks
 from raysplit.doctor.check import Check
 from raysplit.doctor.cluster_file import check_cluster_file
-from raysplit.doctor.instances import gpu_count, instance_types, is_arm, virtual_cpus
-from raysplit.doctor.start_command import start_commands
-from raysplit.doctor.table import print_table
+from raysplit.doctor.ec2 import gpu_count, instance_types, is_arm, virtual_cpus
+from raysplit.doctor.run import print_table
+from raysplit.doctor.start_rules import start_commands
 
 
 @pytest.fixture
@@ -147,14 +147,14 @@ def test_disk_space_is_judged_by_what_is_free(tmp_path, monkeypatch, total_gib, 
         total_gib * machine.GIB, (total_gib - free_gib) * machine.GIB, free_gib * machine.GIB
     )
     monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: usage)
-    row = machine.check_disk("run folder", tmp_path / "not" / "yet", 5)
+    row = machine.check_disk(tmp_path / "not" / "yet", 5)
     assert row.status == status
     assert str(tmp_path) in row.detail
 
 
 def test_a_file_in_place_of_the_run_folder_is_an_error(tmp_path):
     (tmp_path / "runs").write_text("")
-    assert machine.check_disk("run folder", tmp_path / "runs" / "a", 0.001).status == "error"
+    assert machine.check_disk(tmp_path / "runs" / "a", 0.001).status == "error"
 
 
 def test_small_shared_memory_is_a_warning(tmp_path, monkeypatch):
@@ -190,27 +190,27 @@ def test_the_token_must_exist_and_be_private(tmp_path):
 
 def test_versions_are_compared_with_the_constraints(tmp_path):
     pins = tmp_path / "constraints.txt"
-    installed = software.installed_version("ray"), software.installed_version("numpy")
+    installed = machine.installed_version("ray"), machine.installed_version("numpy")
     pins.write_text(f"# made by hand\nray=={installed[0]}\nnumpy=={installed[1]}  # why\n")
-    (row,) = software.check_versions(pins)
+    (row,) = machine.check_versions(pins)
     assert (row.status, row.detail) == ("ok", "2 installed packages match constraints.txt")
     pins.write_text(
         "ray==2.59.0\nnumpy==1.0\nnot-installed==1\npip==0.1 ; python_version < '3'\n-r x.txt\n"
     )
-    rows = {row.name: row.status for row in software.check_versions(pins)}
+    rows = {row.name: row.status for row in machine.check_versions(pins)}
     assert rows == {"version: ray": "error", "version: numpy": "warning"}
-    assert software.pinned_ray_version(software.read_constraints(pins)) == "2.59.0"
-    (row,) = software.check_versions(tmp_path / "none.txt")
+    assert machine.pinned_ray_version(machine.read_constraints(pins)) == "2.59.0"
+    (row,) = machine.check_versions(tmp_path / "none.txt")
     assert row.status == "warning"
 
 
 def test_a_foreign_envs_package_is_an_error(tmp_path, monkeypatch):
-    assert software.check_packages().status == "ok"
+    assert machine.check_packages().status == "ok"
     (tmp_path / "envs").mkdir()
     (tmp_path / "envs" / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "envs", raising=False)
-    row = software.check_packages()
+    row = machine.check_packages()
     assert row.status == "error"
     assert str(tmp_path) in row.detail
 
@@ -219,31 +219,31 @@ def test_a_server_that_answers_anything_is_in_reach(server, monkeypatch):
     no_proxy(monkeypatch)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("HF_ENDPOINT", server)
-    assert reach.check_hugging_face(5).status == "ok"
+    assert machine.check_server("Hugging Face", 5).status == "ok"
 
 
 def test_closed_and_silent_servers_are_warnings(silent_port, monkeypatch):
     no_proxy(monkeypatch)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent_port}")
-    silent = reach.check_wandb(0.2)
+    silent = machine.check_server("W&B", 0.2)
     assert silent.status == "warning"
     assert "wandb sync" in silent.remedy
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:1")
-    closed = reach.check_wandb(5)
+    closed = machine.check_server("W&B", 5)
     assert closed.status == "warning"
     assert "refused" in closed.detail
 
 
 def test_an_unanswered_name_look_up_does_not_hold_the_doctor_up():
     never = threading.Event()
-    assert reach.within(0.05, lambda: str(never.wait(60))) is None
+    assert machine.within(0.05, lambda: str(never.wait(60))) is None
     never.set()
 
 
 def test_offline_by_choice_is_fine(offline):
-    assert reach.check_hugging_face(1).status == "ok"
-    assert reach.check_wandb(1).status == "ok"
+    assert machine.check_server("Hugging Face", 1).status == "ok"
+    assert machine.check_server("W&B", 1).status == "ok"
 
 
 def test_the_cost_is_the_documented_sum():
@@ -306,6 +306,20 @@ def test_a_start_command_may_be_written_in_many_ways(script):
     assert command.environment == {"A": "1"}
     assert command.options == {"--head": ""}
     assert command.cut_off == ""
+
+
+def test_options_may_follow_a_redirection():
+    for script in (
+        "ray start > log --head",
+        "ray start 2>&1 --head",
+        "ray start --head 2> /dev/null",
+    ):
+        assert start_commands([script])[0].options == {"--head": ""}
+
+
+def test_quoted_separators_are_text():
+    (command,) = start_commands(["echo 'a; b' | cat && A='x;y' ray start --x=\"(a|b)\""])
+    assert (command.environment, command.options) == ({"A": "x;y"}, {"--x": "(a|b)"})
 
 
 def test_a_variable_in_a_statement_of_its_own_is_not_seen():

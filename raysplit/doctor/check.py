@@ -2,59 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
-
-from raysplit.base.errors import suggest
-
-Status = Literal["ok", "warning", "error"]
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The outcome of one check.
+    """The outcome of one check; `ok`, `warning` and `error` make one."""
 
-    Attributes:
-        name: What was looked at, e.g. "cluster.yaml: images" or "disk: run folder".
-        status: "ok", "warning" (works, but slower, dearer or less safe) or "error" (will not work).
-        detail: What was found, with the value.
-        remedy: What to do; empty where the status is "ok".
-    """
-
-    name: str
-    status: Status
-    detail: str
-    remedy: str = ""
+    name: str  # what was looked at, e.g. "cluster.yaml: images"; "" until `named` writes it
+    status: Literal["ok", "warning", "error"]
+    detail: str  # what was found, with the value
+    remedy: str = ""  # what to do; only an "ok" needs none
 
     def __post_init__(self) -> None:
         assert self.status == "ok" or self.remedy, f"{self.name}: a finding needs a remedy"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A fault found by one rule of a cluster file; the file's name is added by the caller."""
-
-    status: Literal["warning", "error"]
-    detail: str
-    remedy: str
+# ok(detail) holds; warning(detail, remedy) costs money, time, safety or repeatability;
+# error(detail, remedy) keeps the work from starting, going on or being safe.
+ok = partial(Check, "", "ok")
+warning = partial(Check, "", "warning")
+error = partial(Check, "", "error")
 
 
-def error(detail: str, remedy: str) -> Finding:
-    """Return a finding that stops the cluster from starting, working or being safe."""
-    return Finding("error", detail, remedy)
+def named(name: str, checks: Check | Iterable[Check]) -> list[Check]:
+    """Return the checks under the name of their row; one that has a name keeps it."""
+    found = [checks] if isinstance(checks, Check) else checks
+    return [replace(check, name=check.name or name) for check in found]
 
 
-def unknown_keys(where: str, found: Iterable[object], known: Collection[str]) -> Iterator[Finding]:
-    """Yield a fault for each key that Ray or EC2 would ignore without a word."""
-    for key in map(str, found):
-        if key not in known:
-            yield error(
-                f"{where} has the unknown key '{key}'{suggest(key, known)}",
-                "correct or remove it; Ray ignores it silently",
-            )
-
-
-def warning(detail: str, remedy: str) -> Finding:
-    """Return a finding that costs money, time or repeatability."""
-    return Finding("warning", detail, remedy)
+def about(what: str, checks: Iterable[Check]) -> Iterator[Check]:
+    """Yield the checks with what they are about, e.g. a node type, before their details."""
+    for check in checks:
+        yield replace(check, detail=f"{what}: {check.detail}")

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from raysplit.base.errors import UserError
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterCost:
-    """Hours and money of one run; the currency is that of the prices put in.
+class ClusterCost(NamedTuple):
+    """Hours and money of one run; the currency is that of the prices put in."""
 
-    Attributes:
-        measuring_hours: Wall-clock time of the measuring stage.
-        total_hours: Wall-clock time from `ray up` to `ray down`.
-        gpu_hours: Hours paid for, summed over the GPUs.
-        gpu_cost: Price of the GPU hours.
-        head_cost: Price of the head node and its disk for the whole time.
-        total_cost: Sum of both.
-    """
-
-    measuring_hours: float
-    total_hours: float
-    gpu_hours: float
+    measuring_hours: float  # wall-clock time of the measuring stage
+    total_hours: float  # wall-clock time from `ray up` to `ray down`
+    gpu_hours: float  # paid for, summed over the GPUs
     gpu_cost: float
-    head_cost: float
+    head_cost: float  # of the head node and its disk, for the whole time
     total_cost: float
 
 
@@ -63,12 +53,9 @@ def cluster_cost(
         raise UserError("settings and seconds must be >= 0, gpus >= 1, efficiency in (0, 1]")
     if min(price_per_gpu_hour, price_per_head_hour, start_minutes, idle_minutes) < 0:
         raise UserError("prices and minutes must be >= 0")
-    measuring_hours = settings * seconds_per_setting / (3600 * gpus * efficiency)
-    start_hours = start_minutes / 60
-    total_hours = start_hours + measuring_hours + other_stages_hours
-    gpu_hours = gpus * (start_hours + measuring_hours + idle_minutes / 60)
-    gpu_cost = gpu_hours * price_per_gpu_hour
-    head_cost = total_hours * price_per_head_hour
-    return ClusterCost(
-        measuring_hours, total_hours, gpu_hours, gpu_cost, head_cost, gpu_cost + head_cost
-    )
+    measuring = settings * seconds_per_setting / (3600 * gpus * efficiency)
+    start = start_minutes / 60
+    total = start + measuring + other_stages_hours
+    gpu_hours = gpus * (start + measuring + idle_minutes / 60)
+    gpu_cost, head_cost = gpu_hours * price_per_gpu_hour, total * price_per_head_hour
+    return ClusterCost(measuring, total, gpu_hours, gpu_cost, head_cost, gpu_cost + head_cost)

@@ -1,83 +1,136 @@
-"""This machine: GPUs, disk, shared memory, Ray's ports and token."""
+"""This machine: software, GPUs, disk, shared memory, Ray's ports and token, servers in reach."""
 
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 import shutil
 import socket
 import stat
 import subprocess
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 
-from raysplit.doctor.check import Check
+from packaging.requirements import InvalidRequirement, Requirement
+
+from raysplit.doctor.check import Check, error, named, ok, warning
 from raysplit.model.cache import cache_folder, imported_models
 
 GIB = 1024**3
 # What a head opens: the cluster's store, the dashboard and jobs, and Ray Client.
 RAY_PORTS = {6379: "cluster", 8265: "dashboard and jobs", 10001: "Ray Client"}
 _NVIDIA_SMI = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
+# By name: the variable that says offline, the one with the address, its default, what to do.
+_SERVERS = {
+    "Hugging Face": (
+        "HF_HUB_OFFLINE", "HF_ENDPOINT", "https://huggingface.co",
+        "the embedded model works; else use a local folder",
+    ),
+    "W&B": (
+        "WANDB_MODE", "WANDB_BASE_URL", "https://api.wandb.ai",
+        "runs are kept offline; send them later, in RUN/tracking: `wandb sync wandb/offline-run-*`",
+    ),
+}  # fmt: skip
+_OFFLINE_VALUES = {"1", "true", "yes", "on", "offline", "disabled", "dryrun"}
 
 
-def check_gpus(torch_version: str, command: list[str] | None = None) -> Check:
-    """Return what GPUs there are, and whether the installed torch could use them.
+def check_packages() -> Check:
+    """Return whether raysplit, envs and tuning are one project and not a stranger's `envs`."""
+    specs = {name: importlib.util.find_spec(name) for name in ("raysplit", "envs", "tuning")}
+    places = {name: spec.submodule_search_locations if spec else [] for name, spec in specs.items()}
+    parents = {name: Path(place[0]).resolve().parent for name, place in places.items() if place}
+    if len(parents) == len(specs) and len(set(parents.values())) == 1:
+        return ok(f"raysplit, envs and tuning lie in {parents['raysplit']}")
+    listed = ", ".join(f"{name} in {parents.get(name, 'none')}" for name in specs)
+    remedy = "uninstall the foreign package, or run in the project's folder"
+    return error(f"not from one project: {listed}", remedy)
 
-    Args:
-        torch_version: The installed version with its local part, e.g. "2.13.0+cpu"; "" for none.
-        command: What lists the GPUs, one line each (nvidia-smi).
-    """
+
+def check_versions(path: Path) -> list[Check]:
+    """Return one row for each installed distribution that differs from its constraint."""
+    constraints = read_constraints(path)
+    if not constraints:
+        remedy = "work in a checkout of the project, or pass on its constraints.txt"
+        return [warning(f"{path} is missing or empty: nothing to compare with", remedy)]
+    installed = {name: version for name in constraints if (version := installed_version(name))}
+    differing: list[Check] = []
+    for name, version in installed.items():
+        pin = constraints[name].specifier
+        finding = error if name == "ray" else warning  # nodes of a cluster refuse another Ray
+        if not pin.contains(version, prereleases=True):
+            fault = f"{version} is installed, {pin} is pinned"
+            found = finding(fault, f"pip install -c {path.name} '{name}{pin}'")
+            differing += named(f"version: {name}", found)
+    return differing or [ok(f"{len(installed)} installed packages match {path.name}")]
+
+
+def installed_version(distribution: str) -> str:
+    """Return the installed version, or "" where the distribution is absent."""
     try:
-        listed = subprocess.run(
-            command or _NVIDIA_SMI, capture_output=True, text=True, timeout=4, check=False
-        )
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def read_constraints(path: Path) -> dict[str, Requirement]:
+    """Return the requirements that apply to this interpreter, by name; {} for a missing file."""
+    requirements: dict[str, Requirement] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            requirement = Requirement(line.partition(" #")[0].strip())
+        except InvalidRequirement:  # comments, blank lines, pip options
+            continue
+        if requirement.marker is None or requirement.marker.evaluate():
+            requirements[requirement.name] = requirement
+    return requirements
+
+
+def pinned_ray_version(constraints: dict[str, Requirement]) -> str:
+    """Return the Ray that cluster images must have: the pinned one, else the installed one."""
+    pins = [s.version for s in constraints["ray"].specifier] if "ray" in constraints else []
+    return pins[0] if pins else installed_version("ray")
+
+
+def check_gpus(torch_version: str, command: Sequence[str] = _NVIDIA_SMI) -> Check:
+    """Return what GPUs `command` lists, and whether torch, e.g. "2.13.0+cpu", could use them."""
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=4, check=False)
     except OSError:
-        return Check(
-            "GPUs", "warning", "none: models run on the CPU", "fine for the demo; else add a GPU"
-        )
+        return warning("none: models run on the CPU", "fine for the demo; else add a GPU")
     except subprocess.TimeoutExpired:
-        return Check(
-            "GPUs", "warning", "nvidia-smi takes more than 4 s", "start nvidia-persistenced"
-        )
+        return warning("nvidia-smi takes more than 4 s", "start nvidia-persistenced")
     gpus = [line.strip() for line in listed.stdout.splitlines() if line.strip()]
     if listed.returncode or not gpus:
         said = " ".join((listed.stderr or listed.stdout).split())[:120]
-        return Check(
-            "GPUs", "error", f"nvidia-smi fails: {said}", "reinstall the driver, or reboot"
-        )
+        return error(f"nvidia-smi fails: {said}", "reinstall the driver, or reboot")
     detail = f"{len(gpus)}: {'; '.join(sorted(set(gpus)))}"
     if torch_version.endswith("+cpu"):
-        return Check(
-            "GPUs",
-            "error",
-            f"{detail}; but torch {torch_version} is built without CUDA",
-            "install torch's CUDA build of the same version",
-        )
-    return Check("GPUs", "ok", detail)
+        fault = f"{detail}; but torch {torch_version} is built without CUDA"
+        return error(fault, "install torch's CUDA build of the same version")
+    return ok(detail)
 
 
-def check_disk(name: str, folder: Path, needed_gib: float) -> Check:
+def check_disk(folder: Path, needed_gib: float) -> Check:
     """Return whether the folder can be written and has room; it need not exist yet."""
     place = folder.expanduser().absolute()
     while not place.exists():
         place = place.parent
-    title = f"disk: {name}"
     if not place.is_dir() or not os.access(place, os.W_OK):
-        return Check(
-            title, "error", f"{place} cannot be written", "choose another folder, or chown"
-        )
+        return error(f"{place} cannot be written", "choose another folder, or chown")
     usage = shutil.disk_usage(place)
     free_gib = usage.free / GIB
-    detail = f"{free_gib:.1f} GiB free in {place}"
+    detail, remedy = f"{free_gib:.1f} GiB free in {place}", f"free space in {place}"
     if free_gib < needed_gib:
-        status = "error" if free_gib < needed_gib / 10 else "warning"
-        return Check(
-            title, status, f"{detail}; {needed_gib:g} GiB wanted", f"free space in {place}"
-        )
+        finding = error if free_gib < needed_gib / 10 else warning
+        return finding(f"{detail}; {needed_gib:g} GiB wanted", remedy)
     if usage.free < 0.05 * usage.total:
-        return Check(
-            title, "warning", f"{detail}, under 5 %: Ray stops spilling", f"free space in {place}"
-        )
-    return Check(title, "ok", detail)
+        return warning(f"{detail}, under 5 %: Ray stops spilling", remedy)
+    return ok(detail)
 
 
 def ray_folder() -> Path:
@@ -87,34 +140,26 @@ def ray_folder() -> Path:
 
 def check_shared_memory(folder: Path = Path("/dev/shm")) -> Check:
     """Return whether Ray's object store (30 % of the memory by default) fits into /dev/shm."""
-    title = "shared memory"
     if not folder.is_dir():
-        return Check(title, "ok", f"{folder} is not used on this system")
+        return ok(f"{folder} is not used on this system")
     free = shutil.disk_usage(folder).free
     wanted = 0.3 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     detail = f"{free / GIB:.1f} GiB free in {folder}, Ray's object store takes {wanted / GIB:.1f}"
     if free < wanted:
-        return Check(
-            title,
-            "warning",
-            f"{detail}: it falls back to the disk and crawls",
-            "start the container with --shm-size, or set object_store_memory lower",
-        )
-    return Check(title, "ok", detail)
+        remedy = "start the container with --shm-size, or set object_store_memory lower"
+        return warning(f"{detail}: it falls back to the disk and crawls", remedy)
+    return ok(detail)
 
 
-def check_ports(ports: dict[int, str] | None = None) -> Check:
+def check_ports(ports: Mapping[int, str] = RAY_PORTS) -> Check:
     """Return whether the ports of a Ray head are free on every interface of this machine."""
-    wanted = ports if ports is not None else RAY_PORTS
-    taken = [f"{port} ({use})" for port, use in wanted.items() if not _is_free(port)]
+    taken = [f"{port} ({use})" for port, use in ports.items() if not _is_free(port)]
     if taken:
-        return Check(
-            "Ray's ports",
-            "warning",
-            f"in use: {', '.join(taken)}",
-            "`ray status` tells whether it is a Ray; join it (backend.address: auto), or stop it",
+        remedy = (
+            "`ray status` tells whether it is a Ray; join it (backend.address: auto), or stop it"
         )
-    return Check("Ray's ports", "ok", f"{', '.join(map(str, wanted))} are free")
+        return warning(f"in use: {', '.join(taken)}", remedy)
+    return ok(f"{', '.join(map(str, ports))} are free")
 
 
 def _is_free(port: int) -> bool:
@@ -128,32 +173,59 @@ def _is_free(port: int) -> bool:
     return True
 
 
+def check_token(path: Path | None = None) -> Check:
+    """Return whether Ray's token exists and only its owner may read it; never its value."""
+    if path is None and os.environ.get("RAY_AUTH_TOKEN"):
+        return ok("given by RAY_AUTH_TOKEN")
+    token = path or Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    if not token.is_file() or token.stat().st_size == 0:
+        remedy = "`ray get-auth-token --generate > /dev/null`, or copy the cluster's token"
+        return warning(f"{token} is missing or empty: a cluster cannot be joined", remedy)
+    mode = stat.S_IMODE(token.stat().st_mode)
+    if mode & 0o077:
+        fault = f"{token} has mode {mode:o}: others on this machine may run code on the cluster"
+        return warning(fault, f"chmod 600 {token}")
+    return ok(f"{token}, mode {mode:o}")
+
+
 def check_models() -> Check:
     """Return which imported models lie on this machine, and where."""
     names = imported_models()
     found = f"{len(names)} ({', '.join(names)})" if names else "none (see `raysplit import --help`)"
-    return Check("imported models", "ok", f"{found} in {cache_folder()}")
+    return ok(f"{found} in {cache_folder()}")
 
 
-def check_token(path: Path | None = None) -> Check:
-    """Return whether Ray's token exists and only its owner may read it; never its value."""
-    given = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    token = path or Path(given or "~/.ray/auth_token").expanduser()
-    if path is None and os.environ.get("RAY_AUTH_TOKEN"):
-        return Check("Ray's token", "ok", "given by RAY_AUTH_TOKEN")
-    if not token.is_file() or token.stat().st_size == 0:
-        return Check(
-            "Ray's token",
-            "warning",
-            f"{token} is missing or empty: a cluster cannot be joined",
-            "`ray get-auth-token --generate > /dev/null`, or copy the cluster's token",
-        )
-    mode = stat.S_IMODE(token.stat().st_mode)
-    if mode & 0o077:
-        return Check(
-            "Ray's token",
-            "warning",
-            f"{token} has mode {mode:o}: others on this machine may run code on the cluster",
-            f"chmod 600 {token}",
-        )
-    return Check("Ray's token", "ok", f"{token}, mode {mode:o}")
+def check_server(name: str, timeout_s: float = 2.0) -> Check:
+    """Return whether a server answers, unless the user wants to work offline; none is needed."""
+    offline, variable, default, remedy = _SERVERS[name]
+    if os.environ.get(offline, "").lower() in _OFFLINE_VALUES:
+        return ok(f"offline by {offline}")
+    url = os.environ.get(variable, default)
+    problem = within(timeout_s, lambda: _request_problem(url, timeout_s))
+    if problem is None:
+        return warning(f"{url} gave no answer in {timeout_s:g} s", remedy)
+    return (
+        warning(f"{url} is out of reach ({problem})", remedy) if problem else ok(f"{url} answers")
+    )
+
+
+def _request_problem(url: str, timeout_s: float) -> str:
+    """Return why the server cannot be reached, or ""; a refusal (4xx) is an answer."""
+    try:
+        request = urllib.request.Request(url, method="HEAD")
+        urllib.request.urlopen(request, timeout=timeout_s).close()
+    except urllib.error.HTTPError as answer:
+        return f"status {answer.code}" if answer.code >= 500 else ""
+    except (OSError, ValueError) as reason:
+        return str(getattr(reason, "reason", reason))[:100]
+    return ""
+
+
+def within(timeout_s: float, work: Callable[[], str]) -> str | None:
+    """Return what `work` returns, or None after the timeout, which a name look-up has not."""
+    results: list[str] = []
+    # A daemon, which is left behind: it does not hold up the end of the process.
+    thread = threading.Thread(target=lambda: results.append(work()), daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    return results[0] if results else None
