@@ -138,6 +138,7 @@ def test_every_value_of_a_config_is_in_the_card_or_changes_nothing(llama, archit
             protocol=ProtocolConfig(),
             link=job.link,
             tokenizer=tokenizer,
+            prefix_id=1,
             target_stderr=0.0,
             device="cpu",
         )
@@ -175,6 +176,8 @@ def test_every_value_of_a_config_is_in_the_card_or_changes_nothing(llama, archit
         {"protocol": {"context": 12}},
         {"protocol": {"unit": "sliding_window"}},
         {"protocol": {"unit": "sliding_window", "stride": 5}},
+        {"protocol": {"prefix": "none"}},
+        {"link": {"exempt_prefix": False}},
         {"link": {"packet": "sentence"}},
         {"link": {"concealment": "corpus_mean"}},
         {"model": {"dtype": "bfloat16"}},

@@ -29,7 +29,7 @@ def hidden(seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
 
 def sent(config: LinkConfig) -> Tensor:
     """Positions that cross the link, worked out without the code under test."""
-    first = 1 if config.exempt_bos else 0
+    first = 1 if config.exempt_prefix else 0
     return torch.tensor([[first <= t < length for t in range(T)] for length in LENGTHS_B.tolist()])
 
 
@@ -174,7 +174,7 @@ def test_a_gain_of_one_is_awgn(packet: str, equaliser: str) -> None:
 
 
 def test_awgn_is_the_sum_to_the_last_bit() -> None:
-    config = LinkConfig(exempt_bos=False)
+    config = LinkConfig(exempt_prefix=False)
     received = send(hidden(), LinkState(noise_std=0.4), config).hidden_BTD
     noise_BTD = _noise_after(config, (B, T, 1))
     expected = torch.where(sent(config)[:, :, None], hidden() + noise_BTD * 0.4, hidden())
@@ -184,7 +184,7 @@ def test_awgn_is_the_sum_to_the_last_bit() -> None:
 @pytest.mark.parametrize("fading", ["rayleigh", "rician", "nakagami"])
 @pytest.mark.parametrize("packet", PACKETS)
 def test_one_gain_a_packet(fading: str, packet: str) -> None:
-    config = LinkConfig(fading=fading, packet=packet, exempt_bos=False)
+    config = LinkConfig(fading=fading, packet=packet, exempt_prefix=False)
     sent_BTD, lengths_B = big(1.0)
     gain_BTD = send(
         sent_BTD, LinkState(fading_scale=0.8), config, lengths_B=lengths_B
@@ -213,7 +213,7 @@ def test_packets_in_outage_are_lost(fading: str, packet: str) -> None:
 
 @pytest.mark.parametrize("packet", PACKETS)
 def test_erasure_without_fading(packet: str) -> None:
-    config = LinkConfig(packet=packet, exempt_bos=False)
+    config = LinkConfig(packet=packet, exempt_prefix=False)
     sent_BTD, lengths_B = torch.ones(2000, 10, 6), torch.full((2000,), 10)
     received = send(sent_BTD, LinkState(loss_probability=0.3), config, lengths_B=lengths_B)
     lost_BTD = received.hidden_BTD == 0
@@ -260,9 +260,9 @@ def test_snr_refers_to_the_signal_that_it_is_given() -> None:
     assert torch.equal(by_snr.hidden_BTD, by_std.hidden_BTD)
 
 
-@pytest.mark.parametrize("exempt_bos", [True, False])
-def test_snr_without_a_corpus_refers_to_the_tensor(exempt_bos: bool) -> None:
-    config = LinkConfig(exempt_bos=exempt_bos)
+@pytest.mark.parametrize("exempt_prefix", [True, False])
+def test_snr_without_a_corpus_refers_to_the_tensor(exempt_prefix: bool) -> None:
+    config = LinkConfig(exempt_prefix=exempt_prefix)
     sent_BTD = hidden()
     sent_BTD[:, 0] *= 100  # BOS has by far the largest activations
     rms = sent_BTD[sent(config)].square().mean().sqrt().item()
@@ -330,7 +330,7 @@ ROUGH = LinkState(noise_std=0.5, fading_scale=0.7, loss_probability=0.3)
 
 
 def check_what_stays(
-    dtype: torch.dtype, fading: str, packet: str, exempt_bos: bool, device: str
+    dtype: torch.dtype, fading: str, packet: str, exempt_prefix: bool, device: str
 ) -> None:
     config = LinkConfig(
         fading=fading,
@@ -338,7 +338,7 @@ def check_what_stays(
         gain_threshold=0.2,
         equaliser="zero_forcing",
         concealment="corpus_mean",
-        exempt_bos=exempt_bos,
+        exempt_prefix=exempt_prefix,
     )
     sent_BTD = hidden(dtype=dtype).to(device)
     received = send(sent_BTD, ROUGH, config, corpus_mean_D=torch.full((D,), 9.0))
@@ -353,11 +353,11 @@ def check_what_stays(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("fading", ["rayleigh", "rician", "nakagami"])
 @pytest.mark.parametrize("packet", PACKETS)
-@pytest.mark.parametrize("exempt_bos", [True, False])
+@pytest.mark.parametrize("exempt_prefix", [True, False])
 def test_input_padding_and_exempt_positions_stay(
-    dtype: torch.dtype, fading: str, packet: str, exempt_bos: bool
+    dtype: torch.dtype, fading: str, packet: str, exempt_prefix: bool
 ) -> None:
-    check_what_stays(dtype, fading, packet, exempt_bos, "cpu")
+    check_what_stays(dtype, fading, packet, exempt_prefix, "cpu")
 
 
 @pytest.mark.gpu
@@ -370,7 +370,9 @@ def test_a_gpu_keeps_the_same_rules(fading: str, packet: str) -> None:
 
 def test_padding_may_hold_anything() -> None:
     sent_BTD = hidden()
-    poisoned_BTD = sent_BTD.masked_fill(~sent(LinkConfig(exempt_bos=False))[:, :, None], math.nan)
+    poisoned_BTD = sent_BTD.masked_fill(
+        ~sent(LinkConfig(exempt_prefix=False))[:, :, None], math.nan
+    )
     config = LinkConfig(fading="rayleigh", gain_threshold=0.2, concealment="hold_last")
     clean, poisoned = (send(h, ROUGH, config).hidden_BTD for h in (sent_BTD, poisoned_BTD))
     assert torch.equal(clean[sent(config)], poisoned[sent(config)])

@@ -74,7 +74,7 @@ def test_longest_stride_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tokens", "bos_id", "expected"),
+    ("tokens", "prefix_id", "expected"),
     [
         ([], BOS, []),
         ([], None, []),
@@ -83,27 +83,27 @@ def test_longest_stride_by_hand() -> None:
         ([1, 2], None, [Sequence((1, 2), 1)]),
     ],
 )
-def test_short_texts(tokens: list[int], bos_id: int | None, expected: list[Sequence]) -> None:
-    assert window_sequences(tokens, bos_id, context=8, stride=4) == expected
+def test_short_texts(tokens: list[int], prefix_id: int | None, expected: list[Sequence]) -> None:
+    assert window_sequences(tokens, prefix_id, context=8, stride=4) == expected
 
 
-@pytest.mark.parametrize("bos_id", [BOS, None])
-def test_every_token_is_predicted_exactly_once_with_context(bos_id: int | None) -> None:
+@pytest.mark.parametrize("prefix_id", [BOS, None])
+def test_every_token_is_predicted_exactly_once_with_context(prefix_id: int | None) -> None:
     rng = random.Random(0)
     for _ in range(300):
         context = rng.randint(2, 12)
         stride = rng.randint(1, context - 1)
         text = list(range(1000, 1000 + rng.randint(0, 40)))
-        windows = window_sequences(text, bos_id, context, stride)
+        windows = window_sequences(text, prefix_id, context, stride)
         scored = [token for w in windows for token in w.token_ids[w.first_scored :]]
-        assert scored == (text if bos_id is not None else text[1:])
+        assert scored == (text if prefix_id is not None else text[1:])
         for number, window in enumerate(windows):
             assert len(window.token_ids) <= context
             assert window.first_scored >= 1
-            before = window.first_scored - (bos_id is not None)  # tokens of the text
-            assert number == 0 or before >= context - (bos_id is not None) - stride
-            start = window.token_ids[-1] + 1 - (len(window.token_ids) - (bos_id is not None))
-            inside = window.token_ids[bos_id is not None :]
+            before = window.first_scored - (prefix_id is not None)  # tokens of the text
+            assert number == 0 or before >= context - (prefix_id is not None) - stride
+            start = window.token_ids[-1] + 1 - (len(window.token_ids) - (prefix_id is not None))
+            inside = window.token_ids[prefix_id is not None :]
             assert list(inside) == list(range(start, window.token_ids[-1] + 1))
 
 

@@ -112,7 +112,7 @@ def test_a_reduced_model_goes_through_the_whole_engine(name, tmp_path):
         checkpoint=open_checkpoint(tmp_path),
         model=ModelConfig(name=str(tmp_path)),
         corpus=TokenCorpus(sequences),
-        link=LinkConfig(exempt_bos=True),
+        link=LinkConfig(exempt_prefix=True),
         target_stderr=0.0,
         split_points=(1, 10),
     )

@@ -1,14 +1,14 @@
 """Which tokens are predicted from which: the two perplexity protocols.
 
-`sentence` scores every sentence on its own, BOS first:
+`sentence` scores every sentence on its own, a prefix token (BOS, say) first:
 
     inputs    <s> The phone sends its
     targets   The phone sends its layers
     scored     x    x    x    x    x
 
-`sliding_window` walks over one long text. Each window starts with BOS again (the position that the
-edge computes itself) and scores only what no window before it has scored, here with context 6 and
-stride 2:
+`sliding_window` walks over one long text. Each window starts with the prefix again (the position
+that the edge computes itself) and scores only what no window before it has scored, here with
+context 6 and stride 2:
 
     text          a b c d e f g h i
     window 1  <s>|a b c d e|                scores a b c d e
@@ -19,7 +19,7 @@ Every token of the text is predicted exactly once. All but those of the first wi
 `context - 1 - stride` tokens before them; the last window, too, is a full one and scores what is
 left.
 
-Without a BOS token nothing predicts the first token of a sentence or text, so it is not scored.
+Without a prefix nothing predicts the first token of a sentence or text, so it is not scored.
 """
 
 from __future__ import annotations
@@ -39,13 +39,18 @@ class ProtocolConfig(Config):
 
     Attributes:
         unit: `sentence` (each on its own) or `sliding_window` (over the joined text).
-        context: Most tokens in a sequence, BOS included.
+        context: Most tokens in a sequence, the prefix included.
         stride: Tokens by which a window moves, and scores, at a time.
+        prefix: The token before each sequence: `auto` (BOS, else EOS, as lm-evaluation-harness has
+            it), `tokenizer` (what the tokenizer itself puts there) or `none`. Models keep huge
+            activations at their first position, whatever the token: without a prefix those cross
+            the link.
     """
 
     unit: Literal["sentence", "sliding_window"] = "sentence"
     context: int = 512
     stride: int = 256
+    prefix: Literal["auto", "tokenizer", "none"] = "auto"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -66,7 +71,7 @@ class Sequence:
     """Tokens of one forward pass; the last one is only a target and is never fed.
 
     Attributes:
-        token_ids: All tokens, BOS included where there is one.
+        token_ids: All tokens, the prefix included where there is one.
         first_scored: Tokens from this position to the end are predicted and scored; at least 1.
     """
 
@@ -75,33 +80,33 @@ class Sequence:
 
 
 def sentence_sequences(
-    token_lists: Iterable[Sequence_[int]], bos_id: int | None, context: int
+    token_lists: Iterable[Sequence_[int]], prefix_id: int | None, context: int
 ) -> list[Sequence]:
     """Return one sequence per sentence, in order; a sentence with nothing to predict is left out.
 
     Args:
         token_lists: Each sentence's tokens, without special tokens.
-        bos_id: Token put before each sentence; None for a tokenizer that has none.
-        context: Most tokens of a sequence, BOS included; what exceeds it is cut off, unscored.
+        prefix_id: Token put before each sentence, if any.
+        context: Most tokens of a sequence, prefix included; what exceeds it is cut off, unscored.
     """
-    prefix = () if bos_id is None else (bos_id,)
+    prefix = () if prefix_id is None else (prefix_id,)
     cut = ((*prefix, *tokens)[:context] for tokens in token_lists)
     return [Sequence(token_ids, 1) for token_ids in cut if len(token_ids) > 1]
 
 
 def window_sequences(
-    token_ids: Sequence_[int], bos_id: int | None, context: int, stride: int
+    token_ids: Sequence_[int], prefix_id: int | None, context: int, stride: int
 ) -> list[Sequence]:
     """Return the windows over one text, in order; see the drawing above.
 
     Args:
         token_ids: The text's tokens, without special tokens.
-        bos_id: Token put before each window; None for a tokenizer that has none.
-        context: Most tokens of a window, BOS included.
+        prefix_id: Token put before each window, if any.
+        context: Most tokens of a window, prefix included.
         stride: Tokens scored by each window after the first, from 1 to context - 1.
     """
     assert 1 <= stride < context, "ProtocolConfig refuses other strides"
-    prefix = () if bos_id is None else (bos_id,)
+    prefix = () if prefix_id is None else (prefix_id,)
     width = context - len(prefix)
     windows: list[Sequence] = []
     scored = 0 if prefix else 1  # tokens of the text that are done with

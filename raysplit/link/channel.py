@@ -48,7 +48,7 @@ def transmitted_positions(lengths_B: Tensor, positions: int, config: LinkConfig)
     """Return the (B, T) mask of positions that cross the link: neither padding nor exempt."""
     position_T = torch.arange(positions, device=lengths_B.device)
     sent_BT = position_T < lengths_B[:, None]
-    if config.exempt_bos:
+    if config.exempt_prefix:
         sent_BT[:, :1] = False
     return sent_BT
 

@@ -29,8 +29,9 @@ class LinkConfig(Config):
         rician_k: Power of the direct path over that of the scattered ones, used by `rician`, at
             least 0; 0 is Rayleigh.
         nakagami_m: Shape m of `nakagami`, at least 0.5; 1 is Rayleigh.
-        exempt_bos: The first position of a sequence is the BOS token, which the edge computes
-            itself: it is never transmitted. Set it to false for a tokenizer without BOS.
+        exempt_prefix: The first position of a sequence is the token that `protocol.prefix` puts
+            there; it is the same everywhere, so the edge computes it itself and it is never
+            transmitted. Without a prefix there is nothing to exempt.
     """
 
     fading: Fading = "none"
@@ -40,7 +41,7 @@ class LinkConfig(Config):
     concealment: Literal["zeros", "hold_last", "corpus_mean"] = "zeros"
     rician_k: float = 4.0
     nakagami_m: float = 2.0
-    exempt_bos: bool = True
+    exempt_prefix: bool = True
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

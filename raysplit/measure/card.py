@@ -44,10 +44,12 @@ def protocol_card(
     protocol: ProtocolConfig,
     link: LinkConfig,
     tokenizer: Any,  # noqa: ANN401 - transformers types it as Any
+    prefix_id: int | None,
     target_stderr: float,
     device: str,
 ) -> dict[str, Any]:
     """Return the card as a JSON value; its hash is part of every setting's key."""
+    prefix = None if prefix_id is None else tokenizer.convert_ids_to_tokens(prefix_id)
     return {
         "model": {
             "name": model.name,
@@ -58,7 +60,7 @@ def protocol_card(
             "dtype": model.dtype,
             "attention": checkpoint.family.attention(model.attention),
         },
-        "tokenizer": {"sha256": tokenizer_sha256(tokenizer), "bos": tokenizer.bos_token},
+        "tokenizer": {"sha256": tokenizer_sha256(tokenizer), "prefix": prefix},
         "corpus": {
             **_text(corpus, protocol),
             "sha256": tokens.sha256,

@@ -24,7 +24,7 @@ from raysplit.model.checkpoint import Checkpoint, open_checkpoint
 from raysplit.model.config import ModelConfig
 from raysplit.model.precision import resolve_dtype
 from raysplit.model.rotary import known_positions
-from raysplit.model.tokenizer import check_token_ids, load_tokenizer
+from raysplit.model.tokenizer import check_token_ids, load_tokenizer, prefix_token_id
 
 
 def prepare_job(
@@ -47,12 +47,10 @@ def prepare_job(
     checkpoint = open_model(model)
     zoo.check_split_points(model.name, checkpoint.layers, split_points)
     tokenizer = load_tokenizer(checkpoint)
-    if link.exempt_bos and tokenizer.bos_token_id is None:
-        raise UserError(
-            f"{model.name}'s tokenizer has no BOS token, so the edge cannot compute the first "
-            "position itself: set link.exempt_bos to false"
-        )
-    tokens = tokenise(tokenizer, corpus, protocol)
+    prefix_id = prefix_token_id(tokenizer, protocol.prefix)
+    if prefix_id is None:
+        link = link.model_copy(update={"exempt_prefix": False})  # there is nothing to exempt
+    tokens = tokenise(tokenizer, prefix_id, corpus, protocol)
     check_token_ids(checkpoint, (sequence.token_ids for sequence in tokens.sequences))
     _check_lengths(checkpoint, tokens)
     card = protocol_card(
@@ -63,6 +61,7 @@ def prepare_job(
         protocol=protocol,
         link=link,
         tokenizer=tokenizer,
+        prefix_id=prefix_id,
         target_stderr=measuring.target_stderr,
         device=device,
     )
@@ -83,13 +82,18 @@ def open_model(model: ModelConfig) -> Checkpoint:
     return open_checkpoint(entry.location, model.revision or entry.revision)
 
 
-def tokenise(tokenizer: Any, corpus: CorpusConfig, protocol: ProtocolConfig) -> TokenCorpus:  # noqa: ANN401
-    """Read a corpus and cut it into scored sequences; BOS comes from the protocol alone.
+def tokenise(
+    tokenizer: Any,  # noqa: ANN401 - transformers types it as Any
+    prefix_id: int | None,
+    corpus: CorpusConfig,
+    protocol: ProtocolConfig,
+) -> TokenCorpus:
+    """Read a corpus and cut it into scored sequences, each after the prefix.
 
     Raises:
         UserError: If nothing can be scored.
     """
-    sequences = _sequences(tokenizer, corpus, protocol)
+    sequences = _sequences(tokenizer, prefix_id, corpus, protocol)
     if not sequences:
         raise UserError(
             f"corpus {corpus.path or corpus.source} has no token to score by unit: "
@@ -98,15 +102,19 @@ def tokenise(tokenizer: Any, corpus: CorpusConfig, protocol: ProtocolConfig) -> 
     return TokenCorpus(tuple(sequences))
 
 
-def _sequences(tokenizer: Any, corpus: CorpusConfig, protocol: ProtocolConfig) -> list[Sequence]:  # noqa: ANN401
-    bos = tokenizer.bos_token_id
+def _sequences(
+    tokenizer: Any,  # noqa: ANN401
+    prefix_id: int | None,
+    corpus: CorpusConfig,
+    protocol: ProtocolConfig,
+) -> list[Sequence]:
     if protocol.unit == "sentence":
         sentences = read_sentences(corpus)
         ids = tokenizer(sentences, add_special_tokens=False)["input_ids"]
-        return list(sentence_sequences(ids, bos, protocol.context))
+        return list(sentence_sequences(ids, prefix_id, protocol.context))
     text = "\n\n".join(read_paragraphs(corpus))
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    windows = window_sequences(ids, bos, protocol.context, protocol.stride)
+    windows = window_sequences(ids, prefix_id, protocol.context, protocol.stride)
     random.Random(corpus.seed).shuffle(windows)  # an estimate draws them in this order
     return windows
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from raysplit.base.errors import UserError
 from raysplit.model.checkpoint import Checkpoint
@@ -41,6 +42,44 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 - transformer
             f"{folder / 'tokenizer_config.json'}: bos_token {tokenizer.bos_token!r} is no token"
         )
     return tokenizer
+
+
+def prefix_token_id(tokenizer: Any, rule: Literal["auto", "tokenizer", "none"]) -> int | None:  # noqa: ANN401
+    """Return the token that a protocol puts before each sequence, if any.
+
+    Args:
+        tokenizer: A fast tokenizer.
+        rule: See `ProtocolConfig.prefix`.
+
+    Raises:
+        UserError: `auto` finds no token, or the tokenizer itself adds several.
+    """
+    match rule:
+        case "none":
+            return None
+        case "tokenizer":
+            return _added_by_itself(tokenizer)
+        case "auto":
+            ids = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+            found = next((i for i in ids if i is not None), None)
+            if found is None:
+                raise UserError(
+                    f"{tokenizer.name_or_path}: its tokenizer names neither a BOS nor an EOS "
+                    "token: set protocol.prefix to none"
+                )
+            return int(found)
+
+
+def _added_by_itself(tokenizer: Any) -> int | None:  # noqa: ANN401
+    encoded = tokenizer("a b", return_special_tokens_mask=True)
+    pairs = zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True)
+    prefix = [token_id for token_id, _ in itertools.takewhile(lambda pair: pair[1], pairs)]
+    if len(prefix) > 1:
+        raise UserError(
+            f"{tokenizer.name_or_path}: its tokenizer puts {len(prefix)} tokens before a text, and "
+            "the link can exempt one: set protocol.prefix to auto or none"
+        )
+    return int(prefix[0]) if prefix else None
 
 
 def tokenizer_sha256(tokenizer: Any) -> str:  # noqa: ANN401
