@@ -24,6 +24,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
+	$(BIN)/deptry .
 	$(BIN)/python -m tools.room_graph --check
 
 bench: $(VENV)/.installed  ## ratios measured side by side; writes bench/reports

@@ -7,7 +7,6 @@ works in a folder: it holds a lock that ends with the process, however that ends
 
 from __future__ import annotations
 
-import fcntl
 import importlib.metadata
 import json
 import os
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
+from filelock import FileLock, Timeout
 
 from raysplit import __version__
 from raysplit.base.errors import UserError
@@ -27,7 +27,10 @@ from raysplit.base.files import read_with_copy, sha256_of_file, write_with_copy
 from raysplit.base.yaml_text import parse_yaml
 from raysplit.pipeline.experiment import Experiment
 
-_LIBRARIES = ("ray", "torch", "transformers", "gymnasium", "numpy", "scikit-learn")
+# What computes a number that a stage writes: of the text, the model, the surrogate, the agents.
+_LIBRARIES = (
+    *("datasets", "tokenizers", "transformers", "torch", "numpy", "scipy", "gymnasium", "ray"),
+)
 _EXPERIMENT, _MANIFEST, _LOCK = "experiment.yaml", "manifest.json", "lock"
 
 Values = Mapping[str, Any]
@@ -118,6 +121,14 @@ class RunFolder:
             ) from None
 
 
+def write_again(folder: RunFolder) -> str:
+    """Return what to do where a file of a finished stage is damaged."""
+    return (
+        f"`raysplit run {folder.path / _EXPERIMENT} --out {folder.path}` makes it again, and what "
+        "follows from it"
+    )
+
+
 def versions() -> dict[str, str]:
     """Return the versions that results depend on."""
     return {"raysplit": __version__} | {n: importlib.metadata.version(n) for n in _LIBRARIES}
@@ -126,28 +137,26 @@ def versions() -> dict[str, str]:
 @contextmanager
 def _locked(path: Path) -> Generator[None]:
     """Keep other processes out; the system lets go of the lock when this process ends."""
+    # Where the disk knows no such lock, filelock would fall back on one that outlives a kill.
+    lock = FileLock(path / _LOCK, blocking=False, fallback_to_soft=False)
     try:
-        file = (path / _LOCK).open("a+")
+        lock.acquire()
+    except Timeout:
+        holder = (path / _LOCK).read_text(errors="replace") or "(just starting)"
+        raise UserError(
+            f"run folder {path} is in use by process {holder}: wait for it, end it, or choose "
+            "another --out"
+        ) from None
     except OSError as error:
-        raise _unwritable(path, error) from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise UserError(
-                f"run folder {path} is in use by process {file.read() or '(just starting)'}: wait "
-                "for it, end it, or choose another --out"
-            ) from None
-        except OSError as error:
-            raise UserError(
-                f"run folder {path} cannot be locked ({error.strerror}): choose an --out on a disk "
-                "of this machine"
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()} on {socket.gethostname()}")
-        file.flush()
+        raise UserError(
+            f"run folder {path} cannot be locked ({error.strerror}): choose an --out that can be "
+            "written, on a disk of this machine"
+        ) from None
+    try:
+        (path / _LOCK).write_text(f"{os.getpid()} on {socket.gethostname()}")
         yield
+    finally:
+        lock.release()
 
 
 def _read_experiment(path: Path) -> Experiment:
