@@ -43,34 +43,20 @@ class Grid:
 
     def nearest(self, split_points_N: IntArray, link_states_NK: FloatArray) -> IntArray:
         """Return the flat index of the grid point nearest to each setting."""
-        self._check(split_points_N, link_states_NK)
-        flat_N = self._row_N(split_points_N) * self._strides[0]
+        self.check(split_points_N, link_states_NK)
+        # In int64: an unsigned type becomes float64 beside the strides.
+        flat_N = (split_points_N.astype(np.int64, copy=False) - self.first) * self._strides[0]
         for k, axis in enumerate(self.axes):
             middles = (axis[1:] + axis[:-1]) / 2
             flat_N = flat_N + np.searchsorted(middles, link_states_NK[:, k]) * self._strides[k + 1]
         return flat_N
 
-    def interpolate(
-        self, flat_table: FloatArray, split_points_N: IntArray, link_states_NK: FloatArray
-    ) -> FloatArray:
-        """Interpolate a flattened table linearly along every link coordinate."""
-        self._check(split_points_N, link_states_NK)
-        flat_CN = (self._row_N(split_points_N) * self._strides[0])[None]  # C corners of the cell
-        weight_CN = np.ones_like(flat_CN, dtype=np.float64)
-        for k, axis in enumerate(self.axes):
-            x_N = link_states_NK[:, k]
-            left_N = np.searchsorted(axis[1:-1], x_N, side="right")
-            right_part_N = (x_N - axis[left_N]) / (axis[left_N + 1] - axis[left_N])
-            low_CN = flat_CN + left_N * self._strides[k + 1]
-            flat_CN = np.concatenate([low_CN, low_CN + self._strides[k + 1]])
-            weight_CN = np.concatenate([weight_CN * (1 - right_part_N), weight_CN * right_part_N])
-        return (flat_table[flat_CN] * weight_CN).sum(axis=0)
+    def check(self, split_points_N: IntArray, link_states_NK: FloatArray) -> None:
+        """Refuse settings outside the grid.
 
-    def _row_N(self, split_points_N: IntArray) -> IntArray:
-        # In int64: an unsigned type becomes float64 beside the strides.
-        return split_points_N.astype(np.int64, copy=False) - self.first
-
-    def _check(self, split_points_N: IntArray, link_states_NK: FloatArray) -> None:
+        Raises:
+            UserError: Naming the first of them.
+        """
         if split_points_N.min() < self.first or split_points_N.max() > self.last:
             outside = split_points_N[(split_points_N < self.first) | (split_points_N > self.last)]
             raise UserError(

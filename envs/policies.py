@@ -116,19 +116,15 @@ class TabularPolicy:
     def __call__(
         self, split_points_N: IntArray, link_states_NK: FloatArray, steps_N: IntArray
     ) -> IntArray:
-        """Return the actions of the nearest nodes."""
+        """Return the actions of the nearest nodes, the first of those equally near."""
+        from scipy.spatial.distance import cdist  # loads slowly; no agent needs it
+
         actions_N = np.empty(len(split_points_N), dtype=np.int64)
         index_N = split_points_N - self.first_split_point
         for p in np.unique(index_N):
             of_p = index_N == p
-            distance_nM = _distance(link_states_NK[of_p], self.links_PMK[p], self.span_K)
+            distance_nM = cdist(
+                link_states_NK[of_p], self.links_PMK[p], "sqeuclidean", w=self.span_K**-2
+            )
             actions_N[of_p] = self.actions_TPM[steps_N[of_p], p, distance_nM.argmin(axis=1)]
         return actions_N
-
-
-def _distance(a_NK: FloatArray, b_MK: FloatArray, span_K: FloatArray) -> FloatArray:
-    """Return squared distances (N, M), summed coordinate by coordinate to save memory."""
-    distance_NM = np.zeros((len(a_NK), len(b_MK)))
-    for k, span in enumerate(span_K):
-        distance_NM += ((a_NK[:, k, None] - b_MK[:, k]) / span) ** 2
-    return distance_NM

@@ -14,6 +14,9 @@ Any callable serves:
     [16.0, 16.0]
 """
 
+# scipy ships no type information:
+# pyright: reportMissingTypeStubs=false
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -204,7 +207,13 @@ class TableSource:
             )
         if not np.isfinite(values).all() or (quantity == "ppl" and (values <= 0).any()):
             raise UserError("the table holds a value that is not finite, or a PPL that is not > 0")
-        self._flat = (np.log(values) if quantity == "ppl" else values).ravel()
+        # Most runs have no table until they are evaluated: what loads slowly is loaded here.
+        from scipy.interpolate import RegularGridInterpolator
+
+        self._interpolated = RegularGridInterpolator(
+            (np.arange(split_points[0], split_points[1] + 1), *self.grid.axes),
+            np.log(values) if quantity == "ppl" else values,
+        )
 
     @classmethod
     def from_rows(
@@ -242,7 +251,8 @@ class TableSource:
         Raises:
             UserError: If a setting is outside the table.
         """
-        values_N = self.grid.interpolate(self._flat, split_points_N, link_states_NK)
+        self.grid.check(split_points_N, link_states_NK)
+        values_N = self._interpolated(np.column_stack([split_points_N, link_states_NK]))
         return np.exp(values_N) if self.quantity == "ppl" else values_N
 
 

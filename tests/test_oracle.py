@@ -326,6 +326,13 @@ def test_a_tabular_policy_takes_the_nearest_node_of_its_step_and_split_point():
     assert policy(p + 3, links, step).tolist() == actions_TPM.ravel().tolist()
 
 
+def test_of_two_nodes_equally_near_the_first_is_taken():
+    nodes = np.array([[0.0, 3.0], [0.5, 3.0], [0.5, 1.0], [1.0, 2.0]])
+    policy = TabularPolicy(1, nodes[None], np.array([1.0, 4.0]), np.array([[[0, 1, 2, 0]]]))
+    states = np.array([[0.25, 3.0], [0.5, 2.0], [0.5, 1.9]])
+    assert policy(np.ones(3, dtype=int), states, np.zeros(3, dtype=int)).tolist() == [0, 1, 2]
+
+
 def test_the_random_policy_is_seeded():
     state = np.ones(50, dtype=np.int64), np.zeros((50, 1)), np.zeros(50)
     a, b, c = (RandomPolicy(seed)(*state).tolist() for seed in (1, 1, 2))

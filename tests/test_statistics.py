@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from raysplit.base.errors import UserError
-from raysplit.base.statistics import bootstrap_band, bootstrap_interval, interquartile_mean
+from raysplit.base.statistics import (
+    bootstrap_band,
+    bootstrap_interval,
+    interquartile_mean,
+    rank_correlation,
+)
 
 
 def test_interquartile_mean_leaves_out_a_quarter_at_each_end() -> None:
@@ -74,3 +79,11 @@ def test_equal_scores_have_a_point_for_an_interval() -> None:
 def test_unusable_scores_are_refused(scores: list[float]) -> None:
     with pytest.raises(UserError, match=r"seed|NaN"):
         bootstrap_interval(scores, seed=0)
+
+
+def test_rank_correlation_by_hand() -> None:
+    # Ranks 1.5, 1.5, 3, 4 against 1, 2, 3, 4.
+    tied = np.array([7.0, 7.0, 8.0, 90.0])
+    assert rank_correlation(tied, np.array([1.0, 2.0, 3.0, 9.0])) == pytest.approx(4.5 / 22.5**0.5)
+    assert rank_correlation(tied, -tied) == pytest.approx(-1.0)
+    assert np.isnan(rank_correlation(tied, np.ones(4)))

@@ -9,15 +9,15 @@ Shapes: P split points, M nodes of the link.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from envs.oracle import Oracle
 from envs.policies import Policy
-from raysplit.base.statistics import Interval, bootstrap_interval
+from raysplit.base.statistics import Interval, bootstrap_interval, rank_correlation
 
 # The surrogate misleads if it orders the split points of a link state otherwise than measuring does
 # or if planning on it gives up more than this of the gap between random and the optimum.
@@ -84,20 +84,18 @@ def summarise(scores: Sequence[Score], seed: int = 0) -> Summary:
 
 def fidelity(surrogate: Oracle, measured: Oracle) -> Fidelity:
     """Compare oracles of one problem and grid, on the surrogate and on measured perplexities."""
-    rank_correlation = _rank_correlation(surrogate.rewards_PM, measured.rewards_PM)
+    correlation = _mean_rank_correlation(surrogate.rewards_PM, measured.rewards_PM)
     trace = surrogate.params.link_dynamics == "trace"
     planned = surrogate.greedy_policy() if trace else surrogate.optimal_policy()
     planned_score = score(measured, planned)
     share_lost = 1 - planned_score.share_of_gap
-    misleads = rank_correlation < LOWEST_RANK_CORRELATION or share_lost > LARGEST_SHARE_LOST
+    misleads = correlation < LOWEST_RANK_CORRELATION or share_lost > LARGEST_SHARE_LOST
     warning = (
         f"the surrogate misleads: planning on it loses {share_lost:.1%} of the gap on measured "
-        f"perplexities, and its rank correlation over split points is {rank_correlation:.2f}; "
+        f"perplexities, and its rank correlation over split points is {correlation:.2f}; "
         "measure more settings"
     )
-    return Fidelity(
-        rank_correlation, planned_score.regret, share_lost, warning if misleads else None
-    )
+    return Fidelity(correlation, planned_score.regret, share_lost, warning if misleads else None)
 
 
 def _interval(values: Sequence[float], seed: int) -> Interval:
@@ -107,11 +105,8 @@ def _interval(values: Sequence[float], seed: int) -> Interval:
     return bootstrap_interval(np.array(values), seed)
 
 
-def _rank_correlation(a_PM: np.ndarray, b_PM: np.ndarray) -> float:
+def _mean_rank_correlation(a_PM: np.ndarray, b_PM: np.ndarray) -> float:
     """Return Spearman's correlation over split points, averaged over the nodes of the link."""
-    correlations = [
-        float(np.corrcoef(stats.rankdata(a_P), stats.rankdata(b_P))[0, 1])
-        for a_P, b_P in zip(a_PM.T, b_PM.T, strict=True)
-        if np.ptp(a_P) > 0 and np.ptp(b_P) > 0  # no order where all are equal
-    ]
-    return float(np.mean(correlations)) if correlations else 1.0
+    correlations = [rank_correlation(a_P, b_P) for a_P, b_P in zip(a_PM.T, b_PM.T, strict=True)]
+    ordered = [value for value in correlations if not math.isnan(value)]
+    return float(np.mean(ordered)) if ordered else 1.0

@@ -1,10 +1,10 @@
-"""Scores over seeds, summed up robustly: interquartile mean and bootstrap intervals.
+"""Scores over seeds, summed up robustly, and the rank correlation of two samples.
 
 With a handful of seeds a mean follows its extreme runs and a standard deviation says little. The
 interquartile mean leaves out the lowest and the highest quarter of the runs; the interval comes
 from redrawing the seeds, within each task (case, link state) on its own, and taking percentiles.
 
-Shape suffixes: S seeds, K tasks, X points of a curve.
+Shape suffixes: N values of a sample, S seeds, K tasks, X points of a curve.
 """
 
 # scipy ships no type information:
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -109,6 +109,17 @@ def bootstrap_band(
     checked_SX = _checked(curves_SX, fewest=2)
     low_X, high_X = _percentiles([checked_SX], 0, seed, statistic, confidence, resamples)
     return PointwiseInterval(_apply(statistic, checked_SX, axis=0), low_X, high_X)
+
+
+def rank_correlation(a_N: FloatArray, b_N: FloatArray) -> float:
+    """Return Spearman's rho, equal values sharing their mean rank.
+
+    NaN where all values of one of them are equal: they have no order.
+    """
+    if np.ptp(a_N) == 0 or np.ptp(b_N) == 0:
+        return float("nan")
+    found: Any = stats.spearmanr(a_N, b_N)
+    return float(found.statistic)
 
 
 def _percentiles(
