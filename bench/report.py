@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from raysplit.base.files import write_atomically
+
 REPORTS = Path(__file__).parent / "reports"
 _ROOT = Path(__file__).parents[1]
 _LIBRARIES = ("torch", "transformers", "numpy", "ray", "gymnasium", "stable-baselines3")
@@ -80,7 +82,7 @@ class BenchReport:
             "commit": commit(),
         }
         path = folder / f"{self.name}.json"
-        path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+        write_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
         return path
 
     def _verdict(self, name: str, value: float) -> str:

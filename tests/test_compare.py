@@ -56,7 +56,7 @@ def write_run(
             "measured": dict(zip(names, measured_ends, strict=True)),
         }
         evaluation = path / "evaluation.json"
-        evaluation.write_text(json.dumps({"problem": of_source}))
+        write_sealed(evaluation, {"problem": of_source})
         for name, config in experiment.agents.items():
             for seed in config.seeds:
                 write_agent(path / "agents" / name / f"seed-{seed}", config.algorithm, seed)

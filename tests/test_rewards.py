@@ -1,6 +1,8 @@
 """Agents that learn from measured perplexity: what they are asked, what it costs, and the stage."""
 
+import contextlib
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from pydantic import ValidationError
 
 from envs.example import example_params, example_ppl
 from raysplit.base.errors import UserError
+from raysplit.base.sealed_json import write_sealed
 from raysplit.measure.ledger import Row
 from raysplit.pipeline.experiment import load_experiment
 from raysplit.pipeline.problem import measuring_service, same_measuring_service
@@ -94,6 +97,47 @@ def test_a_training_that_was_killed_goes_on_with_its_bill(tmp_path):
         assert again.bill(config, None) == TrainingCost(3, 1.5, None)
 
 
+def test_a_damaged_line_of_the_bill_is_named_and_not_counted(tmp_path, capsys):
+    params, config = example_params(), TrainConfig(rewards="measured")
+    killed = RewardSources(Folder, params, Service())
+    ask(killed.source_of(config, 0, tmp_path), [2, 3], params.link_low_K[0])
+    path = tmp_path / "requested_settings.txt"
+    path.write_bytes(path.read_bytes().replace(b" 0.5", b" \xff.5", 1))
+    again = RewardSources(Folder, params, Service())
+    again.source_of(config, 0, tmp_path)
+    assert "is damaged" in capsys.readouterr().err
+    assert again.bill(config, None) == TrainingCost(1, 0.5, None)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "missing"])
+def test_a_damaged_cost_is_named_and_counted_anew(tmp_path, monkeypatch, capsys, damage):
+    params, service = example_params(), Service()
+    config = TrainConfig(rewards="measured")
+    folder = SimpleNamespace(
+        experiment=SimpleNamespace(
+            agents={"ppo": config}, measuring=SimpleNamespace(reward_grid_points=5)
+        ),
+        agent_folder=lambda name, seed: tmp_path,
+    )
+    sources = RewardSources(folder, params, service)
+    ask(sources.source_of(config, 0, tmp_path), [2, 3], params.link_low_K[0])
+    path = tmp_path / train.TRAINING_COST_FILE
+    sources.bill(config, 7).save(path)
+    whole = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(whole[:-9] if damage == "cut" else whole.replace(b": 7", b": 5"))
+    monkeypatch.setattr(train, "tracker_of", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(train, "train", lambda *_: None)
+    train._train_one(folder, params, sources, "ppo", 0, lambda *_: None, lambda _: 0.0)
+    assert ("training_cost.json" in capsys.readouterr().err) == (damage != "missing")
+    assert (TrainingCost.load(path).llm_evaluations, TrainingCost.load(path).worker_seconds) == (
+        2,
+        1.0,
+    )
+
+
 def test_a_setting_that_gave_no_perplexity_stops_the_training(tmp_path):
     params = example_params()
     sources = RewardSources(Folder, params, Service("invalid"))
@@ -115,10 +159,10 @@ def test_later_stages_measure_under_the_card_of_the_first_or_refuse(tmp_path):
         with measuring_service(folder) as service:
             card = {**service.card, "card_sha256": service.card_sha256, "clean_log_ppl": 2.0}
         path = tmp_path / "protocol_card.json"
-        path.write_text(json.dumps(card))
+        write_sealed(path, card)
         with same_measuring_service(folder):
             pass
-        path.write_text(json.dumps({**card, "device": "cuda", "card_sha256": "another"}))
+        write_sealed(path, {**card, "device": "cuda", "card_sha256": "another"})
         with (
             pytest.raises(UserError, match="device is 'cuda' there and 'cpu' here"),
             same_measuring_service(folder),

@@ -30,6 +30,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from raysplit.base.files import replacing, write_atomically
 from raysplit.corpus import cpython_docs
 
 VOCABULARY = 1024
@@ -160,9 +161,9 @@ class _Progress:
 
     def save(self, folder: Path, model: LlamaForCausalLM) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        save_model(model, str(folder / "unfinished.safetensors.new"))
-        (folder / "unfinished.safetensors.new").replace(folder / "unfinished.safetensors")
-        (folder / "unfinished.json").write_text(json.dumps(asdict(self)))
+        with replacing(folder / "unfinished.safetensors") as new:
+            save_model(model, str(new))
+        write_atomically(folder / "unfinished.json", json.dumps(asdict(self)))
 
     @classmethod
     def restore(cls, folder: Path, model: LlamaForCausalLM) -> _Progress:
@@ -255,7 +256,7 @@ def main() -> None:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-    (arguments.out / "training.json").write_text(json.dumps(card, indent=2) + "\n")
+    write_atomically(arguments.out / "training.json", json.dumps(card, indent=2) + "\n")
     print(json.dumps(card, indent=2))
     for leftover in arguments.out.glob("unfinished.*"):
         leftover.unlink()

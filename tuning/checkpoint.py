@@ -23,6 +23,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 
 from raysplit.base.errors import UserError
+from raysplit.base.files import sha256_of_file, write_atomically
 from raysplit.base.sealed_json import read_sealed, write_sealed
 
 MANIFEST = "manifest.json"
@@ -51,7 +52,7 @@ def save_checkpoint(algorithm: Algorithm, folder: Path, record: dict[str, Any]) 
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     algorithm.save_to_path(partial.resolve() / "rllib")
-    (partial / "record.json").write_text(json.dumps(record))
+    write_atomically(partial / "record.json", json.dumps(record))
     content = {"files": _checksums(partial), "weights_sha256": weights_sha256(algorithm)}
     write_sealed(partial / MANIFEST, content)
     shutil.rmtree(folder, ignore_errors=True)
@@ -106,11 +107,7 @@ def weights_sha256(algorithm: Algorithm) -> str:
 def _checksums(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
-        path.relative_to(folder).as_posix(): _sha256(path.read_bytes())
+        path.relative_to(folder).as_posix(): sha256_of_file(path)
         for path in files
         if path != folder / MANIFEST
     }
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

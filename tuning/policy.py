@@ -23,6 +23,7 @@ from safetensors.numpy import load, save
 
 from raysplit.base.arrays import Float32Array, IntArray
 from raysplit.base.errors import UserError
+from raysplit.base.files import write_atomically
 from raysplit.base.sealed_json import read_sealed, write_sealed
 
 if TYPE_CHECKING:  # a policy runs where the environments are not loaded
@@ -186,7 +187,7 @@ class ExportedPolicy:
         for number, (weight, bias) in enumerate(self.layers):
             tensors |= {f"layers.{number}.weight": weight, f"layers.{number}.bias": bias}
         content = save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
-        (folder / WEIGHTS_FILE).write_bytes(content)
+        write_atomically(folder / WEIGHTS_FILE, content)
         description = {
             "format": FORMAT,
             "weights_sha256": hashlib.sha256(content).hexdigest(),

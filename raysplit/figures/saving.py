@@ -9,6 +9,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from raysplit.base.files import replacing
 from raysplit.figures.style import styled
 
 # What a format writes about itself: no dates, so that files can be compared.
@@ -31,5 +32,6 @@ def save(figure: Figure, folder: Path, name: str) -> dict[str, Path]:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for kind, path in paths.items():
-        figure.savefig(path, format=kind, dpi=150, metadata=_METADATA[kind])
+        with replacing(path) as new:
+            figure.savefig(new, format=kind, dpi=150, metadata=_METADATA[kind])
     return paths

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -10,13 +11,14 @@ from envs.oracle import Oracle
 from envs.params import LayerSplitParams
 from envs.policies import Policy
 from envs.sources import SurrogateSource, TableSource
+from raysplit.base.sealed_json import read_sealed
 from raysplit.measure.table import Measurements
 from raysplit.pipeline.problem import measured_problem
-from raysplit.pipeline.run_folder import RunFolder
+from raysplit.pipeline.run_folder import RunFolder, write_again
 from raysplit.surrogate import Surrogate
 from tuning.policy import ExportedPolicy
 
-EVALUATION_TABLE = "evaluation.parquet"
+EVALUATION_TABLE, EVALUATION = "evaluation.parquet", "evaluation.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,15 @@ def exported_policy(
 ) -> Policy:
     """Load one of an agent's policies: "policy", or what it was "untrained"."""
     return ExportedPolicy.load(folder.agent_folder(name, seed) / kind).for_problem(params)
+
+
+def read_evaluation(folder: RunFolder) -> dict[str, Any]:
+    """Read the scores that stage evaluate wrote.
+
+    Raises:
+        UserError: If the file is missing or damaged.
+    """
+    return read_sealed(folder.path / EVALUATION, write_again(folder))
 
 
 def measured_oracle(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +11,24 @@ import numpy as np
 
 from envs.params import LayerSplitParams, params_from
 from raysplit.base.errors import UserError
+from raysplit.base.sealed_json import read_sealed
 from raysplit.measure.ledger import Ledger
 from raysplit.measure.prepare import open_model, prepare_job
 from raysplit.measure.service import MeasuringService
 from raysplit.model import flops
 from raysplit.pipeline.experiment import Experiment
-from raysplit.pipeline.run_folder import RunFolder, first_difference
+from raysplit.pipeline.run_folder import RunFolder, first_difference, write_again
+
+PROTOCOL_CARD = "protocol_card.json"
+
+
+def protocol_card(folder: RunFolder) -> dict[str, Any]:
+    """Read what the run was measured under, and what the clean pass found.
+
+    Raises:
+        UserError: If the file is missing or damaged.
+    """
+    return read_sealed(folder.path / PROTOCOL_CARD, write_again(folder))
 
 
 def ledger_path(folder: RunFolder) -> Path:
@@ -54,14 +65,14 @@ def same_measuring_service(folder: RunFolder) -> Generator[MeasuringService]:
     Raises:
         UserError: It would measure on another device or with other versions than that stage did.
     """
-    card: dict[str, Any] = json.loads((folder.path / "protocol_card.json").read_text())
+    card = protocol_card(folder)
     with measuring_service(folder) as service:
         if service.card_sha256 != card["card_sha256"]:
             before = {name: card.get(name) for name in service.card}
             raise UserError(
                 f"{folder.path} was measured under other conditions: "
                 f"{first_difference(before, service.card)}. Go on under those, or delete its "
-                "protocol_card.json to measure anew under these"
+                f"{PROTOCOL_CARD} to measure anew under these"
             )
         yield service
 
@@ -86,7 +97,7 @@ def cost_by_split_point(experiment: Experiment, tokens: int) -> list[float]:
 
 def measured_problem(folder: RunFolder) -> tuple[LayerSplitParams, dict[str, Any]]:
     """The decision problem of a measured model, and the protocol card of its measurements."""
-    card: dict[str, Any] = json.loads((folder.path / "protocol_card.json").read_text())
+    card = protocol_card(folder)
     params = params_from(
         folder.experiment.problem,
         clean_ppl=float(np.exp(card["clean_log_ppl"])),

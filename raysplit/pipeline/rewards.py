@@ -5,7 +5,6 @@ Shape suffixes: N settings, K link coordinates.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,12 +18,14 @@ from envs.params import LayerSplitParams
 from envs.sources import MeasuredSource, PPLSource, SurrogateSource
 from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.base.files import write_atomically
+from raysplit.base.progress import console
+from raysplit.base.sealed_json import read_sealed, write_sealed
 from raysplit.link.state import LinkState
 from raysplit.measure.ledger import Ledger, Row
 from raysplit.measure.plan import make_plan
 from raysplit.measure.service import MeasuringService
 from raysplit.measure.setting import Setting
-from raysplit.pipeline.problem import ledger_path, same_measuring_service
+from raysplit.pipeline.problem import ledger_path, protocol_card, same_measuring_service
 from raysplit.pipeline.run_folder import RunFolder
 from raysplit.surrogate import Surrogate
 from tuning.algorithm1 import Algorithm1Source, fit_surrogate
@@ -51,12 +52,16 @@ class TrainingCost:
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""
-        write_atomically(path, json.dumps(asdict(self), indent=2) + "\n")
+        write_sealed(path, asdict(self))
 
     @staticmethod
     def load(path: Path) -> TrainingCost:
-        """Read what `save` wrote."""
-        return TrainingCost(**json.loads(path.read_text()))
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: If the file is missing or damaged.
+        """
+        return TrainingCost(**read_sealed(path, "stage train counts it anew"))
 
 
 class RequestedSettings:
@@ -71,9 +76,13 @@ class RequestedSettings:
         self.seconds: dict[str, float] = {}
         if path.exists():
             # The last line may be torn: it has no end, and is written again when asked again.
-            whole, _, _ = path.read_text().rpartition("\n")
-            lines = [line.split() for line in whole.splitlines()]
-            self.seconds = {key: float(seconds) for key, seconds in lines}
+            whole, _, _ = path.read_text(errors="replace").rpartition("\n")
+            for line in whole.splitlines():
+                try:
+                    key, seconds = line.split()
+                    self.seconds[key] = float(seconds)
+                except ValueError:
+                    console.print(f"[yellow]{path} is damaged[/yellow]; not counted: {line!r}")
             write_atomically(path, "".join(f"{k} {v}\n" for k, v in self.seconds.items()))
 
     def add(self, rows: Mapping[Setting, Row]) -> None:
@@ -124,7 +133,7 @@ class RewardSources:
         experiment = self._folder.experiment
         ends = (experiment.problem.min_split_point, experiment.problem.max_split_point)
         plan = make_plan(experiment.plan, ends, experiment.problem.ranges("A"))
-        card = json.loads((self._folder.path / "protocol_card.json").read_text())["card_sha256"]
+        card = protocol_card(self._folder)["card_sha256"]
         with Ledger(ledger_path(self._folder)) as ledger:
             known = ledger.rows(card)
         return [known[key] for setting in plan if (key := setting.key(card)) in known]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from raysplit import figures
+from raysplit.base.files import write_atomically
 from raysplit.figures import AnswerLine, AnswerPlane, EpisodeReturns
 from raysplit.report.answer import sentence
 from raysplit.report.data import PolicyResult, ReportData
@@ -28,9 +28,7 @@ def write_report(data: ReportData, folder: Path) -> Path:
     for name, figure in _draw(data).items():
         paths = figures.save(figure, folder / "figures", name)
         pictures[name] = base64.b64encode(paths["svg"].read_bytes()).decode("ascii")
-    partial = folder / f"{PAGE}.partial"
-    partial.write_text(_page(data, pictures), encoding="utf-8")
-    os.replace(partial, folder / PAGE)
+    write_atomically(folder / PAGE, _page(data, pictures))
     return folder / PAGE
 
 

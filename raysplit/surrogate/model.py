@@ -21,6 +21,7 @@ from safetensors.numpy import save as save_safetensors
 
 from raysplit.base.arrays import Float32Array, FloatArray, IntArray
 from raysplit.base.errors import UserError
+from raysplit.base.files import write_atomically
 from raysplit.base.sealed_json import read_sealed, write_sealed
 
 WEIGHTS_FILE = "surrogate.safetensors"
@@ -132,7 +133,7 @@ class Surrogate:
         """Write the weights, then the description that carries their SHA-256."""
         folder.mkdir(parents=True, exist_ok=True)
         content = save_safetensors({f.name: getattr(self.weights, f.name) for f in fields(Weights)})
-        (folder / WEIGHTS_FILE).write_bytes(content)
+        write_atomically(folder / WEIGHTS_FILE, content)
         description = {
             "link_coordinates": self.link_names,
             "clean_log_ppl": self.clean_log_ppl,

@@ -6,15 +6,15 @@ Shape suffixes: N rows of the table, G rows with a partner at the smallest split
 from __future__ import annotations
 
 import dataclasses
-import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.base.errors import UserError
+from raysplit.base.sealed_json import read_sealed, write_sealed
 from raysplit.measure.table import Measurements
 
 REPORT_FILE = "fit.json"
@@ -41,14 +41,17 @@ class ErrorStatistics:
     @staticmethod
     def of(measured_N: FloatArray, predicted_N: FloatArray) -> ErrorStatistics:
         """Compare; R² and the rank correlation are 0 where the measured values do not vary."""
+        from raysplit.base.statistics import rank_correlation  # loads slowly; predicting needs none
+
         error_N = predicted_N - measured_N
+        correlation = rank_correlation(measured_N, predicted_N)
         mse, variance = float(np.mean(error_N**2)), float(np.var(measured_N))
         return ErrorStatistics(
             count=len(measured_N),
             mse=mse,
             mae=float(np.mean(np.abs(error_N))),
             r2=1 - mse / variance if variance > 0 else 0.0,
-            rank_correlation=_spearman(measured_N, predicted_N),
+            rank_correlation=0.0 if math.isnan(correlation) else correlation,
         )
 
 
@@ -89,7 +92,7 @@ class FitReport:
         folder.mkdir(parents=True, exist_ok=True)
         content = dataclasses.asdict(self)
         plain = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in content.items()}
-        (folder / REPORT_FILE).write_text(json.dumps(plain) + "\n")
+        write_sealed(folder / REPORT_FILE, plain)
 
     @staticmethod
     def load(folder: Path) -> FitReport:
@@ -99,14 +102,14 @@ class FitReport:
             UserError: If the file is missing or damaged.
         """
         try:
-            plain: dict[str, Any] = json.loads((folder / REPORT_FILE).read_text())
+            plain = read_sealed(folder / REPORT_FILE, "fit the surrogate again")
             plain["log_ppl"] = ErrorStatistics(**plain["log_ppl"])
             plain["gain"] = None if plain["gain"] is None else ErrorStatistics(**plain["gain"])
             for name in ("log_ppl_N", "gain_G"):
                 for kind in ("measured", "predicted"):
                     plain[f"{kind}_{name}"] = np.array(plain[f"{kind}_{name}"], dtype=np.float64)
             return FitReport(**plain)
-        except (OSError, TypeError, KeyError, json.JSONDecodeError) as error:
+        except (TypeError, KeyError) as error:  # of another version
             raise UserError(
                 f"{folder / REPORT_FILE}: no complete report of a fit ({error!r}); fit again"
             ) from error
@@ -149,19 +152,3 @@ def gain_pairs(table: Measurements) -> tuple[IntArray, IntArray]:
     ]
     partners = [partner[states[n]] for n in later]
     return np.array(later, dtype=np.int64), np.array(partners, dtype=np.int64)
-
-
-def _spearman(a_N: FloatArray, b_N: FloatArray) -> float:
-    ranks = np.stack([_ranks(a_N), _ranks(b_N)])
-    if (ranks.std(axis=1) == 0).any():
-        return 0.0
-    centred = ranks - ranks.mean(axis=1, keepdims=True)
-    return float((centred[0] * centred[1]).mean() / centred.std(axis=1).prod())
-
-
-def _ranks(values_N: FloatArray) -> FloatArray:
-    """Return ranks from 1, the mean rank among equals (scipy's takes a second to import)."""
-    sorted_N = np.sort(values_N)
-    before_N = np.searchsorted(sorted_N, values_N, side="left")
-    through_N = np.searchsorted(sorted_N, values_N, side="right")
-    return (before_N + through_N + 1) / 2

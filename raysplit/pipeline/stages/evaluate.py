@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,14 +14,14 @@ from envs.link_chain import grid_states
 from envs.oracle import Oracle, moved_by_grid
 from envs.policies import Policy
 from raysplit.base.errors import UserError
-from raysplit.base.files import write_atomically
 from raysplit.base.progress import console
+from raysplit.base.sealed_json import write_sealed
 from raysplit.base.statistics import interquartile_mean
 from raysplit.link.state import LinkState
 from raysplit.measure.service import as_table
 from raysplit.measure.setting import Setting
 from raysplit.pipeline.episodes import write_episodes
-from raysplit.pipeline.oracles import EVALUATION_TABLE, Oracles, load_oracles
+from raysplit.pipeline.oracles import EVALUATION, EVALUATION_TABLE, Oracles, load_oracles
 from raysplit.pipeline.problem import measured_problem, same_measuring_service
 from raysplit.pipeline.rewards import TrainingCost
 from raysplit.pipeline.run_folder import RunFolder
@@ -48,8 +47,8 @@ def run(folder: RunFolder) -> list[Path]:
         "baselines": _baselines(oracles),
         "fidelity": asdict(fidelity(oracles.surrogate, oracles.measured)),
     }
-    path = folder.path / "evaluation.json"
-    write_atomically(path, json.dumps(result, indent=2) + "\n")
+    path = folder.path / EVALUATION
+    write_sealed(path, result)
     with tracker_of(folder, "evaluate") as tracker:
         for name, agent in result["agents"].items():
             for source in ("surrogate", "measured"):

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from raysplit.base.errors import UserError
-from raysplit.base.files import write_atomically
 from raysplit.base.progress import say
+from raysplit.base.sealed_json import write_sealed
 from raysplit.measure.plan import make_plan
 from raysplit.measure.service import as_table
 from raysplit.measure.shards.reference import CleanReference
-from raysplit.pipeline.problem import measuring_service
+from raysplit.pipeline.problem import PROTOCOL_CARD, measuring_service
 from raysplit.pipeline.run_folder import RunFolder
 from raysplit.pipeline.tracked import tracker_of
 
@@ -43,8 +42,8 @@ def run(folder: RunFolder) -> list[Path]:
         raise UserError("no setting could be measured; the reasons stand above and in the ledger")
     table_path = folder.path / "measurements.parquet"
     as_table(rows, problem.link_names, reference.corpus.log_ppl).to_parquet(table_path)
-    card_path = folder.path / "protocol_card.json"
-    write_atomically(card_path, json.dumps(card, indent=2) + "\n")
+    card_path = folder.path / PROTOCOL_CARD
+    write_sealed(card_path, card)
     with tracker_of(folder, "measure") as tracker:
         counts = {name: float(status[name]) for name in ("done", "invalid", "quarantined")}
         tracker.log_metrics({**counts, "clean_log_ppl": reference.corpus.log_ppl}, step=0)

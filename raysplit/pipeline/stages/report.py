@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -13,8 +12,8 @@ import numpy as np
 
 from envs.problem import ProblemConfig
 from raysplit.measure.ledger import Ledger
-from raysplit.pipeline.oracles import load_oracles
-from raysplit.pipeline.problem import ledger_path
+from raysplit.pipeline.oracles import load_oracles, read_evaluation
+from raysplit.pipeline.problem import ledger_path, protocol_card
 from raysplit.pipeline.run_folder import RunFolder, versions
 from raysplit.pipeline.tracked import tracker_of
 from raysplit.pipeline.views.answer import answer_map, weight_sweep
@@ -40,8 +39,8 @@ def report_data(folder: RunFolder) -> ReportData:
     """Gather what the report says from the run folder."""
     experiment = folder.experiment
     oracles = load_oracles(folder)
-    card = json.loads((folder.path / "protocol_card.json").read_text())
-    evaluation = json.loads((folder.path / "evaluation.json").read_text())
+    card = protocol_card(folder)
+    evaluation = read_evaluation(folder)
     return ReportData(
         title=experiment.name,
         model=f"{experiment.model.name} ({card['model']['architecture']}, "

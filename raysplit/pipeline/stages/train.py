@@ -9,11 +9,12 @@ from pathlib import Path
 from envs.oracle import Oracle
 from envs.params import LayerSplitParams
 from envs.sources import SurrogateSource
+from raysplit.base.errors import UserError
 from raysplit.base.files import sha256_of_file, write_atomically
 from raysplit.base.memory import peak_memory_bytes, reset_peak_memory
 from raysplit.base.progress import Advance, console, progress_bar
 from raysplit.pipeline.problem import measured_problem
-from raysplit.pipeline.rewards import RewardSources, reward_sources
+from raysplit.pipeline.rewards import RewardSources, TrainingCost, reward_sources
 from raysplit.pipeline.run_folder import RunFolder
 from raysplit.pipeline.tracked import tracker_of, training_config
 from raysplit.surrogate import Surrogate
@@ -68,7 +69,7 @@ def _train_one(
     """Train one seed of one agent and write what that cost beside it."""
     config = folder.experiment.agents[name]
     home = folder.agent_folder(name, seed)
-    trained_before, billed = (home / "agent.json").exists(), (home / TRAINING_COST_FILE).exists()
+    trained_before, billed = (home / "agent.json").exists(), _is_billed(home)
     source = sources.source_of(config, seed, home)
     reset_peak_memory()
     training = {"agent": name, **training_config(config, seed)}
@@ -77,6 +78,19 @@ def _train_one(
     if not billed:
         peak = None if trained_before else peak_memory_bytes()
         sources.bill(config, peak).save(home / TRAINING_COST_FILE)
+
+
+def _is_billed(home: Path) -> bool:
+    """Tell whether a training's cost is known; where its file is damaged, that is said."""
+    path = home / TRAINING_COST_FILE
+    if not path.exists():
+        return False
+    try:
+        TrainingCost.load(path)
+    except UserError as error:
+        console.print(f"[yellow]{error}[/yellow]")
+        return False
+    return True
 
 
 def _judge(folder: RunFolder, params: LayerSplitParams) -> Judge:
@@ -127,7 +141,7 @@ def _remove_agents_of_another_surrogate(agents: Path, surrogate: Path) -> None:
     note = agents / ".surrogate.sha256"  # no agent's name begins with a dot
     parts = sorted(surrogate.glob("surrogate.*"))  # the weights and what they mean
     digest = " ".join(sha256_of_file(path) for path in parts)
-    if agents.exists() and (not note.exists() or note.read_text() != digest):
+    if agents.exists() and (not note.exists() or note.read_bytes() != digest.encode()):
         shutil.rmtree(agents)
     agents.mkdir(exist_ok=True)
     write_atomically(note, digest)

@@ -6,8 +6,6 @@ put side by side.
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 
 from envs.problem import LOWER_IS_WORSE
@@ -21,6 +19,7 @@ from raysplit.figures import (
     coordinate_label,
 )
 from raysplit.measure.table import Measurements
+from raysplit.pipeline.oracles import read_evaluation
 from raysplit.pipeline.run_folder import RunFolder
 from tuning.agent import load_agent
 
@@ -65,7 +64,7 @@ def learning_panel(folder: RunFolder, title: str | None = None) -> LearningPanel
     Curves and lines are exact expectations on the surrogate, for every agent: also for one that
     learned from measured rewards, which is judged there and not taught.
     """
-    ends = json.loads((folder.path / "evaluation.json").read_text())["problem"]["surrogate"]
+    ends = read_evaluation(folder)["problem"]["surrogate"]
     return LearningPanel(
         title=title or f"Case {folder.experiment.problem.case}",
         curves={name: learning_curve(folder, name) for name in folder.experiment.agents},
