@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from raysplit.base.config import Config
 from raysplit.link.axis import rounded_within
-from raysplit.link.state import LinkState, check_coordinates
+from raysplit.link.state import check_coordinates, check_value
 
 Case = Literal["L", "H", "A"]
 ValueRange = tuple[float, float]
@@ -204,7 +204,7 @@ def _check_link(link: Mapping[str, LinkRange]) -> None:
     check_coordinates(tuple(link))
     for name, values in link.items():
         for value in (values.low, values.high):
-            LinkState.from_coordinates([name], [value])  # refuses what no link can have
+            check_value(name, value)
 
 
 def _check_drift(dynamics: LinkDynamicsConfig, link: Mapping[str, LinkRange]) -> None:

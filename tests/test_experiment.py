@@ -1,8 +1,11 @@
 """Experiments: presets, overrides, and what is said about wrong input."""
 
+import math
+
 import pytest
 
 from raysplit.base.errors import UserError
+from raysplit.link.fading import fading_scale_for_outage
 from raysplit.pipeline.experiment import PRESETS, load_experiment
 
 
@@ -38,6 +41,7 @@ def test_where_it_runs_is_no_part_of_the_results():
         ("corpus.min_words=70", "min_words 70 exceeds max_words 60"),
         ("problem.link.noise_st={low: 0, high: 1}", "did you mean 'noise_std'"),
         ("problem.link={fading_scale: [0.5, 1]}", "fading_scale has no effect"),
+        ("problem.link={outage_probability: [0.1, 0.3]}", "set both for outage_probability"),
         ("agents={}", "agents is empty"),
         ("agents.ppo.overrides={lerning_rate: 1}", "did you mean 'learning_rate'"),
         ("plan", "must have the form section.key=value"),
@@ -129,3 +133,16 @@ def test_unknown_presets_and_broken_files_are_explained(tmp_path):
     broken.write_text("name: x\n")
     with pytest.raises(UserError, match="problem is missing"):
         load_experiment(str(broken))
+
+
+def test_the_paper_s_losses_are_the_scales_that_its_preset_states():
+    paper = load_experiment("paper")
+    for case, losses in {"A": (0.005, 0.3), "L": (0.005, 0.1), "H": (0.1, 0.3)}.items():
+        assert paper.problem.ranges(case) == {"outage_probability": losses}
+    scales = {loss: fading_scale_for_outage(paper.link, loss) for loss in (0.005, 0.1, 0.3)}
+    assert scales == {
+        loss: pytest.approx(0.5 / math.sqrt(-2 * math.log1p(-loss)), rel=1e-12)  # Eq. 4
+        for loss in scales
+    }
+    for loss, scale in scales.items():
+        assert f"{loss:g} at sigma_h = {scale:.3f}" in " ".join(paper.description.split())

@@ -12,7 +12,8 @@ from torch import Tensor
 from raysplit.base.errors import UserError
 from raysplit.link.channel import Received, batch_generator, transmit
 from raysplit.link.config import LinkConfig
-from raysplit.link.fading import fading_scale_for_outage, gain_mean_square
+from raysplit.link.coordinates import link_state
+from raysplit.link.fading import fading_scale_for_outage, outage_probability
 from raysplit.link.gains import draw_gains
 from raysplit.link.signal import SignalSums, signal_sums
 from raysplit.link.state import LinkState
@@ -66,7 +67,7 @@ def test_state_names_only_what_differs_from_a_perfect_link() -> None:
 
 def test_state_has_one_form_for_one_number() -> None:
     assert repr(LinkState(noise_std=-0.0, fading_scale=1)) == repr(LinkState())
-    assert LinkState.from_coordinates(("noise_std",), (1,)) == LinkState(noise_std=1.0)
+    assert link_state(("noise_std",), (1,)) == LinkState(noise_std=1.0)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,7 @@ def test_state_has_one_form_for_one_number() -> None:
         ({"snr_db": math.inf}, "snr_db=inf"),
         ({"fading_scale": 0.0}, "must be above 0"),
         ({"loss_probability": 1.5}, r"must be in \[0, 1\]"),
+        ({"outage_probability": 1.0}, r"must be inside \(0, 1\)"),
         ({"noise_std": 0.5, "snr_db": 3.0}, "leave one of them out"),
     ],
 )
@@ -90,12 +92,13 @@ def test_impossible_state_is_refused(values: dict[str, float], message: str) -> 
     [
         (("noise_sd",), "did you mean 'noise_std'"),
         (("noise_std", "noise_std"), "repeat"),
-        (("noise_std", "snr_db"), "choose one"),
+        (("noise_std", "snr_db"), "both set the noise: choose one"),
+        (("outage_probability", "fading_scale"), "both set the fading: choose one"),
     ],
 )
 def test_impossible_coordinates_are_refused(names: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        LinkState.from_coordinates(names, [0.0] * len(names))
+        link_state(names, [0.0] * len(names))
 
 
 # --- the kind of link -----------------------------------------------------------------
@@ -122,6 +125,41 @@ def test_a_scale_without_fading_is_refused() -> None:
         LinkConfig().check_coordinates(("fading_scale",))
     with pytest.raises(UserError, match="no effect with fading=none"):
         send(hidden(), LinkState(fading_scale=0.5), LinkConfig())
+
+
+OUTAGES = [
+    LinkConfig(fading="rayleigh", gain_threshold=0.5),
+    LinkConfig(fading="rician", gain_threshold=0.3, rician_k=2.0),
+    LinkConfig(fading="nakagami", gain_threshold=0.7, nakagami_m=0.8),
+]
+
+
+@pytest.mark.parametrize("config", OUTAGES, ids=lambda config: config.fading)
+@pytest.mark.parametrize("probability", [0.02, 0.3])
+def test_the_outage_probability_is_the_share_of_packets_lost(
+    config: LinkConfig, probability: float
+) -> None:
+    state = link_state(("noise_std", "outage_probability"), (0.1, probability), config)
+    sent_BTD, lengths_B = big(1.0)
+    received_BTD = send(sent_BTD, state, config, lengths_B=lengths_B).hidden_BTD[:, 1:]
+    lost = (received_BTD == 0).all(dim=2).double().mean()
+    assert abs(lost - probability) <= 4 * (probability * (1 - probability) / (40 * 49)) ** 0.5
+    assert outage_probability(config, state.fading_scale) == pytest.approx(probability, rel=1e-9)
+
+
+def test_an_outage_is_known_by_the_fading_scale_that_causes_it() -> None:
+    state = link_state(("outage_probability",), (0.1,), OUTAGES[0])
+    assert state.outage_probability == 0.1
+    # Eq. 4 by hand: 1 - exp(-h_th^2 / (2 sigma_h^2)) = 0.1
+    assert state.fading_scale == pytest.approx(0.5 / (-2 * math.log(0.9)) ** 0.5, rel=1e-12)
+    assert state == LinkState(fading_scale=state.fading_scale)
+    assert state.as_dict() == {"fading_scale": state.fading_scale}
+
+
+@pytest.mark.parametrize("config", [None, LinkConfig(), LinkConfig(fading="rician")])
+def test_an_outage_needs_fading_and_a_threshold(config: LinkConfig | None) -> None:
+    with pytest.raises(UserError, match="never loses a packet: set both"):
+        link_state(("outage_probability",), (0.1,), config)
 
 
 def test_state_and_kind_of_link_import_without_torch() -> None:
@@ -195,7 +233,7 @@ def test_one_gain_a_packet(fading: str, packet: str) -> None:
     assert (over_elements < 1e-6) == (packet != "element")
     packets = {"sentence": 40, "token": 2000, "element": 128000}[packet]
     square = gain_BTD.square()
-    assert abs(square.mean() - gain_mean_square(config, 0.8)) <= 5 * square.std() / packets**0.5
+    assert abs(square.mean() - 2 * 0.8**2) <= 5 * square.std() / packets**0.5
 
 
 @pytest.mark.parametrize("fading", ["rayleigh", "rician", "nakagami"])

@@ -1,13 +1,19 @@
 """Plans: which settings are measured."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from pydantic import ValidationError
 
 from raysplit.base.errors import UserError
+from raysplit.link.config import LinkConfig
 from raysplit.link.state import LinkState
+from raysplit.measure.ledger import Row
 from raysplit.measure.plan import PlanConfig, make_plan
+from raysplit.measure.service import as_table
 from raysplit.measure.setting import Setting
 
 RANGES = {"noise_std": (0.0, 1.2), "loss_probability": (0.0, 0.3)}
@@ -97,3 +103,24 @@ def test_a_key_names_everything_that_decides_the_result():
     keys = {s.key("card") for s in [base, *others]} | {base.key("another card")}
     assert len(keys) == 6
     assert base.key("card") == Setting(3, LinkState(noise_std=0.5, fading_scale=1.0), 1).key("card")
+
+
+def test_an_outage_is_measured_at_its_fading_scale_and_listed_as_it_was_asked():
+    link = LinkConfig(fading="rayleigh", gain_threshold=0.5)
+    ranges = {"outage_probability": (0.1, 0.3)}
+    plan = make_plan(PlanConfig(settings=32), (1, 3), ranges, link)
+    asked = [setting.link.outage_probability for setting in plan]
+    assert min(asked) < 0.12 < 0.28 < max(asked)
+    lost = [1 - math.exp(-(0.5**2) / (2 * setting.link.fading_scale**2)) for setting in plan]
+    assert lost == pytest.approx(asked)  # Eq. 4
+    # The ledger knows the channel's state alone.
+    known = [replace(s, link=LinkState(**s.link.as_dict())) for s in plan]
+    assert [s.key("card") for s in known] == [s.key("card") for s in plan]
+    assert all(s.link.outage_probability is None for s in known)
+    rows = {
+        setting: Row(setting=of_ledger, status="done", log_ppl=1.0, stderr=0.1)
+        for setting, of_ledger in zip(plan, known, strict=True)
+    }
+    assert as_table(rows, tuple(ranges), 1.0).link_states_NK[:, 0].tolist() == asked
+    with pytest.raises(UserError, match="set both for outage_probability"):
+        make_plan(PlanConfig(settings=2), (1, 3), ranges)

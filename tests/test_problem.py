@@ -69,6 +69,7 @@ def test_lambda_is_the_yaml_key_and_survives_a_round_trip():
         ({"link": {"noise_std": [1.0, 0.5]}}, "must be below high"),
         ({"link": {"noise_std": [-1.0, 0.5]}}, "noise_std=-1"),
         ({"link": {"loss_probability": [0, 1.5]}}, "loss_probability=1.5"),
+        ({"link": {"outage_probability": [0, 0.3]}}, r"outage_probability=0 .* inside \(0, 1\)"),
         ({"link": {"noise_std": [0, 1], "snr_db": [0, 10]}}, "choose one"),
         ({"link": LOSS, "min_split_point": 5, "max_split_point": 5}, "below max_split_point"),
         ({"link": LOSS, "initial_split_points": [0, 4]}, "within 1..10"),

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from envs.example import example_params, example_ppl
 from raysplit.base.errors import UserError
 from raysplit.base.sealed_json import write_sealed
+from raysplit.link.config import LinkConfig
 from raysplit.measure.ledger import Row
 from raysplit.pipeline.experiment import load_experiment
 from raysplit.pipeline.problem import measuring_service, same_measuring_service
@@ -24,6 +25,8 @@ class Folder:
     """As much of a run folder as measured rewards need."""
 
     class experiment:
+        link = LinkConfig()
+
         class measuring:
             reward_grid_points = 5
 
@@ -115,7 +118,9 @@ def test_a_damaged_cost_is_named_and_counted_anew(tmp_path, monkeypatch, capsys,
     config = TrainConfig(rewards="measured")
     folder = SimpleNamespace(
         experiment=SimpleNamespace(
-            agents={"ppo": config}, measuring=SimpleNamespace(reward_grid_points=5)
+            agents={"ppo": config},
+            link=LinkConfig(),
+            measuring=SimpleNamespace(reward_grid_points=5),
         ),
         agent_folder=lambda name, seed: tmp_path,
     )

@@ -55,6 +55,7 @@ _COORDINATES = {
     "snr_db": "SNR (dB)",
     "fading_scale": "fading scale σₕ",
     "loss_probability": "packet loss probability",
+    "outage_probability": "outage probability",
 }
 
 _SETTINGS: dict[RcKeyType, Any] = {

@@ -72,3 +72,8 @@ class LinkConfig(Config):
                 "fading_scale has no effect with fading=none: "
                 "choose a fading, or vary noise_std or loss_probability"
             )
+        if "outage_probability" in names and (self.fading == "none" or self.gain_threshold == 0):
+            raise UserError(
+                f"fading={self.fading} with gain_threshold={self.gain_threshold:g} never loses a "
+                "packet: set both for outage_probability, or vary loss_probability instead"
+            )

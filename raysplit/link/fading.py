@@ -1,17 +1,14 @@
-"""Closed forms of the fading gain h: outage (Eq. 4 and its likes), its inverse, and the moments.
+"""Closed forms of the outage that the fading gain h causes (Eq. 4 and its likes), both ways.
 
 Every distribution is scaled to the same mean square, E[h^2] = 2 sigma_h^2 with sigma_h the state's
 `fading_scale`: the one that Eq. 3's Rayleigh gain has. So one scale means one average power
 whatever the distribution, and Rician with K = 0 and Nakagami with m = 1 are the Rayleigh gain
 itself. Needs no torch.
 
-    distribution   P(h < x), with q = x^2 / (2 sigma_h^2)           E[h] / sqrt(2 sigma_h^2)
-    Rayleigh       1 - exp(-q)                             (Eq. 4)  sqrt(pi) / 2
-    Rician         noncentral chi-square(2 (K + 1) q; 2, 2 K)       sqrt(pi / (4 (K + 1))) L(-K)
-    Nakagami       regularised lower gamma(m, m q)                  Gamma(m + 1/2) / (Gamma(m)
-    sqrt(m))
-
-with L the Laguerre function of order 1/2.
+    distribution   P(h < x), with q = x^2 / (2 sigma_h^2)
+    Rayleigh       1 - exp(-q)                             (Eq. 4)
+    Rician         noncentral chi-square(2 (K + 1) q; 2, 2 K)
+    Nakagami       regularised lower gamma(m, m q)
 """
 
 # scipy ships no type information:
@@ -23,8 +20,8 @@ import math
 
 from scipy import special
 
-from raysplit.base.errors import UserError
 from raysplit.link.config import LinkConfig
+from raysplit.link.state import check_value
 
 
 def outage_probability(config: LinkConfig, fading_scale: float) -> float:
@@ -49,46 +46,15 @@ def fading_scale_for_outage(config: LinkConfig, probability: float) -> float:
         UserError: If the probability is not inside (0, 1), or the link has no fading or no
             threshold and so never loses a packet.
     """
-    if not 0 < probability < 1:
-        raise UserError(
-            f"outage probability {probability:g} belongs to no fading_scale: "
-            "it must lie inside (0, 1)"
-        )
-    if config.fading == "none" or config.gain_threshold == 0:
-        raise UserError(
-            f"fading={config.fading} with gain_threshold={config.gain_threshold:g} never loses a "
-            "packet: set both, or vary loss_probability instead"
-        )
+    check_value("outage_probability", probability)
+    config.check_coordinates(("outage_probability",))
     match config.fading:
-        case "rayleigh":
-            power_ratio = -math.log1p(-probability)
         case "rician":
             k = config.rician_k
             power_ratio = float(special.chndtrix(probability, 2, 2 * k)) / (2 * (k + 1))
         case "nakagami":
             m = config.nakagami_m
             power_ratio = float(special.gammaincinv(m, probability)) / m
+        case _:  # Rayleigh: a link without fading is refused above
+            power_ratio = -math.log1p(-probability)
     return config.gain_threshold / math.sqrt(2 * power_ratio)
-
-
-def gain_mean(config: LinkConfig, fading_scale: float) -> float:
-    """Return E[h]."""
-    root_mean_square = math.sqrt(gain_mean_square(config, fading_scale))
-    match config.fading:
-        case "none":
-            return 1.0
-        case "rayleigh":
-            return root_mean_square * math.sqrt(math.pi) / 2
-        case "rician":
-            k = config.rician_k
-            # The Laguerre function in exponentially scaled Bessel functions, finite for any K.
-            laguerre = (1 + k) * special.ive(0, k / 2) + k * special.ive(1, k / 2)
-            return root_mean_square * math.sqrt(math.pi / (4 * (k + 1))) * float(laguerre)
-        case "nakagami":
-            m = config.nakagami_m
-            return root_mean_square * float(special.poch(m, 0.5)) / math.sqrt(m)
-
-
-def gain_mean_square(config: LinkConfig, fading_scale: float) -> float:
-    """Return E[h^2]: 2 sigma_h^2, and 1 without fading."""
-    return 1.0 if config.fading == "none" else 2 * fading_scale**2

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from raysplit.base.errors import UserError, suggest
 
-LINK_COORDINATES = ("noise_std", "snr_db", "fading_scale", "loss_probability")
+LINK_COORDINATES = (
+    *("noise_std", "snr_db", "fading_scale", "loss_probability"),
+    "outage_probability",
+)
+# Two coordinates that say the same thing, and what that is.
+_ALTERNATIVES = {
+    "the noise": ("noise_std", "snr_db"),
+    "the fading": ("fading_scale", "outage_probability"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +33,9 @@ class LinkState:
             the gain's mean square is 2 sigma_h^2. Has no meaning without fading.
         loss_probability: Probability in [0, 1] that a packet is erased, independently of the outage
             that the fading causes (Eq. 4).
+        outage_probability: The coordinate that `fading_scale` was computed from, where it was
+            (`raysplit.link.coordinates`): for tables and axes. The channel does not read it, and
+            it is no part of the state's identity.
 
     Raises:
         UserError: If a value is outside its range, or the noise is given twice.
@@ -34,46 +45,27 @@ class LinkState:
     snr_db: float | None = None
     fading_scale: float = 1.0
     loss_probability: float = 0.0
+    outage_probability: float | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in LINK_COORDINATES:
             if (value := getattr(self, name)) is not None:
                 # One number, one form (1 and 1.0, -0.0 and 0.0): the state is part of a hash.
                 object.__setattr__(self, name, float(value) + 0.0)
-        self._check_ranges()
+                check_value(name, value)
         if self.snr_db is not None and self.noise_std > 0:
             raise UserError(
                 f"noise_std={self.noise_std:g} and snr_db={self.snr_db:g} both set the noise: "
                 "leave one of them out"
             )
 
-    @staticmethod
-    def from_coordinates(names: Sequence[str], values: Sequence[float]) -> LinkState:
-        """Build a state from parallel names and values; what is not named keeps its default.
-
-        Raises:
-            UserError: If a name is unknown or repeated, the noise is named twice, or a value is
-                outside its range.
-        """
-        check_coordinates(names)
-        return LinkState(**dict(zip(names, values, strict=True)))
-
     def as_dict(self) -> dict[str, float]:
         """Return what differs from a perfect link, in the order of `LINK_COORDINATES`."""
         return {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if getattr(self, field.name) != field.default
+            entry.name: getattr(self, entry.name)
+            for entry in fields(self)
+            if entry.compare and getattr(self, entry.name) != entry.default
         }
-
-    def _check_ranges(self) -> None:
-        _check("noise_std", self.noise_std, self.noise_std >= 0, "at least 0")
-        if self.snr_db is not None:
-            _check("snr_db", self.snr_db, True, "a number of dB (leave it out for no noise)")
-        _check("fading_scale", self.fading_scale, self.fading_scale > 0, "above 0")
-        _check(
-            "loss_probability", self.loss_probability, 0 <= self.loss_probability <= 1, "in [0, 1]"
-        )
 
 
 def check_coordinates(names: Sequence[str]) -> None:
@@ -90,10 +82,23 @@ def check_coordinates(names: Sequence[str]) -> None:
             )
     if len(set(names)) < len(names):
         raise UserError(f"link coordinates {list(names)} repeat a name: give each once")
-    if {"noise_std", "snr_db"} <= set(names):
-        raise UserError("noise_std and snr_db both set the noise: choose one as a link coordinate")
+    for what, (one, other) in _ALTERNATIVES.items():
+        if {one, other} <= set(names):
+            raise UserError(f"{one} and {other} both set {what}: choose one as a link coordinate")
 
 
-def _check(name: str, value: float, in_range: bool, rule: str) -> None:
+def check_value(name: str, value: float) -> None:
+    """Refuse a value of a link coordinate that no link can have.
+
+    Raises:
+        UserError: With the value and the rule.
+    """
+    in_range, rule = {
+        "noise_std": (value >= 0, "at least 0"),
+        "snr_db": (True, "a number of dB (leave it out for no noise)"),
+        "fading_scale": (value > 0, "above 0"),
+        "loss_probability": (0 <= value <= 1, "in [0, 1]"),
+        "outage_probability": (0 < value < 1, "inside (0, 1)"),
+    }[name]
     if not (math.isfinite(value) and in_range):
         raise UserError(f"{name}={value:g} is not possible: it must be {rule}")

@@ -19,7 +19,9 @@ from raysplit.base.config import Config
 from raysplit.base.errors import UserError
 from raysplit.base.tables import read_table
 from raysplit.link.axis import grid_axis, rounded_within
-from raysplit.link.state import LINK_COORDINATES, LinkState
+from raysplit.link.config import LinkConfig
+from raysplit.link.coordinates import link_state
+from raysplit.link.state import LINK_COORDINATES
 from raysplit.measure.setting import Setting
 
 
@@ -54,14 +56,18 @@ class PlanConfig(Config):
 
 
 def make_plan(
-    config: PlanConfig, split_points: tuple[int, int], ranges: Mapping[str, tuple[float, float]]
+    config: PlanConfig,
+    split_points: tuple[int, int],
+    ranges: Mapping[str, tuple[float, float]],
+    link: LinkConfig | None = None,
 ) -> list[Setting]:
     """Return the settings of a plan.
 
     Args:
         config: How to choose.
         split_points: First and last split point, both included.
-        ranges: Link coordinate -> (low, high), in the unit of `LinkState`.
+        ranges: Link coordinate -> (low, high), in the coordinate's unit.
+        link: The kind of link; only the coordinate `outage_probability` needs it.
 
     Raises:
         UserError: If a listed file cannot be read, or leaves the split points or the ranges.
@@ -78,7 +84,7 @@ def make_plan(
     return [
         Setting(
             int(row[0]),
-            LinkState.from_coordinates(names, row[1:]),
+            link_state(names, row[1:], link),
             config.seed if config.paired else config.seed + i,
         )
         for i, row in enumerate(rows)

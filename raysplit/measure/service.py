@@ -162,11 +162,12 @@ def _open_backend(job: Job, config: BackendConfig) -> Backend:
 def as_table(
     rows: dict[Setting, Row], link_names: tuple[str, ...], clean_log_ppl: float
 ) -> Measurements:
-    """Gather the rows that are `done` into a table."""
-    done = [row for row in rows.values() if row.status == "done"]
-    states = [[getattr(row.setting.link, name) for name in link_names] for row in done]
+    """Gather the rows that are `done` into a table, under the coordinates that were asked for."""
+    settings = [setting for setting, row in rows.items() if row.status == "done"]
+    done = [rows[setting] for setting in settings]
+    states = [[getattr(setting.link, name) for name in link_names] for setting in settings]
     return Measurements(
-        split_points_N=np.array([row.setting.split_point for row in done], dtype=np.int64),
+        split_points_N=np.array([setting.split_point for setting in settings], dtype=np.int64),
         link_names=link_names,
         link_states_NK=np.array(states, dtype=np.float64).reshape(len(done), len(link_names)),
         log_ppl_N=np.array([row.log_ppl for row in done], dtype=np.float64),

@@ -119,7 +119,11 @@ def _opened(path: Path) -> RawIOBase:
 
 
 class _Reader:
-    """Reads stored tensors block by block, so that no tensor is ever in memory twice."""
+    """Reads stored tensors block by block, so that no tensor is ever in memory twice.
+
+    `safetensors.safe_open` maps the file, and the pages read count as this process' memory: loading
+    200 MB of float32 as 100 MB of bfloat16 by its `get_slice` takes 302 MB at the peak, and so 106.
+    """
 
     def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
         self._dtype = dtype

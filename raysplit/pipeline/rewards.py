@@ -18,9 +18,9 @@ from envs.params import LayerSplitParams
 from envs.sources import MeasuredSource, PPLSource, SurrogateSource
 from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.base.files import write_atomically
-from raysplit.base.progress import console
+from raysplit.base.progress import say
 from raysplit.base.sealed_json import read_sealed, write_sealed
-from raysplit.link.state import LinkState
+from raysplit.link.coordinates import link_state
 from raysplit.measure.ledger import Ledger, Row
 from raysplit.measure.plan import make_plan
 from raysplit.measure.service import MeasuringService
@@ -82,7 +82,7 @@ class RequestedSettings:
                     key, seconds = line.split()
                     self.seconds[key] = float(seconds)
                 except ValueError:
-                    console.print(f"[yellow]{path} is damaged[/yellow]; not counted: {line!r}")
+                    say(f"{path} is damaged", "yellow", f"; not counted: {line!r}")
             write_atomically(path, "".join(f"{k} {v}\n" for k, v in self.seconds.items()))
 
     def add(self, rows: Mapping[Setting, Row]) -> None:
@@ -132,7 +132,7 @@ class RewardSources:
     def _plan_rows(self) -> list[Row]:
         experiment = self._folder.experiment
         ends = (experiment.problem.min_split_point, experiment.problem.max_split_point)
-        plan = make_plan(experiment.plan, ends, experiment.problem.ranges("A"))
+        plan = make_plan(experiment.plan, ends, experiment.problem.ranges("A"), experiment.link)
         card = protocol_card(self._folder)["card_sha256"]
         with Ledger(ledger_path(self._folder)) as ledger:
             known = ledger.rows(card)
@@ -149,9 +149,9 @@ class RewardSources:
     def _measure(self, split_points_N: IntArray, link_states_NK: FloatArray) -> FloatArray:
         """Return measured PPL; NaN where a setting gave none."""
         assert self._service is not None
-        names = self._params.link_names
+        names, link = self._params.link_names, self._folder.experiment.link
         settings = [
-            Setting(int(p), LinkState.from_coordinates(names, state), _REWARD_SEED)
+            Setting(int(p), link_state(names, state, link), _REWARD_SEED)
             for p, state in zip(split_points_N, link_states_NK, strict=True)
         ]
         rows = self._service.measure(settings, title="rewards")

@@ -17,7 +17,7 @@ from raysplit.base.errors import UserError
 from raysplit.base.progress import console
 from raysplit.base.sealed_json import write_sealed
 from raysplit.base.statistics import interquartile_mean
-from raysplit.link.state import LinkState
+from raysplit.link.coordinates import link_state
 from raysplit.measure.service import as_table
 from raysplit.measure.setting import Setting
 from raysplit.pipeline.episodes import write_episodes
@@ -78,7 +78,7 @@ def _measure_grid(folder: RunFolder) -> None:
     problem = experiment.problem
     states = grid_states(params, params.grid_points)
     settings = [
-        Setting(int(p), LinkState.from_coordinates(problem.link_names, state), _EVALUATION_SEED)
+        Setting(int(p), link_state(problem.link_names, state, experiment.link), _EVALUATION_SEED)
         for p, state in itertools.product(params.split_points_P, states)
     ]
     with same_measuring_service(folder) as service:

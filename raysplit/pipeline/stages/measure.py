@@ -25,6 +25,7 @@ def run(folder: RunFolder) -> list[Path]:
         experiment.plan,
         (problem.min_split_point, problem.max_split_point),
         problem.ranges("A"),
+        experiment.link,
     )
     with measuring_service(folder) as service:
         rows = service.measure(plan)

@@ -12,7 +12,7 @@ from envs.sources import SurrogateSource
 from raysplit.base.errors import UserError
 from raysplit.base.files import sha256_of_file, write_atomically
 from raysplit.base.memory import peak_memory_bytes, reset_peak_memory
-from raysplit.base.progress import Advance, console, progress_bar
+from raysplit.base.progress import Advance, console, progress_bar, say
 from raysplit.pipeline.problem import measured_problem
 from raysplit.pipeline.rewards import RewardSources, TrainingCost, reward_sources
 from raysplit.pipeline.run_folder import RunFolder
@@ -88,7 +88,7 @@ def _is_billed(home: Path) -> bool:
     try:
         TrainingCost.load(path)
     except UserError as error:
-        console.print(f"[yellow]{error}[/yellow]")
+        say(str(error), "yellow", "")
         return False
     return True
 
