@@ -55,6 +55,7 @@ def write_gguf(
     split: str = "smollm",
     sentencepiece: bool = False,
     space_prefix: bool | None = None,
+    merge: str = "1 2",
     tensors: dict[str, np.ndarray] | None = None,
     drop: str = "",
     raw: dict[str, tuple[np.ndarray, gguf.GGMLQuantizationType]] | None = None,
@@ -69,6 +70,7 @@ def write_gguf(
         split: Name of the rule by which the byte-level tokenizer splits text.
         sentencepiece: A SentencePiece tokenizer instead.
         space_prefix: Whether the tokenizer puts a space before a text; None leaves it open.
+        merge: The byte-level tokenizer's last merge.
         tensors: More tensors, by llama.cpp's name.
         drop: Name of a tensor that is left out.
         raw: Tensors that are written as these bytes instead.
@@ -82,7 +84,7 @@ def write_gguf(
     for key, value in {**_metadata(config), **(keys or {})}.items():
         if value is not None:
             _add(writer, f"{architecture}.{key}", value)
-    _add_tokenizer(writer, split, sentencepiece)
+    _add_tokenizer(writer, split, sentencepiece, merge)
     if space_prefix is not None:
         writer.add_add_space_prefix(space_prefix)
     arrays = {
@@ -169,7 +171,7 @@ def _stored(name: str, array: np.ndarray, config: Any) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
-def _add_tokenizer(writer: gguf.GGUFWriter, split: str, sentencepiece: bool) -> None:
+def _add_tokenizer(writer: gguf.GGUFWriter, split: str, sentencepiece: bool, merge: str) -> None:
     if sentencepiece:
         tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
         kinds = [2, 3, 3] + [6] * 256
@@ -181,7 +183,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, split: str, sentencepiece: bool) -> 
         scores += [-100.0] * (VOCABULARY - len(tokens))
         writer.add_token_scores(scores)
     else:
-        merges = ["a b", "ab c", "Ġ abc", "1 2"]
+        merges = ["a b", "ab c", "Ġ abc", merge]
         tokens = ["<|end|>", "<|start|>", *bytes_to_unicode().values()]
         kinds = [3, 3] + [1] * 256
         tokens += [merge.replace(" ", "") for merge in merges]

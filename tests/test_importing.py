@@ -396,9 +396,11 @@ def test_a_cut_file_is_refused(share, tmp_path):
         ({"tensors": {"blk.0.attn_q.scale": np.ones(2, np.float32)}}, "'blk.0.attn_q.scale'"),
         ({"split": "chatglm-bpe"}, "tokenizer.ggml.pre = 'chatglm-bpe'"),
         ({"split": ""}, "tokenizer.ggml.pre = None"),
+        ({"merge": "nothing here"}, "its tokenizer cannot be rebuilt"),
+        ({"tensors": {"rope_factors_long.weight": np.ones(4, np.float32)}}, "rope_factors_long"),
     ],
 )
-def test_what_would_change_the_numbers_is_refused(options, words, tmp_path):
+def test_what_would_change_the_numbers_or_is_broken_is_refused(options, words, tmp_path):
     refused(write_gguf(tmp_path / "t.gguf", tiny("llama"), **options), words)
 
 

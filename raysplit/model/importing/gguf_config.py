@@ -123,8 +123,13 @@ def _rope(file: GgufFile, head_size: int) -> Settings:
     trained = file.own("rope.scaling.original_context_length", file.needed("context_length"))
     attention = file.own("rope.scaling.attn_factor", 1.0)
     scaling, factor = file.own("rope.scaling.type", "none"), file.own("rope.scaling.factor", 1.0)
-    short, long = (_ROPE_FREQS,) * 2 if _ROPE_FREQS in file.tensors else (_ROPE_SHORT, _ROPE_LONG)
-    if short in file.tensors and long in file.tensors:
+    if factors := ROPE_TENSORS & set(file.tensors):
+        short, long = (_ROPE_FREQS,) * 2 if _ROPE_FREQS in factors else (_ROPE_SHORT, _ROPE_LONG)
+        if factors != {short, long} or scaling not in ("none", "longrope"):
+            raise UserError(
+                f"{file.path} cannot be imported: {', '.join(sorted(factors))} with rotary scaling "
+                f"{scaling!r} is not known"
+            )
         # Llama 3's smooth scaling is stored as its result, one factor a frequency, which is what
         # transformers' LongRoPE takes, there for short and for long texts.
         return rope | {

@@ -40,9 +40,9 @@ def save_tokenizer(file: GgufFile, folder: Path) -> None:
     auto_tokenizer = cast("Any", AutoTokenizer)  # typed in part only
     try:
         built = auto_tokenizer.from_pretrained(file.path.parent, gguf_file=file.path.name)
-    except (ValueError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{file.path}: transformers refuses its tokenizer: {reason}") from None
+    except Exception as error:  # damaged tables show as any kind of error
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UserError(f"{file.path}: its tokenizer cannot be rebuilt ({reason})") from None
     if split == "smollm":  # every digit alone, then as GPT-2
         digits = pre_tokenizers.Digits(individual_digits=True)
         as_gpt2 = pre_tokenizers.ByteLevel(add_prefix_space=False)
