@@ -155,6 +155,31 @@ def test_nothing_is_measured_twice(folder, tmp_path):
     assert again == first
 
 
+def test_a_row_that_was_changed_is_measured_anew(folder, tmp_path, capsys):
+    job, card = prepared(folder)
+    inprocess = BackendConfig(kind="inprocess")
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        with MeasuringService(job, card, ledger, inprocess) as service:
+            true = service.measure(SETTINGS[:3])
+        ledger._connection.execute("UPDATE settings SET log_ppl = 2 * log_ppl WHERE rowid = 1")
+        with MeasuringService(job, card, ledger, inprocess) as service:
+            again = service.measure(SETTINGS[:3])
+            assert service.evaluations == 1
+    assert [r.log_ppl for r in again.values()] == [r.log_ppl for r in true.values()]
+    assert "measured anew" in capsys.readouterr().err
+
+
+def test_the_cost_counts_what_the_device_runs(folder, tmp_path):
+    """Nearly all windows are full, and score less than half of what they run."""
+    job, card = prepared(folder, unit="sliding_window")
+    with (
+        Ledger(tmp_path / "ledger.sqlite") as ledger,
+        MeasuringService(job, card, ledger, BackendConfig(kind="inprocess")) as service,
+    ):
+        assert service.tokens_per_sequence == CONTEXT - 1
+    assert job.corpus.tokens_N.mean() < 11
+
+
 def test_the_order_of_measuring_changes_no_value(folder, tmp_path):
     (tmp_path / "reversed").mkdir()
     settings = [dataclasses.replace(setting, seed=i) for i, setting in enumerate(SETTINGS)]
