@@ -57,7 +57,8 @@ def run(
     """Run every stage: measure, fit, train, evaluate, report. Finished stages are skipped."""
     from raysplit.pipeline.run import STAGE_NAMES, run_stages
 
-    run_stages(_load(experiment, set_, backend), out, STAGE_NAMES)
+    given = _words(experiment, out, set_, backend)
+    run_stages(_load(experiment, set_, backend), out, STAGE_NAMES, given)
 
 
 def _stage_command(stage: str, help_: str) -> None:
@@ -69,7 +70,8 @@ def _stage_command(stage: str, help_: str) -> None:
     ) -> None:
         from raysplit.pipeline.run import run_stages
 
-        run_stages(_load(experiment, set_, backend), out, (stage,))
+        given = _words(experiment, out, set_, backend)
+        run_stages(_load(experiment, set_, backend), out, (stage,), given)
 
     app.command(stage, help=help_)(command)
 
@@ -90,15 +92,21 @@ def compare(
         typer.Argument(help="Run folders, evaluated.", metavar="RUN...", show_default=False),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the figures and their table.")],
+    allow_different: Annotated[
+        bool,
+        typer.Option("--allow-different", help="Draw runs measured otherwise, and say so in it."),
+    ] = False,
 ) -> None:
     """Draw runs side by side: PPL of several models (Fig. 3), agents case by case (Fig. 5)."""
+    from raysplit.base.files import refuse_unwritable
     from raysplit.pipeline.run_folder import RunFolder
 
     for run in runs:
         RunFolder.read(run)  # refuses at once, before what draws is loaded
+    refuse_unwritable(out)
     from raysplit.pipeline import compare as stage
 
-    stage.compare(runs, out)
+    stage.compare(runs, out, allow_different=allow_different)
 
 
 @app.command("import")
@@ -152,16 +160,20 @@ def sweep(
         raise UserError("sweep takes an EXPERIMENT, or --resume RUN for one that was begun")
     if resume is not None and (out is not None or set_ or backend):
         raise UserError("--resume takes the experiment from RUN: no --out, --set or --backend")
-    from raysplit.pipeline.run_folder import RunFolder
+    from raysplit.pipeline.run import check_resume, check_sweep
 
+    # What is missing is refused at once, before Ray Tune is loaded.
     if resume is not None:
-        RunFolder.read(resume)  # refuses at once, before Ray Tune is loaded
+        check_resume(resume)
+        from raysplit.pipeline import sweep as stage
+
+        stage.resume(resume)
+        return
+    loaded = _load(str(experiment), set_, backend)
+    check_sweep(loaded, out, _words(str(experiment), out, set_, backend))
     from raysplit.pipeline import sweep as stage
 
-    if resume is not None:
-        stage.resume(resume)
-    else:
-        stage.sweep(_load(str(experiment), set_, backend), out)
+    stage.sweep(loaded, out)
 
 
 @app.command()
@@ -175,6 +187,15 @@ def _load(experiment: str, overrides: list[str] | None, backend: str | None) -> 
 
     chosen = [f"backend.kind={backend}"] if backend else []
     return load_experiment(experiment, [*(overrides or []), *chosen])
+
+
+def _words(
+    experiment: str, out: Path | None, overrides: list[str] | None, backend: str | None
+) -> list[str]:
+    """Return the words of a command on the same experiment and folder, for remedies."""
+    words = [experiment, *(word for value in overrides or [] for word in ("--set", value))]
+    words += ["--backend", backend] if backend else []
+    return [*words, "--out", str(out)] if out else words
 
 
 def _check_one_tree() -> None:

@@ -35,6 +35,7 @@ def write_run(
     agents=None,
     ends=(-6, -5),
     measured_ends=(-6, -5),
+    card=None,
     **problem,
 ):
     """A run folder with what comparing reads: an evaluated grid and the agents' curves."""
@@ -50,6 +51,7 @@ def write_run(
     with RunFolder.open(path, experiment) as folder:
         table = evaluated(states)
         table.to_parquet(path / "evaluation.parquet")
+        write_card(path, experiment, card or {})
         names = ("random_return", "optimal_return")
         of_source = {
             "surrogate": dict(zip(names, ends, strict=True)),
@@ -63,6 +65,29 @@ def write_run(
         for name in STAGES:
             folder.declare_done(name, "", [evaluation, path / "evaluation.parquet"], time.time())
     return path
+
+
+def write_card(path, experiment, changes):
+    """The card of a run; the model's weights and tokens follow its name."""
+    name = experiment.model.name
+    card = {
+        "model": {"name": name, "weights_sha256": name, "dtype": "float32", "attention": "sdpa"},
+        "tokenizer": {"sha256": name, "bos": "<s>"},
+        "corpus": {"source": "embedded", "sha256": name, "sequences": 9, "scored_tokens": 99},
+        "protocol": experiment.protocol.model_dump(mode="json"),
+        "link": experiment.link.model_dump(mode="json"),
+        "device": "cpu",
+        "libraries": {"torch": "2.9.0"},
+        "clean_log_ppl": 2.0 + len(str(path)),  # what was found differs from run to run
+        "card_sha256": str(path),
+    }
+    for place, value in changes.items():
+        *sections, key = place.split(".")
+        section = card
+        for part in sections:
+            section = section[part]
+        section[key] = value
+    (path / "protocol_card.json").write_text(json.dumps(card))
 
 
 def evaluated(states):
@@ -269,6 +294,66 @@ def test_folders_that_are_no_finished_runs_are_refused(tmp_path):
 def test_runs_that_do_not_compare_are_refused(tmp_path, changes, difference):
     runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", **changes)]
     refused(runs, tmp_path / "out", f"b cannot stand beside a: {difference}")
+
+
+CARDS = [
+    ({"device": "cuda"}, "device is 'cpu' there and 'cuda' here"),
+    ({"libraries.torch": "2.8.0"}, "libraries.torch is '2.9.0' there and '2.8.0' here"),
+    ({"model.dtype": "bfloat16"}, "model.dtype is 'float32' there and 'bfloat16' here"),
+]
+OF_ONE_MODEL = [
+    ({"model.weights_sha256": "x"}, "model.weights_sha256 is 'tiny' there and 'x' here"),
+    ({"model.attention": "eager"}, "model.attention is 'sdpa' there"),
+    ({"corpus.sha256": "x"}, "corpus.sha256 is 'tiny' there and 'x' here"),
+    ({"tokenizer.sha256": "x"}, "tokenizer.sha256 is 'tiny' there"),
+]
+
+
+@pytest.mark.parametrize(("card", "difference"), CARDS + OF_ONE_MODEL)
+def test_runs_of_one_model_that_were_measured_otherwise_are_refused(tmp_path, card, difference):
+    runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", card=card)]
+    refused(runs, tmp_path / "out", f"b cannot stand beside a: {difference}.*--allow-different")
+
+
+@pytest.mark.parametrize(("card", "difference"), CARDS)
+def test_models_that_were_measured_otherwise_are_refused(tmp_path, card, difference):
+    runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", model="large", card=card)]
+    refused(runs, tmp_path / "out", f"b cannot stand beside a: {difference}")
+
+
+def test_a_third_run_is_held_against_the_one_of_its_own_model(tmp_path):
+    runs = [
+        write_run(tmp_path / "a"),
+        write_run(tmp_path / "b", model="large"),
+        write_run(tmp_path / "c", model="large", card={"model.weights_sha256": "x"}),
+    ]
+    refused(runs, tmp_path / "out", "c cannot stand beside b: model.weights_sha256 is 'large'")
+
+
+def test_one_model_in_two_places_is_one_model(tmp_path, drawn):
+    same = {"model.weights_sha256": "x", "corpus.sha256": "x", "tokenizer.sha256": "x"}
+    runs = [write_run(tmp_path / n, model=f"/{n}/small", card=same) for n in ("a", "b")]
+    stage.compare(runs, tmp_path / "out")
+
+
+def test_what_is_drawn_all_the_same_says_so(tmp_path, drawn, monkeypatch, capfd):
+    figures_saved = {}
+    save = stage.save
+
+    def noted(figure, folder, name):
+        figures_saved[name] = figure
+        return save(figure, folder, name)
+
+    monkeypatch.setattr(stage, "save", noted)
+    runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", card={"device": "cuda"})]
+    stage.compare(runs, tmp_path / "out", allow_different=True)
+    difference = "b cannot stand beside a: device is 'cpu' there and 'cuda' here"
+    assert f"different: {difference}" in capfd.readouterr().err
+    for figure in figures_saved.values():
+        above = figure.get_suptitle().replace("\n", " ")
+        assert above == f"Not measured alike: {difference}"
+    stage.compare(runs[:1], tmp_path / "alike", allow_different=True)
+    assert {figure.get_suptitle() for figure in figures_saved.values()} == {""}
 
 
 def test_another_reward_in_another_case_is_no_matter(tmp_path, drawn):

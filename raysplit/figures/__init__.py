@@ -15,7 +15,7 @@ from raysplit.figures.over_seeds import band_over_seeds
 from raysplit.figures.parity import surrogate_parity
 from raysplit.figures.perplexity import PPLCurve, PPLPanel, ppl_against_split_point
 from raysplit.figures.saving import save
-from raysplit.figures.style import Band, coordinate_label
+from raysplit.figures.style import Band, coordinate_label, note_above
 from raysplit.figures.trend import Decisions, Trend, split_point_trend, trend
 from raysplit.figures.weight import CostWeightSweep, cost_weight_sweep
 
@@ -38,6 +38,7 @@ __all__ = [
     "cost_weight_sweep",
     "hyperparameter_panels",
     "learning_curves",
+    "note_above",
     "ppl_against_split_point",
     "returns_and_intervals",
     "save",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import re
+import textwrap
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -241,3 +242,11 @@ def label_below(figure: Figure, axes: Sequence[Axes], columns: int) -> None:
     rows = -(-len(entries) // columns)
     figure.set_figheight(figure.get_figheight() + _ROW_HEIGHT * max(0, rows - _FREE_ROWS))
     figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)
+
+
+@styled
+def note_above(figure: Figure, text: str) -> None:
+    """Write a note above all panels; the figure grows by its lines."""
+    lines = textwrap.wrap(text, int(WIDTH / _LETTER_WIDTH))
+    figure.set_figheight(figure.get_figheight() + _ROW_HEIGHT * len(lines))
+    figure.suptitle("\n".join(lines), fontsize=9, color=_ALGORITHMS["a2c"], x=0.01, ha="left")

@@ -10,9 +10,11 @@ that is drawn.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,15 +23,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from envs.problem import LOWER_IS_WORSE
-from raysplit.base.errors import UserError
+from raysplit.base.errors import UserError, command
 from raysplit.base.files import replacing
-from raysplit.base.progress import console
+from raysplit.base.progress import console, say
 from raysplit.figures import (
     Band,
     LearningPanel,
     PPLCurve,
     PPLPanel,
     learning_curves,
+    note_above,
     ppl_against_split_point,
     save,
 )
@@ -40,18 +43,31 @@ from raysplit.pipeline.views.panels import learning_panel, perplexity_band, stat
 
 TABLE = "compare.parquet"
 _NEEDED = ("measure", "fit", "train", "evaluate")
-_COMPARABLE = {"corpus", "protocol", "link"}  # what two perplexities must share
+# What the card tells of the clean pass, and of a text as one tokenizer cuts it.
+_FINDINGS = {"card_sha256", "clean_log_ppl", "tokens_per_sequence", "signal_rms"}
+_OF_THE_TOKENS = {"sha256", "sequences", "scored_tokens"}
 _CASES = "LHA"
 
 _Item = TypeVar("_Item")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Run:
     """A run to compare, under a name that tells it from the others."""
 
     name: str
     folder: RunFolder
+
+    @cached_property
+    def card(self) -> dict[str, Any]:
+        """What its perplexities depend on."""
+        card: dict[str, Any] = json.loads((self.folder.path / "protocol_card.json").read_text())
+        del card["model"]["name"]  # its weights are there, wherever they lie
+        return {key: value for key, value in card.items() if key not in _FINDINGS}
+
+    def section(self, name: str) -> dict[str, Any]:
+        """A section of its experiment, under its name."""
+        return self.folder.experiment.model_dump(mode="json", by_alias=True, include={name})
 
     @property
     def model(self) -> str:
@@ -89,8 +105,11 @@ class _Curve:
     state: str = ""  # the link's, where it has one
 
 
-def compare(paths: Sequence[Path], out: Path) -> None:
+def compare(paths: Sequence[Path], out: Path, *, allow_different: bool = False) -> None:
     """Draw finished runs side by side.
+
+    Runs of one panel must have been measured under one protocol card; their models may differ in
+    Fig. 3, which compares models. With `allow_different` differences are drawn and said.
 
     Raises:
         UserError: If a folder is no finished run, or runs of one panel follow different rules.
@@ -98,15 +117,24 @@ def compare(paths: Sequence[Path], out: Path) -> None:
     if (out / "manifest.json").exists():
         raise UserError(f"{out} is a run's folder, whose figures would be replaced: name another")
     runs = _read(paths)
-    for group in _grouped(runs, lambda run: run.channel + run.impairment).values():
-        _refuse_difference(group, _COMPARABLE)
-    for group in _grouped(runs, lambda run: _case_title(run, runs)).values():
-        _refuse_difference(group, {"problem"})
+    differences = [*_differences(runs)]
+    if differences and not allow_different:
+        raise UserError(
+            f"{differences[0]}; compare them in separate calls, run one again, or draw them "
+            "all the same with --allow-different"
+        )
+    for difference in differences:
+        say("different", "yellow", f": {difference}")
     perplexity = _distinct(_with_states([c for run in runs for c in _perplexity(run)]))
     panels = {run.name: learning_panel(run.folder, _case_title(run, runs)) for run in runs}
     learning = _distinct([curve for run in runs for curve in _learning(run, panels[run.name])])
-    _save(_perplexity_figure(perplexity), out, "perplexity")
-    _save(_learning_figure(learning, panels), out, "learning")
+    for name, figure in (
+        ("perplexity", _perplexity_figure(perplexity)),
+        ("learning", _learning_figure(learning, panels)),
+    ):
+        if differences:
+            note_above(figure, f"Not measured alike: {'; '.join(differences)}")
+        _save(figure, out, name)
     rows = [*_rows("perplexity", perplexity), *_rows("learning", learning)]
     with replacing(out / TABLE) as new:
         pd.DataFrame(rows).to_parquet(new, index=False)
@@ -124,8 +152,8 @@ def _read(paths: Sequence[Path]) -> list[_Run]:
             # What was computed elsewhere counts: its files must be as that run left them.
             if record is None or not folder.is_done(stage, record["inputs_sha256"]):
                 raise UserError(
-                    f"stage '{stage}' is not done in {folder.path}: finish it with `raysplit run "
-                    f"{folder.path / 'experiment.yaml'} --out {folder.path}`"
+                    f"stage '{stage}' is not done in {folder.path}: finish it with "
+                    f"{command('run', folder.path / 'experiment.yaml', '--out', folder.path)}"
                 )
     return [_Run(name, folder) for name, folder in zip(_names(paths), folders, strict=True)]
 
@@ -139,19 +167,36 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return ["/".join(path[-length:]) for path in parts]
 
 
-def _refuse_difference(runs: Sequence[_Run], sections: set[str]) -> None:
-    """Refuse runs of one panel whose numbers do not mean the same."""
-    first, *others = [
-        (run, run.folder.experiment.model_dump(mode="json", by_alias=True, include=sections))
-        for run in runs
-    ]
-    for run, values in others:
-        difference = first_difference(first[1], values)
+def _differences(runs: Sequence[_Run]) -> Iterator[str]:
+    """Say of each panel's runs what their numbers do not share with the first one's."""
+    found: dict[str, None] = {}
+    for group in _grouped(runs, lambda run: run.channel + run.impairment).values():
+        found |= dict.fromkeys(_from_first(group, _conditions))
+        for of_model in _grouped(group, lambda run: run.model).values():
+            found |= dict.fromkeys(_from_first(of_model, lambda run: run.card))
+    for group in _grouped(runs, lambda run: _case_title(run, runs)).values():
+        found |= dict.fromkeys(_from_first(group, lambda run: run.section("problem")))
+        found |= dict.fromkeys(_from_first(group, lambda run: run.card))
+    yield from found
+
+
+def _from_first(runs: Sequence[_Run], values: Callable[[_Run], Mapping[str, Any]]) -> Iterator[str]:
+    first, *others = [(run, values(run)) for run in runs]
+    for run, mine in others:
+        difference = first_difference(first[1], mine)
         if difference:
-            raise UserError(
-                f"{run.name} cannot stand beside {first[0].name}: {difference}; compare them in "
-                "separate calls, or run one of them again"
-            )
+            yield f"{run.name} cannot stand beside {first[0].name}: {difference}"
+
+
+def _conditions(run: _Run) -> dict[str, Any]:
+    """What runs of different models must share: the experiment's, and the card without its model.
+
+    Another model cuts the same text into other tokens.
+    """
+    card = {key: value for key, value in run.card.items() if key != "tokenizer"}
+    card["model"] = {"dtype": card["model"]["dtype"]}
+    text = {key: value for key, value in card["corpus"].items() if key not in _OF_THE_TOKENS}
+    return card | {"corpus": text | run.section("corpus")["corpus"]}
 
 
 def _perplexity(run: _Run) -> Iterator[_Curve]:
