@@ -72,7 +72,6 @@ def test_help_names_the_commands_and_loads_nothing_heavy():
         ),
         (["measure", "demo", "--set", "model.name=/no/such/folder"], "/no/such/folder"),
         (["run", "demo", "--set", "corpus={source: file, path: /no/such.txt}"], "/no/such.txt"),
-        (["fit", "demo"], "run `raysplit measure` first"),
         (["run", str(ROOT / "raysplit")], "neither a preset"),
         (["run", "demo", "--set", "agents.ppo.overrides.learning_rate=-1"], "learning_rate = -1"),
         (["run", "demo", "--set", "agents.ppo.overrides={lr: 3}"], "; it has learning_rate,"),
@@ -114,9 +113,45 @@ def test_what_is_cheap_to_know_is_refused_before_anything_is_loaded_or_made(tmp_
     assert not out.exists()
 
 
-def test_a_stage_without_its_predecessor_leaves_no_folder(tmp_path):
-    assert raysplit("train", "demo", "--out", tmp_path / "run").returncode == 2
-    assert not (tmp_path / "run").exists()
+@pytest.mark.parametrize("stage", ["fit", "sweep"])
+def test_a_command_without_its_predecessor_says_what_to_paste_and_leaves_nothing(tmp_path, stage):
+    out = tmp_path / "a run"
+    code = (
+        "import sys; from raysplit.cli import main\n"
+        "sys.argv = ['raysplit', *sys.argv[1:]]\n"
+        "try: main()\n"
+        "except SystemExit as end: print('code:', end.code)\n"
+        "print('heavy:', sorted({'torch', 'ray', 'scipy.stats'} & set(sys.modules)))"
+    )
+    asked = [stage, "demo", "--set", "plan={seed: 3}", "--out", str(out)]
+    command = [sys.executable, "-c", code, *asked]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.split("\n")[:2] == ["code: 2", "heavy: []"]
+    assert (
+        f"run `raysplit measure demo --set 'plan={{seed: 3}}' --out '{out}'` first, or "
+        in done.stderr
+    )
+    assert not out.exists()
+    out.mkdir()  # an empty folder, or one of something else, is none of a run
+    raysplit(*asked)
+    assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sweep", "--resume", "new"], "is no run folder"),
+        (["compare", "new", "--out", "out"], "is no run folder"),
+        (["run", "demo", "--out", "file/run"], "cannot be written (Not a directory)"),
+    ],
+)
+def test_what_is_not_there_is_refused_and_nothing_is_left(tmp_path, arguments, message):
+    (tmp_path / "file").write_text("")
+    places = {"new", "out", "file/run"}
+    done = raysplit(*(tmp_path / a if a in places else a for a in arguments))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert message in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_run_folder_in_the_place_of_an_experiment_is_recognised(tmp_path):

@@ -291,3 +291,14 @@ def test_the_cost_page_reads_seconds_per_setting_and_efficiency(tmp_path, monkey
     exec(code, names)
     assert names["seconds_per_setting"] == pytest.approx(8 / 3)
     assert names["efficiency"] == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("name", ["full", "locked", "I/O"])
+def test_an_error_is_sorted_by_its_code_whatever_the_path_is_called(tmp_path, name):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot be opened or written \(.*Not a directory"):
+        Ledger(tmp_path / "file" / name / "ledger.sqlite")
+    folder = tmp_path / name / "ledger.sqlite"
+    folder.mkdir(parents=True)
+    with pytest.raises(UserError, match="cannot be opened or written"):
+        Ledger(folder)

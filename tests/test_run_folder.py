@@ -1,6 +1,7 @@
 """The run folder: whose it is, who may work in it, and which stages a change leaves done."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from raysplit import __version__
 from raysplit.base.errors import UserError
+from raysplit.pipeline import run_folder
 from raysplit.pipeline.experiment import load_experiment
 from raysplit.pipeline.input_hashes import inputs_sha256
-from raysplit.pipeline.run import STAGE_NAMES
+from raysplit.pipeline.run import STAGE_NAMES, check_resume
 from raysplit.pipeline.run_folder import RunFolder
 
 ROOT = Path(__file__).parent.parent
@@ -229,3 +232,33 @@ def test_damage_of_both_copies_is_named_with_its_remedy(tmp_path):
     (run / "experiment.yaml").unlink()  # the remedy
     with RunFolder.open(run, demo()) as folder:
         assert done(folder) == list(STAGE_NAMES)
+
+
+def test_a_folder_of_another_version_is_refused_by_one_line(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    with RunFolder.open(run, demo()) as folder:
+        monkeypatch.setattr(run_folder, "__version__", "0.1.0")
+        declare_all(folder)
+    monkeypatch.undo()
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    message = f"run was made by raysplit 0.1.0, and this is {__version__}: choose another --out"
+    with pytest.raises(UserError, match=message), RunFolder.open(run, demo()):
+        pass
+    with pytest.raises(UserError, match=message):
+        RunFolder.read(run)
+    assert {p: p.read_bytes() for p in before if p.name != "lock"} == {
+        p: content for p, content in before.items() if p.name != "lock"
+    }
+
+
+def test_a_sweep_that_was_not_begun_cannot_be_resumed(tmp_path):
+    run = tmp_path / "a run"
+    with RunFolder.open(run, demo()):
+        pass
+    paste = f"`raysplit sweep '{run}/experiment.yaml' --out '{run}'`"
+    with pytest.raises(UserError, match=re.escape(f"holds no sweep to resume; start one: {paste}")):
+        check_resume(run)
+    (run / "sweep" / "trials").mkdir(parents=True)
+    paste = f"`raysplit measure '{run}/experiment.yaml' --out '{run}'`"
+    with pytest.raises(UserError, match=re.escape(f"run {paste} first")):
+        check_resume(run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable
 
 
@@ -11,6 +12,11 @@ class UserError(ValueError):
 
     The command line prints the message without a traceback and exits with code 2.
     """
+
+
+def command(*words: object) -> str:
+    """Return a `raysplit` command as a remedy shows it, quoted so that it can be pasted."""
+    return f"`raysplit {shlex.join(map(str, words))}`"
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

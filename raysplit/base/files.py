@@ -108,6 +108,19 @@ def _report_damage(path: Path, used: Path) -> None:
     say(f"{path} cannot be read", "yellow", f"; going on from its copy {used.name}")
 
 
+def refuse_unwritable(folder: Path) -> None:
+    """Refuse a folder that cannot be made or written, before the work whose results go there.
+
+    Raises:
+        UserError: It is one.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise UserError(f"{folder} cannot be made: {there} is no folder; choose another")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{folder} cannot be written (as {there}): choose another folder")
+
+
 def sha256_of_file(path: Path) -> str:
     """Hash a file's bytes."""
     with path.open("rb") as file:

@@ -9,11 +9,12 @@ not safe on NFS.
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import sqlite3
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -27,6 +28,7 @@ from raysplit.measure.setting import Setting
 Status = Literal["done", "invalid", "quarantined"]
 
 _LOCK_TIMEOUT_S = 30.0
+_LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _SMALLEST_FREE_BYTES = 2**16
 _FORMAT = 2
 """Version of the tables, kept in the file's user_version; raysplit 0.1 wrote none."""
@@ -252,17 +254,19 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
             connection.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > until:
+            if not _is(error, _LOCKED) or time.monotonic() > until:
                 raise
             time.sleep(0.05)
 
 
 def _unusable(path: Path, error: Exception) -> UserError:
-    if "full" in str(error) or ("I/O" in str(error) and _disk_is_full(path)):
+    if _is(error, {sqlite3.SQLITE_FULL}) or (
+        _is(error, {sqlite3.SQLITE_IOERR}) and _disk_is_full(path)
+    ):
         return UserError(
             f"no space left for {path}: free some and start again; nothing measured is lost"
         )
-    if "locked" in str(error):
+    if _is(error, _LOCKED):
         return UserError(
             f"ledger {path} stayed locked by another process for {_LOCK_TIMEOUT_S:g} s: wait for "
             "that one, or name another file with measuring.ledger"
@@ -275,6 +279,14 @@ def _unusable(path: Path, error: Exception) -> UserError:
     return UserError(
         f"ledger {path} is damaged ({error}): move it away to measure anew, or restore a copy"
     )
+
+
+def _is(error: Exception, codes: Set[int]) -> bool:
+    """Tell an error by SQLite's code or the system's: its text may quote a path."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOSPC and sqlite3.SQLITE_FULL in codes
+    code: int | None = getattr(error, "sqlite_errorcode", None)  # none where this module raised it
+    return code is not None and code & 0xFF in codes  # https://www.sqlite.org/rescode.html
 
 
 def _disk_is_full(path: Path) -> bool:

@@ -124,7 +124,7 @@ class Measurements:
         metadata = (table.schema.metadata or {}).get(_METADATA_KEY)
         if metadata is None:
             raise UserError(
-                f"{path}: not a table of measurements; export one with `raysplit measure`"
+                f"{path}: not a table of measurements, such as the stage measure writes"
             )
         note = json.loads(metadata)
         names: tuple[str, ...] = tuple(note["link_names"])

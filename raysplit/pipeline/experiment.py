@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 
 from envs.problem import ProblemConfig
 from raysplit.base.config import Config, check_name
-from raysplit.base.errors import UserError, suggest, yaml_reason
+from raysplit.base.errors import UserError, command, suggest, yaml_reason
 from raysplit.base.explain import explain
 from raysplit.base.yaml_text import parse_yaml
 from raysplit.corpus.config import CorpusConfig
@@ -130,8 +130,8 @@ def _read(name_or_path: str) -> dict[str, Any]:
         path = Path(name_or_path)
         if (path / "experiment.yaml").is_file():
             raise UserError(
-                f"'{name_or_path}' is a run folder: give its {path / 'experiment.yaml'}, with "
-                f"--out {name_or_path} to go on in it"
+                f"'{name_or_path}' is a run folder: to go on in it, "
+                f"{command('run', path / 'experiment.yaml', '--out', path)}"
             )
         if not path.is_file():
             raise UserError(

@@ -22,7 +22,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from raysplit import __version__
-from raysplit.base.errors import UserError
+from raysplit.base.errors import UserError, command
 from raysplit.base.files import read_with_copy, sha256_of_file, write_with_copy
 from raysplit.base.yaml_text import parse_yaml
 from raysplit.pipeline.experiment import Experiment
@@ -61,6 +61,7 @@ class RunFolder:
             raise _unwritable(path, error) from None
         with _locked(path):
             if (path / _EXPERIMENT).exists():
+                _refuse_another_version(path)
                 _refuse_another(path, experiment)
             write_with_copy(path / _EXPERIMENT, experiment.to_yaml())
             yield cls(path, experiment)
@@ -72,11 +73,18 @@ class RunFolder:
         Raises:
             UserError: If it is none, or none of this version.
         """
-        if not (path / _EXPERIMENT).is_file():
+        if not cls.is_one(path):
             raise UserError(
-                f"{path} is no run folder (it has no {_EXPERIMENT}); `raysplit run` makes one"
+                f"{path} is no run folder (it has no {_EXPERIMENT}); make one: "
+                f"{command('run', 'demo', '--out', path)}, with your experiment for demo"
             )
+        _refuse_another_version(path)
         return cls(path, _read_experiment(path))
+
+    @staticmethod
+    def is_one(path: Path) -> bool:
+        """Tell whether a run was begun in a folder."""
+        return (path / _EXPERIMENT).is_file()
 
     def agent_folder(self, name: str, seed: int) -> Path:
         """Return where one agent lives."""
@@ -111,14 +119,17 @@ class RunFolder:
         write_with_copy(self.path / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
 
     def _manifest(self) -> dict[str, dict[str, Any]]:
-        path = self.path / _MANIFEST
-        try:
-            return read_with_copy(path, json.loads) if path.exists() else {}
-        except ValueError:
-            raise UserError(
-                f"{path} is damaged, and so is its copy: delete it, and start the same command "
-                "again (the stages run again; what was measured or trained is found again)"
-            ) from None
+        return _read_manifest(self.path / _MANIFEST)
+
+
+def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        return read_with_copy(path, json.loads) if path.exists() else {}
+    except ValueError:
+        raise UserError(
+            f"{path} is damaged, and so is its copy: delete it, and start the same command "
+            "again (the stages run again; what was measured or trained is found again)"
+        ) from None
 
 
 def write_again(folder: RunFolder) -> str:
@@ -165,8 +176,8 @@ def _read_experiment(path: Path) -> Experiment:
     except ValueError:
         raise UserError(
             f"{path / _EXPERIMENT} is damaged or of another version, and so is its copy: delete it "
-            f"and start `raysplit run EXPERIMENT --out {path}` again with what the run was made "
-            "from (finished stages that fit are kept)"
+            f"and start {command('run', 'EXPERIMENT', '--out', path)} again with what "
+            "the run was made from (finished stages that fit are kept)"
         ) from None
 
 
@@ -175,6 +186,18 @@ def _parse_experiment(text: str) -> Experiment:
         return Experiment.model_validate(parse_yaml(text))
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None
+
+
+def _refuse_another_version(path: Path) -> None:
+    """Refuse what another 0.x made: its files mean other things, and its stages would run anew."""
+    mine = __version__.rpartition(".")[0]
+    for record in _read_manifest(path / _MANIFEST).values():
+        made_by: str = record["versions"]["raysplit"]
+        if made_by.rpartition(".")[0] != mine:
+            raise UserError(
+                f"{path} was made by raysplit {made_by}, and this is {__version__}: choose another "
+                f"--out to run it anew, or go on with it under raysplit {made_by}"
+            )
 
 
 def _refuse_another(path: Path, experiment: Experiment) -> None:

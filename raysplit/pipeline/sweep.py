@@ -25,8 +25,8 @@ from raysplit.base.files import replacing, sha256_of, sha256_of_file, write_atom
 from raysplit.base.progress import console, progress_bar
 from raysplit.figures import hyperparameter_panels, save
 from raysplit.pipeline.experiment import Experiment
-from raysplit.pipeline.input_hashes import inputs_sha256
 from raysplit.pipeline.problem import measured_problem
+from raysplit.pipeline.run import folder_path
 from raysplit.pipeline.run_folder import RunFolder
 from raysplit.pipeline.stages.train import say_if_ray_starts
 from raysplit.pipeline.sweep_state import compare_with_plan, report_damage
@@ -44,49 +44,37 @@ from tuning.sweep.trial import SweepJob
 
 
 def sweep(experiment: Experiment, out: Path | None) -> None:
-    """Run an experiment's sweep, or go on with it, and write what it found.
+    """Run an experiment's sweep, or go on with it, and write what it found (`run.check_sweep`).
 
     Raises:
-        UserError: The surrogate is not fitted yet, or the sweep does not fit problem or machine.
+        UserError: The sweep does not fit problem or machine.
     """
-    with RunFolder.open(out or Path("runs") / experiment.name, experiment) as folder:
+    with RunFolder.open(folder_path(experiment, out), experiment) as folder:
         _run(folder, resumed=False)
 
 
 def resume(run: Path) -> None:
-    """Go on with the sweep of a run folder.
+    """Go on with the sweep of a run folder (`run.check_resume`).
 
     Raises:
-        UserError: There is none, or it is not the one that was begun.
+        UserError: It is not the one that was begun.
     """
-    if not (run / "sweep" / "trials").is_dir():
-        raise UserError(f"{run} holds no sweep to resume; start one: raysplit sweep EXPERIMENT")
     with RunFolder.open(run, RunFolder.read(run).experiment) as folder:
         _run(folder, resumed=True)
 
 
 def _run(folder: RunFolder, *, resumed: bool) -> None:
-    _check_fitted(folder)
     config = folder.experiment.sweep
     job = _job(folder, config)
     check_space(job.base, config)
     if config.method == "optuna":
         check_optuna()
+    (job.folder / "trials").mkdir(parents=True, exist_ok=True)
     compare_with_plan(job, config, resumed=resumed)
     report_damage(job.folder)
     _train(folder, job, config)
     results = sweep_results(job, config)
     _write_results(folder, job, config, results)
-
-
-def _check_fitted(folder: RunFolder) -> None:
-    for stage, before in (("measure", ()), ("fit", ("measure",))):
-        if not folder.is_done(stage, inputs_sha256(folder, stage, before)):
-            raise UserError(
-                f"a sweep learns on the surrogate, and stage '{stage}' is not done in "
-                f"{folder.path}: run `raysplit {stage} {folder.path / 'experiment.yaml'} --out "
-                f"{folder.path}` first"
-            )
 
 
 def _job(folder: RunFolder, config: SweepConfig) -> SweepJob:
@@ -95,7 +83,6 @@ def _job(folder: RunFolder, config: SweepConfig) -> SweepJob:
     source = SurrogateSource(Surrogate.load(weights.parent))
     base = Base(params, sha256_of_file(weights), _agent(folder.experiment, config))
     home = (folder.path / "sweep").resolve()
-    (home / "trials").mkdir(parents=True, exist_ok=True)
     identity = config.model_dump(
         mode="json", exclude={"max_concurrent", "cpus_per_trial", "samples"}
     )

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from raysplit.base.config import Config
-from raysplit.base.errors import UserError
+from raysplit.base.errors import UserError, command
 from raysplit.base.files import read_with_copy, write_with_copy
 from raysplit.base.progress import console, say
 from tuning.sweep.records import trial_folders
@@ -62,8 +62,8 @@ def _read_plan(path: Path) -> _Plan:
 def _anew(plan: Path) -> str:
     run = plan.parents[1]
     return (
-        f"plan it anew from the run's own experiment, keeping every training that fits: raysplit "
-        f"sweep {run / 'experiment.yaml'} --out {run}"
+        "plan it anew from the run's own experiment, keeping every training that fits: "
+        f"{command('sweep', run / 'experiment.yaml', '--out', run)}"
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from envs.problem import ProblemConfig
+from raysplit.base.errors import command
 from raysplit.measure.ledger import Ledger
 from raysplit.pipeline.oracles import load_oracles, read_evaluation
 from raysplit.pipeline.problem import ledger_path, protocol_card
@@ -66,7 +67,9 @@ def report_data(folder: RunFolder) -> ReportData:
         protocol=_flat(card),
         versions=versions(),
         seconds=_seconds(folder),
-        reproduce=[f"raysplit run {folder.path / 'experiment.yaml'} --out NEW_FOLDER"],
+        reproduce=[
+            command("run", folder.path / "experiment.yaml", "--out", "NEW_FOLDER").strip("`")
+        ],
     )
 
 
