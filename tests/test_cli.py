@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.fault_driver import rows_in
+from tuning.agent import load_agent
 
 ROOT = Path(__file__).parent.parent
 RUN = [sys.executable, "-m", "raysplit.cli"]
@@ -186,8 +187,8 @@ def test_a_small_run_gives_every_promised_file_and_is_recognised_as_done(tmp_pat
         low, high = agent["measured"][f"{score}_ci95"]
         assert low <= agent["measured"][score] <= high
     assert agent["surrogate"]["regret"] >= -1e-9
-    curve = json.loads((out / "agents" / "ppo" / "seed-0" / "curve.json").read_text())
-    judged = [point["judged_return"] for point in curve]
+    curve = load_agent(out / "agents" / "ppo" / "seed-0").curve
+    judged = [point.judged_return for point in curve]
     assert max(judged) <= evaluation["problem"]["surrogate"]["optimal_return"] + 1e-9
 
     before = (out / "report.html").stat().st_mtime_ns

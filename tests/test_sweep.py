@@ -1,5 +1,6 @@
 """Sweeps: the plan, refusals, records, and a tiny sweep end to end."""
 
+import hashlib
 import json
 import os
 import signal
@@ -193,6 +194,21 @@ def test_a_damaged_record_is_not_believed(tmp_path):
     assert folder.record() is None
     path.write_text(whole[: len(whole) // 2])
     assert folder.record() is None
+    assert folder.damaged_files() == [path]
+
+
+def test_a_record_in_the_form_of_0_1_is_not_read(tmp_path):
+    """It held its content beside a hash of it; the training goes on from its checkpoints."""
+    folder = TrialFolder(tmp_path, "k")
+    folder.path.mkdir(parents=True)
+    content = json.dumps({"starts": [0], "curve": [], "judged": [], "reports": [], "seconds": 1.0})
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    old = f'{{"sha256": "{digest}", "content": {content}}}\n'
+    for name in ("trial.json", "progress.json", "record.json"):
+        (folder.path / name).write_text(old)
+    assert folder.record() is folder.description() is None
+    assert folder.progress() == TrialProgress()
+    assert len(folder.damaged_files()) == 3
 
 
 def put_on_record(job, overrides, seed, reports, episode_return=None):

@@ -8,6 +8,7 @@ import pytest
 
 from tests.test_cli import SMALL, raysplit
 from tests.test_tracking import history, logged_artifacts, logged_config, run_name
+from tuning.agent import load_agent
 
 pytestmark = pytest.mark.slow
 
@@ -52,10 +53,10 @@ def test_the_fit_and_its_held_out_predictions(tracked):
 
 def test_a_training_with_its_curve_and_hyperparameters(tracked):
     out, runs = tracked
-    curve = json.loads((out / "agents/ppo/seed-0/curve.json").read_text())
+    curve = load_agent(out / "agents/ppo/seed-0").curve
     rows = [row for row in history(runs["train-ppo-0"]) if "judged_return" in row]
     assert [(row["step"], row["judged_return"]) for row in rows] == [
-        (point["step"], point["judged_return"]) for point in curve
+        (point.step, point.judged_return) for point in curve
     ]
     training = logged_config(runs["train-ppo-0"])["training"]
     assert (training["algorithm"], training["seed"]) == ("ppo", 0)

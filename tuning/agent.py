@@ -1,9 +1,7 @@
-"""A finished agent's record: `agent.json`, its learning curve, and what it was trained from."""
+"""A finished agent's record, `agent.json`: its learning curve and what it was trained from."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import numpy as np
 
 from envs.params import LayerSplitParams
 from raysplit.base.errors import UserError
+from raysplit.base.files import sha256_of
 from raysplit.base.sealed_json import read_sealed
 from tuning.policy import ExportedPolicy
 from tuning.settings import TrainConfig
@@ -76,10 +75,6 @@ def load_agent(out: Path, inputs: str | None = None) -> TrainedAgent:
     """
     try:
         record = read_sealed(out / "agent.json", f"this is no finished agent; {_TRAIN_AGAIN}")
-        content = (out / "curve.json").read_bytes()
-        if hashlib.sha256(content).hexdigest() != record["curve_sha256"]:
-            raise ValueError("curve.json was changed")
-        curve = tuple(CurvePoint(**point) for point in json.loads(content))
         check_inputs(out, record["inputs_sha256"], inputs)
         return TrainedAgent(
             folder=out,
@@ -87,11 +82,9 @@ def load_agent(out: Path, inputs: str | None = None) -> TrainedAgent:
             preset=record["preset"],
             seed=record["seed"],
             checkpoint=out / record["checkpoint"],
-            curve=curve,
+            curve=tuple(CurvePoint(**point) for point in record["curve"]),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, UserError):
-            raise
+    except (KeyError, TypeError) as error:
         raise UserError(f"{out} holds no finished agent ({error}); {_TRAIN_AGAIN}") from error
 
 
@@ -104,13 +97,15 @@ def inputs_sha256(params: LayerSplitParams, source_id: str, config: TrainConfig,
         config: The training section.
         seed: Of the agent.
     """
-    described = {entry.name: getattr(params, entry.name) for entry in fields(params)}
+    values = {entry.name: getattr(params, entry.name) for entry in fields(params)}
+    described = {
+        name: value.tolist() if isinstance(value, np.ndarray) else value
+        for name, value in values.items()
+    }
     of_run = {"algorithm", "engine", "total_steps", "num_env_runners", "rewards", "true_steps"}
     run = config.model_dump(include=of_run)
     asked = run | config.hyperparameters().model_dump()
-    inputs = [described, source_id, asked, seed]
-    content = json.dumps(inputs, sort_keys=True, default=np.ndarray.tolist)
-    return hashlib.sha256(content.encode()).hexdigest()
+    return sha256_of([described, source_id, asked, seed])
 
 
 def check_inputs(out: Path, found: str, expected: str | None) -> None:

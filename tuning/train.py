@@ -3,15 +3,13 @@
     agent = train(params, source, TrainConfig(), seed=0, out=Path("agents/ppo-0"))
     agent.policy()((0.8,), 3)
 
-The folder `out` holds `checkpoints/step-N/` (the two newest), `curve.json`, `policy/`, `untrained/`
-(the policy before training) and, written last, `agent.json`: an agent that is finished is
-recognised and not trained again.
+The folder `out` holds `checkpoints/step-N/` (the two newest), `policy/`, `untrained/` (the policy
+before training) and, written last, `agent.json` with the learning curve: an agent that is finished
+is recognised and not trained again.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import shutil
 import time
@@ -32,7 +30,6 @@ from envs.checks import fingerprint
 from envs.params import LayerSplitParams
 from envs.sources import PPLSource
 from raysplit.base.errors import UserError
-from raysplit.base.files import write_atomically
 from raysplit.base.sealed_json import write_sealed
 from raysplit.base.threads import one_thread
 from tuning.agent import CurvePoint, TrainedAgent, check_inputs, inputs_sha256, load_agent
@@ -205,20 +202,18 @@ class _Run:
             shutil.rmtree(old)
 
     def export(self, params: LayerSplitParams, seed: int) -> None:
-        """Write the policy and the curve, then the record that says the agent is finished."""
+        """Write the policy, then the record that says the agent is finished."""
         trained_by = (
             f"{self.config.algorithm} {self.config.preset}, seed {seed}, {self.steps} steps"
         )
         policy_of(self.algorithm, params, trained_by).save(self.out / "policy")
-        curve = json.dumps([asdict(point) for point in self.curve])
-        write_atomically(self.out / "curve.json", curve)
         record = {
             "algorithm": self.config.algorithm,
             "preset": self.config.preset,
             "seed": seed,
             "checkpoint": str(checkpoints_of(self.out)[-1].relative_to(self.out)),
             "inputs_sha256": self.inputs,
-            "curve_sha256": hashlib.sha256(curve.encode()).hexdigest(),
+            "curve": [asdict(point) for point in self.curve],
         }
         write_sealed(self.out / "agent.json", record)
 

@@ -11,14 +11,13 @@ remembers; every file here is replaced whole, so a kill at any point leaves the 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from raysplit.base.files import write_atomically
+from raysplit.base.errors import UserError
+from raysplit.base.sealed_json import read_sealed, write_sealed
 from tuning.sweep.settings import Number
 
 Status = Literal["finished", "stopped"]
@@ -94,7 +93,7 @@ class TrialFolder:
     def describe(self, trial: TrialDescription) -> None:
         """Note what is trained here."""
         self.path.mkdir(parents=True, exist_ok=True)
-        _write(self.path / "trial.json", asdict(trial))
+        write_sealed(self.path / "trial.json", asdict(trial))
 
     def description(self) -> TrialDescription | None:
         """Return what is trained here, if it can be read."""
@@ -105,7 +104,7 @@ class TrialFolder:
 
     def save_progress(self, progress: TrialProgress) -> None:
         """Replace the progress."""
-        _write(self.path / "progress.json", asdict(progress))
+        write_sealed(self.path / "progress.json", asdict(progress))
 
     def progress(self) -> TrialProgress:
         """Return the progress; none where nothing can be read."""
@@ -115,7 +114,7 @@ class TrialFolder:
     def save_record(self, record: TrialRecord) -> None:
         """Declare the training over."""
         self.path.mkdir(parents=True, exist_ok=True)
-        _write(self.path / "record.json", asdict(record))
+        write_sealed(self.path / "record.json", asdict(record))
 
     def record(self) -> TrialRecord | None:
         """Return the outcome; None where there is none, or its file is damaged."""
@@ -149,18 +148,8 @@ def _progress(values: dict[str, Any]) -> TrialProgress:
     )
 
 
-def _write(path: Path, values: dict[str, Any]) -> None:
-    """Write a file that knows its own hash: one cut short or changed is not taken for whole."""
-    text = json.dumps(values)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    write_atomically(path, f'{{"sha256": "{digest}", "content": {text}}}\n')
-
-
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        values = json.loads(path.read_text())
-        content = values["content"]
-        digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-        return content if digest == values["sha256"] else None
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_sealed(path, "the training goes on from its newest checkpoint")
+    except UserError:
         return None

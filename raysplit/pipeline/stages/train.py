@@ -130,7 +130,6 @@ def _outputs(folder: RunFolder, name: str, config: TrainConfig) -> list[Path]:
     ]
     return [
         *(home / "agent.json" for home in homes),
-        *(home / "curve.json" for home in homes),
         *(home / TRAINING_COST_FILE for home in homes),
         *policies,
     ]
