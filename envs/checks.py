@@ -116,10 +116,10 @@ def check_source(params: LayerSplitParams, source: PPLSource) -> None:
 
 
 def fingerprint(params: LayerSplitParams, source: PPLSource) -> str:
-    """Return what tells one source from another: its answers at eight settings.
+    """Return a text that differs between sources: the quantity and the answers at eight settings.
 
-    Of a source that measures its answers, only its class; of one that answers a question
-    differently when it is asked again, only that it does.
+    Of a source that measures its answers, only its class; of one that gives two answers
+    to one setting, only that it is random.
 
     Raises:
         UserError: If the source cannot serve the problem's reward, or an answer is none.

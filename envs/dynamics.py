@@ -137,7 +137,7 @@ def reward(
         UserError: If the source gives a value that is not finite, or a PPL that is not above 0.
     """
     if params.drift_per_layer:
-        # A source knows the stated range only; drift leaves it by a fraction of a per cent.
+        # A source covers the stated range only; drift leaves it by a fraction of a per cent.
         link_states_NK = np.clip(link_states_NK, params.link_low_K, params.link_high_K)
     if params.reward == "objective":
         ppl_N = checked_answers(params, source, split_points_N, link_states_NK)
@@ -181,7 +181,7 @@ def _gauss_markov(
 ) -> FloatArray:
     span_K = params.link_high_K - params.link_low_K
     unit_NK = (link_states_NK - params.link_low_K) / span_K
-    # The ends of the range are at infinity in z: step inside by less than a float32 can see.
+    # The ends of the range are at infinity in z: step inside by less than a float32 resolves.
     z_NK: FloatArray = ndtri(np.clip(unit_NK, 1e-12, 1 - 1e-12))
     noise_NK = generator.standard_normal(z_NK.shape)
     rho = params.correlation

@@ -124,7 +124,7 @@ class Oracle:
     def optimal_static_split_points(self) -> IntArray:
         """Return the split point with the best reward at each grid link state (Eq. 7), shape (G,).
 
-        It is where an agent with time enough would go while the link stays.
+        The best place to end up while the link does not change.
         """
         return self.params.min_split_point + self.static_rewards_PG.argmax(axis=0)
 
@@ -132,11 +132,11 @@ class Oracle:
         """Return the optimal policy; between grid points it takes the nearest one's action.
 
         Raises:
-            UserError: If the link follows a trace, whose future the optimum knows.
+            UserError: If the link follows a trace: its optimum uses the rows to come.
         """
         if self.params.link_dynamics == "trace":
             raise UserError(
-                "the optimum over a trace knows the rows to come and is no policy of the state; "
+                "the optimum over a trace uses the rows to come, so it is no policy of the state; "
                 "compare returns with optimal_return"
             )
         return self._tabular(self.actions_TPM)

@@ -30,7 +30,7 @@ class Policy(Protocol):
 
 @runtime_checkable
 class StochasticPolicy(Policy, Protocol):
-    """A policy that knows its action probabilities."""
+    """A policy that gives its action probabilities."""
 
     def action_probabilities(
         self, split_points_N: IntArray, link_states_NK: FloatArray, steps_N: IntArray

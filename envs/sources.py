@@ -108,7 +108,7 @@ def quantity_of(source: PPLSource) -> Quantity:
 
 
 def checked_quantity(quantity: object) -> Quantity:
-    """Return a quantity that the environments know.
+    """Return a quantity that the environments can use.
 
     Raises:
         UserError: If it is another.
@@ -276,7 +276,7 @@ class MeasuredSource:
         """Take what measures and the grid.
 
         Args:
-            measure: Called with the settings not yet seen, all of a step at once; returns PPL.
+            measure: Called with a step's settings that were not measured before; returns PPL.
             split_points: First and last split point.
             axes: The values that each link coordinate is rounded to, ascending.
             link_names: Those coordinates, where they have names.

@@ -237,7 +237,7 @@ def test_the_optimum_over_a_trace_equals_brute_force(tmp_path):
             returns.append(-(values / 16 + np.array(path_p) / 16).sum())
         best.append(max(returns))
     assert oracle.optimal_return == pytest.approx(np.mean(best), rel=1e-12)
-    with pytest.raises(UserError, match="knows the rows to come"):
+    with pytest.raises(UserError, match="uses the rows to come"):
         oracle.optimal_policy()
     assert oracle.policy_return(oracle.greedy_policy()) < oracle.optimal_return
 

@@ -74,21 +74,21 @@ def test_a_setting_is_rounded_to_the_stated_grid_and_measured_once(tmp_path):
     ]
 
 
-def test_the_bill_counts_each_setting_once_and_begins_anew_with_each_training(tmp_path):
+def test_the_cost_counts_each_setting_once_and_begins_anew_with_each_training(tmp_path):
     params = example_params()
     sources = RewardSources(Folder, params, Service())
     config = TrainConfig(rewards="measured")
     for seed in range(2):
         source = sources.source_of(config, seed, tmp_path / f"seed-{seed}")
         ask(source, [2, 2, 3], params.link_low_K[0])
-        bill = sources.bill(config, 7)
-        assert bill == TrainingCost(llm_evaluations=2, worker_seconds=1.0, peak_resident_bytes=7)
-    bill.save(tmp_path / "training_cost.json")
-    assert TrainingCost.load(tmp_path / "training_cost.json") == bill
+        cost = sources.cost(config, 7)
+        assert cost == TrainingCost(llm_evaluations=2, worker_seconds=1.0, peak_resident_bytes=7)
+    cost.save(tmp_path / "training_cost.json")
+    assert TrainingCost.load(tmp_path / "training_cost.json") == cost
     assert json.loads((tmp_path / "training_cost.json").read_text())["llm_evaluations"] == 2
 
 
-def test_a_training_that_was_killed_goes_on_with_its_bill(tmp_path):
+def test_a_training_that_was_killed_goes_on_with_its_cost(tmp_path):
     params, config = example_params(), TrainConfig(rewards="measured")
     killed = RewardSources(Folder, params, Service())
     ask(killed.source_of(config, 0, tmp_path), [2, 3], params.link_low_K[0])
@@ -97,7 +97,7 @@ def test_a_training_that_was_killed_goes_on_with_its_bill(tmp_path):
     for _ in range(2):  # what is asked again counts once, whoever asks
         again = RewardSources(Folder, params, Service())
         ask(again.source_of(config, 0, tmp_path), [3, 4], params.link_low_K[0])
-        assert again.bill(config, None) == TrainingCost(3, 1.5, None)
+        assert again.cost(config, None) == TrainingCost(3, 1.5, None)
 
 
 def test_a_damaged_line_of_the_bill_is_named_and_not_counted(tmp_path, capsys):
@@ -109,7 +109,7 @@ def test_a_damaged_line_of_the_bill_is_named_and_not_counted(tmp_path, capsys):
     again = RewardSources(Folder, params, Service())
     again.source_of(config, 0, tmp_path)
     assert "is damaged" in capsys.readouterr().err
-    assert again.bill(config, None) == TrainingCost(1, 0.5, None)
+    assert again.cost(config, None) == TrainingCost(1, 0.5, None)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "missing"])
@@ -127,7 +127,7 @@ def test_a_damaged_cost_is_named_and_counted_anew(tmp_path, monkeypatch, capsys,
     sources = RewardSources(folder, params, service)
     ask(sources.source_of(config, 0, tmp_path), [2, 3], params.link_low_K[0])
     path = tmp_path / train.TRAINING_COST_FILE
-    sources.bill(config, 7).save(path)
+    sources.cost(config, 7).save(path)
     whole = path.read_bytes()
     if damage == "missing":
         path.unlink()

@@ -93,7 +93,7 @@ def inputs_sha256(params: LayerSplitParams, source_id: str, config: TrainConfig,
 
     Args:
         params: The problem.
-        source_id: Tells one source from another, such as `envs.checks.fingerprint`.
+        source_id: Differs between sources, such as `envs.checks.fingerprint`.
         config: The training section.
         seed: Of the agent.
     """

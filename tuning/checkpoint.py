@@ -1,6 +1,6 @@
-"""Checkpoints that cannot be loaded by halves.
+"""Checkpoints that are loaded whole or refused.
 
-RLlib writes its checkpoints in place, without checksums, and loads random weights without a word
+RLlib writes its checkpoints in place, without checksums, and loads random weights silently
 where a part is missing. Here a checkpoint is written beside its place and moved there complete; its
 manifest, written last, holds the SHA-256 of every file and of the weights; nothing is loaded before
 the files agree with it, and the weights are compared once more after loading.

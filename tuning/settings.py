@@ -1,4 +1,4 @@
-"""What a training run is asked to do: algorithm, preset, seeds, and every hyper-parameter by name.
+"""The settings of a training: algorithm, preset, seeds, and every hyper-parameter by name.
 
 Light on purpose: no Ray, no torch, so that an experiment file is checked before either is loaded.
 """
@@ -35,7 +35,7 @@ class Hyperparameters(Config):
     `scale_observations` maps each bounded observation to [-1, 1]; `scale_rewards` gives rewards
     mean 0 and standard deviation 1 (`tuning.rllib.reward_scaling`). `step_seen_by` says who sees
     the index of the step within the episode, besides what the problem itself shows: nobody, the
-    critic alone (a value that does not know how many steps remain is an average over all of them),
+    critic alone (a value without the number of steps that remain is an average over all of them),
     or the actor too. `link_knots` adds hat functions to the networks' inputs
     (`tuning.rllib.features`): so many over the range of each link coordinate, and one for every
     split point; 0 adds none.
@@ -192,10 +192,10 @@ class TrainConfig(Config):
         seeds: One agent is trained for each.
         total_steps: Env steps an agent is trained for, counted without resets.
         num_env_runners: Remote processes that step envs; 0 steps them in the learner's process.
-        checkpoint_every_steps: At most this much work is lost when a run is killed.
+        checkpoint_every_steps: Env steps between checkpoints: the most that a killed run repeats.
         rewards: Where perplexities come from while training. `surrogate`: the run's own.
             `measured`: the language model, each setting of measuring.reward_grid_points once.
-            `algorithm_1`: measured for `true_steps`, then a surrogate fitted on what was seen.
+            `algorithm_1`: measured for `true_steps`, then a surrogate fitted on those answers.
         true_steps: Only `algorithm_1`: T of Algorithm 1, in env steps.
         overrides: Hyper-parameters that differ from the preset, by name.
     """

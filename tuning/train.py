@@ -134,7 +134,7 @@ def _knots(link_knots: int, params: LayerSplitParams) -> tuple[int, ...]:
 
 @dataclass(slots=True)
 class _Run:
-    """An algorithm in training, and the folder that remembers it."""
+    """An algorithm in training, and the folder that it is saved in."""
 
     algorithm: Algorithm
     source: PPLSource
@@ -165,7 +165,7 @@ class _Run:
     def judged_by(
         self, judge: Callable[[ExportedPolicy], float] | None, params: LayerSplitParams
     ) -> Callable[[], float | None]:
-        """Return what scores the policy of the moment."""
+        """Return what scores the current policy."""
         if judge is None:
             return lambda: None
         return lambda: judge(policy_of(self.algorithm, params, "nobody yet"))
@@ -173,7 +173,7 @@ class _Run:
     def finish_training(
         self, on_progress: Callable[[CurvePoint], None], judged_return: Callable[[], float | None]
     ) -> None:
-        """Train up to the configured number of steps, with a checkpoint every now and then."""
+        """Train up to the configured number of steps, saving checkpoints on the way."""
         saved_at = self.steps
         before, begin = self.seconds, time.perf_counter()
         while self.steps < self.config.total_steps:
@@ -181,7 +181,7 @@ class _Run:
             elapsed = time.perf_counter() - begin
             judging = time.perf_counter()
             self.curve.append(_curve_point(result, before + elapsed, judged_return()))
-            begin += time.perf_counter() - judging  # which is no training
+            begin += time.perf_counter() - judging  # judging is no training time
             on_progress(self.curve[-1])
             if self.steps - saved_at >= self.config.checkpoint_every_steps:
                 self.save()

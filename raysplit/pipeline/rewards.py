@@ -106,7 +106,7 @@ class RewardSources:
         self._service = service
 
     def source_of(self, config: TrainConfig, seed: int, home: Path) -> PPLSource:
-        """Return the source of one training, whose folder is `home`, and open its bill."""
+        """Return the source of one training; its folder `home` lists what it asks to measure."""
         match config.rewards:
             case "surrogate":
                 return self._surrogate
@@ -116,7 +116,7 @@ class RewardSources:
                 fit = fit_surrogate(self._params, self._folder.experiment.surrogate, seed)
                 return Algorithm1Source(self._measured(home), fit, config.true_steps)
 
-    def bill(self, config: TrainConfig, peak_resident_bytes: int | None) -> TrainingCost:
+    def cost(self, config: TrainConfig, peak_resident_bytes: int | None) -> TrainingCost:
         """Return what the training that has just finished cost."""
         if config.rewards == "surrogate":
             seconds = [row.seconds for row in self._plan_rows]

@@ -2,7 +2,7 @@
 
 RLlib's DQN samples one vector step, builds episode objects for every minibatch and sends them
 through its connectors: 250 env steps a second. Here a round's minibatches are drawn at once, and
-their targets are computed in one pass, because the target network stands still within a round.
+their targets are computed in one pass, because the target network does not change within a round.
 
 Shapes: B transitions of a round or minibatch, I observation columns.
 """

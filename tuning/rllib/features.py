@@ -1,7 +1,7 @@
-"""What the networks see of an observation: each column scaled, and hat functions over its range.
+"""The networks' inputs from an observation: each column scaled, and hat functions over its range.
 
 A column with n knots, evenly spaced over its range, gives n + 1 features: its scaled value, and at
-each knot a hat that is 1 there and falls to 0 at the neighbouring knots. A network that sees hats
+each knot a hat that is 1 there and falls to 0 at the neighbouring knots. A network with hats
 can value neighbouring split points, or neighbouring link states, differently at once; out of the
 scaled value alone it would have to build every edge itself. Beyond the range the hats stay as they
 are at its border.

@@ -101,7 +101,7 @@ class LeanPPOLearner(FlatOptimizer, PPOTorchLearner):
         return self.metrics.reduce()
 
     def _set_schedules(self, steps: int, rollouts: list[Rollout]) -> None:
-        """Set learning rate and entropy coefficient to where they stood before these rollouts.
+        """Set learning rate and entropy coefficient to their values before these rollouts.
 
         RLlib does so after an update, in memory that no checkpoint holds: the first update after
         a restore would use the run's first values.

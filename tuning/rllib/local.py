@@ -48,7 +48,7 @@ class SharedSource:
     """Passes a source through RLlib by reference.
 
     RLlib deep-copies an env's configuration several times and pickles it into every checkpoint;
-    a source that measures holds a database and actors, and must stay one.
+    a source that measures holds a database and actors, of which there must be one.
     """
 
     def __init__(self, source: PPLSource) -> None:
@@ -85,7 +85,7 @@ def _unpickled(content: bytes | None, quantity: Quantity) -> SharedSource:
 
 
 class UnavailableSource:
-    """Stands where a source could not follow a configuration into another process."""
+    """Takes the place of a source that could not be pickled into another process."""
 
     def __init__(self, quantity: Quantity) -> None:
         self.quantity: Quantity = quantity

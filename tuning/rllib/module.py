@@ -1,8 +1,7 @@
 """The networks: separate actor and critic for PPO and A2C, one Q-network for DQN.
 
-The columns of an observation come in the order link state, split point, step index, so "who sees
-the step index" is a number: the actor reads the first `actor_inputs` columns, the critic the first
-`critic_inputs`.
+The columns of an observation come in the order link state, split point, step index. The actor reads
+the first `actor_inputs` of them, the critic the first `critic_inputs`: with or without the step.
 
 Shapes: B batch, I observation columns, F features, U units, A actions.
 """

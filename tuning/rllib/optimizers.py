@@ -1,6 +1,6 @@
 """The optimisers of both engines, built from an RLlib configuration's `learner_config_dict`.
 
-RLlib's learners build Adam with torch's own epsilon and know no other optimiser.
+RLlib's learners build Adam with torch's own epsilon and no other optimiser.
 """
 
 # RLlib types its configurations by their base class and most attributes as Optional until setup:

@@ -20,7 +20,7 @@ _Rewards = TypeVar("_Rewards", Float32Array, Tensor)
 class RewardScaling(nn.Module):
     """(reward - centre) / scale, with the mean and standard deviation of the first batch's rewards.
 
-    Both stand still afterwards, so what was learned keeps its meaning. Episodes of this problem are
+    Both stay fixed afterwards, so what was learned keeps its meaning. Episodes of this problem are
     all of one length: taking a constant off each reward changes every return alike.
 
     Attributes:

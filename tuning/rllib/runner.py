@@ -37,7 +37,7 @@ class LeanEnvRunner(SingleAgentEnvRunner):
     def __init__(self, *, config: AlgorithmConfig, **kwargs: object) -> None:
         super().__init__(config=config, **kwargs)
         self._must_reset = True
-        # (returns, lengths) of the episodes that ended since metrics were last asked for.
+        # (returns, lengths) of the episodes that ended since the last `get_metrics`.
         self._finished: list[tuple[FloatArray, IntArray]] = []
 
     def make_env(self) -> None:
@@ -69,7 +69,7 @@ class LeanEnvRunner(SingleAgentEnvRunner):
         """Return one rollout of at least `num_timesteps` valid steps (default: a fragment's).
 
         Raises:
-            NotImplementedError: Episodes or random actions were asked for; evaluation is
+            NotImplementedError: The caller wants episodes or random actions; evaluation is
                 `tuning.evaluate`'s, exactly and without sampling.
         """
         if num_episodes is not None or random_actions:

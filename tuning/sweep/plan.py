@@ -1,6 +1,6 @@
 """Which settings a sweep tries, and which trainings that takes.
 
-A training is known by the hash of everything that decides it, so settings that come to the same
+A training's key is the hash of everything that decides it, so settings that come to the same
 training (the agent's own values stand in each of Fig. 8's panels) share it.
 """
 

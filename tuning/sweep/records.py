@@ -1,12 +1,12 @@
-"""What a sweep remembers: one folder a training, and in it, once it is over, its record.
+"""A sweep's files: one folder a training, and in it, once it is over, its record.
 
     sweep/trials/KEY/trial.json     what is trained
                     /agent/         the agent, with its checkpoints while it is in training
                     /progress.json  the learning curve so far, and at which step it was begun
                     /record.json    the outcome: written last
 
-These files are the truth about a sweep. Ray Tune runs the trainings, but nothing depends on what it
-remembers; every file here is replaced whole, so a kill at any point leaves the old one or the new.
+These files are the truth about a sweep. Ray Tune runs the trainings, but nothing depends on its
+own state; every file here is replaced whole, so a kill at any point leaves the old one or the new.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class TrialFolder:
         self.agent = self.path / "agent"
 
     def describe(self, trial: TrialDescription) -> None:
-        """Note what is trained here."""
+        """Write what is trained here."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_sealed(self.path / "trial.json", asdict(trial))
 
@@ -112,7 +112,7 @@ class TrialFolder:
         return _progress(values) if values else TrialProgress()
 
     def save_record(self, record: TrialRecord) -> None:
-        """Declare the training over."""
+        """Write the outcome: the training is over."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_sealed(self.path / "record.json", asdict(record))
 
@@ -128,7 +128,7 @@ class TrialFolder:
         )
 
     def damaged_files(self) -> list[Path]:
-        """Return the files that are there and cannot be believed."""
+        """Return the files that are there and are damaged."""
         files = [self.path / name for name in ("trial.json", "progress.json", "record.json")]
         return [path for path in files if path.exists() and _read(path) is None]
 

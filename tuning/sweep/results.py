@@ -41,7 +41,7 @@ class CombinationResult:
 
 
 def sweep_results(job: SweepJob, config: SweepConfig) -> list[CombinationResult]:
-    """Return every setting of the sweep with what is on record of it, in the plan's order."""
+    """Return every setting of the sweep with its records, in the plan's order."""
     settings = planned_combinations(config) or [
         joint_combination(config, trial.overrides) for trial in begun_trials(job, config)
     ]

@@ -2,10 +2,10 @@
 
     outcome = run_sweep(job, config, backend, on_trial=print)
 
-The records in the sweep's folder (`sweep_records.py`) are the truth: what they hold is not trained
+The records in the sweep's folder (`records.py`) are the truth: what they hold is not trained
 again, and what they lack is handed to Tune. Tune's own state is never restored: from a state file
 cut short, Tune 2.60 would silently begin an empty experiment. Random draws and successive halving
-are brought to where they stood by replaying the records.
+are restored by replaying the records.
 
 A process start costs as long as a training, so Tune keeps its actors for the next trial.
 """
@@ -98,7 +98,7 @@ def trials_left(job: SweepJob, config: SweepConfig) -> tuple[list[Trial], int]:
 
 
 def begun_trials(job: SweepJob, config: SweepConfig) -> list[Trial]:
-    """Return the settings that this search has asked for so far, whatever became of them."""
+    """Return the settings that this search has begun, finished or not."""
     found: dict[str, Trial] = {}
     for folder in trial_folders(job.folder):
         trial = folder.description()
@@ -195,14 +195,14 @@ def _run_tune(
 
 
 def _tune_config(config: SweepConfig, trial: Trial) -> dict[str, Any]:
-    """The configuration by which Tune knows a trial."""
+    """A trial's configuration in Tune."""
     if config.method == "optuna":
         return dict(trial.overrides)
     return {"trial": {"overrides": dict(trial.overrides), "seeds": list(trial.seeds)}}
 
 
 def sweep_scheduler(job: SweepJob, config: SweepConfig, left: list[Trial]) -> TrialScheduler:
-    """Return the scheduler as far as it had come: told of what is over and of what goes on."""
+    """Return the scheduler in the state that the records of earlier trials give."""
     total_steps = job.base.agent.total_steps
     going_on = {job.base.key(trial.overrides, seed) for trial in left for seed in trial.seeds}
     over = [
@@ -231,7 +231,7 @@ def _reported(job: SweepJob, trial: Trial, total_steps: int) -> list[ReportedPoi
 
 
 def _optuna_search(job: SweepJob, config: SweepConfig, left: list[Trial]) -> Searcher:
-    """Optuna as far as it had come: what is over is told to it, what was begun is asked first."""
+    """Optuna's search, given what is over; what was begun comes first."""
     over = [trial for trial in begun_trials(job, config) if is_over(job, config, trial)]
     values = [(trial.overrides, _value(records_of(job, trial))) for trial in over]
     return optuna_search(config, values, [trial.overrides for trial in left])
@@ -247,13 +247,13 @@ def _value(records: list[TrialRecord]) -> float:
 
 
 class Recorder(tune.Callback):
-    """Hears of trials as they end, and puts those on record that ASHA has stopped."""
+    """Passes on trials as they end, and writes the record of those that ASHA has stopped."""
 
     def __init__(self, job: SweepJob, config: SweepConfig, on_trial: OnTrial) -> None:
         self._job, self._config, self._on_trial = job, config, on_trial
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Tune saves its callbacks, and nobody restores them; a progress bar cannot be saved.
+        # Tune pickles its callbacks, which nothing restores; a progress bar cannot be pickled.
         return tune.Callback, ()
 
     def on_trial_complete(
@@ -274,7 +274,7 @@ class Recorder(tune.Callback):
                 self._on_trial(record)
 
     def _stopped(self, folder: TrialFolder) -> TrialRecord | None:
-        """Put a training on record that began and did not finish."""
+        """Write the record of a training that began and did not finish."""
         described, progress = folder.description(), folder.progress()
         if described is None or not progress.reports:
             return None

@@ -1,4 +1,4 @@
-"""Tune's searcher and scheduler, brought to where the records say they stood."""
+"""Tune's searcher and scheduler, restored from a sweep's records."""
 
 # Optuna is an optional extra, and Tune's searchers and schedulers are untyped:
 # pyright: reportMissingImports=false, reportArgumentType=false
@@ -44,7 +44,7 @@ def check_optuna() -> None:
 def optuna_search(
     config: SweepConfig, over: Sequence[tuple[Overrides, float]], first: Sequence[Overrides]
 ) -> Searcher:
-    """Return Optuna's search, told of settings that are over and asked to begin with others."""
+    """Return Optuna's search, given the settings that are over and those to begin with."""
     import optuna
     from ray.tune.search.optuna import OptunaSearch
 
@@ -93,7 +93,7 @@ def scheduler(
     if config.asha is None:
         return FIFOScheduler()
     seeds_per_trial = len(config.seeds) if config.method == "optuna" else 1
-    asha = _RememberingAsha(
+    asha = _ResumableAsha(
         resumed,
         time_attr=STEP,
         metric=METRIC,
@@ -108,12 +108,12 @@ def scheduler(
 
 
 def resumed_name(config: Mapping[str, Any]) -> str:
-    """Return what a trial is known by before Tune has given it an id: its Tune configuration."""
+    """Return a trial's name before Tune has given it an id: its Tune configuration."""
     return json.dumps(dict(config), sort_keys=True)
 
 
-class _RememberingAsha(AsyncHyperBandScheduler):
-    """ASHA that knows a resumed trial's own past; told as another's, it would be its rival."""
+class _ResumableAsha(AsyncHyperBandScheduler):
+    """ASHA that gets a resumed trial's earlier reports as its own, not as a competitor's."""
 
     def __init__(self, resumed: Mapping[str, Sequence[ReportedPoint]], **options: Any) -> None:  # noqa: ANN401
         super().__init__(**options)
@@ -123,7 +123,7 @@ class _RememberingAsha(AsyncHyperBandScheduler):
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         super().on_trial_add(tune_controller, trial)
         for step, value in self._resumed.get(resumed_name(trial.config), ()):
-            # The verdict is of no account: the trial went on from there.
+            # Stop or go on is ignored: the trial went on from there.
             self.on_trial_result(tune_controller, trial, {STEP: step, METRIC: value})
 
 

@@ -1,4 +1,4 @@
-"""One trial of a sweep: the same training as `raysplit train`, scored exactly and put on record.
+"""One trial of a sweep: the training of `raysplit train`, an exact score, and the record of both.
 
 A trial goes on from what its folder holds, whoever wrote it: an earlier process that was killed, an
 earlier sweep. Damaged parts are dropped, which costs at most one more checkpoint interval.
@@ -68,7 +68,7 @@ def tune_trial(config: dict[str, Any], job: SweepJob, seeds: Sequence[int]) -> N
 def run_trial(
     job: SweepJob, overrides: Overrides, seeds: Sequence[int], report: ReportPoint = lambda *_: None
 ) -> None:
-    """Train and score one setting; what is on record already is only reported."""
+    """Train and score one setting; what has a record already is only reported."""
     returns: list[float] = []
     for done, seed in enumerate(seeds):
         begun = done * job.base.agent.total_steps
@@ -115,7 +115,7 @@ def _run_seed(job: SweepJob, overrides: Overrides, seed: int, report: ReportPoin
 
 
 class _ProgressRecorder:
-    """Follows a training: notes its progress and reports it once a checkpoint interval."""
+    """Writes and reports a training's progress once a checkpoint interval."""
 
     def __init__(self, folder: TrialFolder, agent: TrainConfig, report: ReportPoint) -> None:
         self._folder = folder

@@ -139,20 +139,20 @@ def _agent(
     scores["measured"]["return_ci95"] = interval_95(uncertainty[name].returns_D)
     scores["measured"]["share_of_gap_ci95"] = interval_95(uncertainty[name].shares_D)
     homes = [folder.agent_folder(name, seed) for seed in config.seeds]
-    bills = [TrainingCost.load(home / TRAINING_COST_FILE) for home in homes]
+    costs = [TrainingCost.load(home / TRAINING_COST_FILE) for home in homes]
     return {
         "algorithm": config.algorithm,
         "preset": config.preset,
         "seeds": list(policies),
         "rewards": {
             "from": config.rewards,
-            "llm_evaluations": float(np.mean([bill.llm_evaluations for bill in bills])),
-            "worker_seconds": float(np.mean([bill.worker_seconds for bill in bills])),
+            "llm_evaluations": float(np.mean([cost.llm_evaluations for cost in costs])),
+            "worker_seconds": float(np.mean([cost.worker_seconds for cost in costs])),
             # Later seeds find much of what they ask for in the ledger.
             "first_seed_seconds": load_agent(homes[0]).curve[-1].seconds,
         },
         "peak_resident_bytes": max(
-            (bill.peak_resident_bytes for bill in bills if bill.peak_resident_bytes), default=None
+            (cost.peak_resident_bytes for cost in costs if cost.peak_resident_bytes), default=None
         ),
         **scores,
     }

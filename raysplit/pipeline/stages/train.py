@@ -77,7 +77,7 @@ def _train_one(
         train(params, source, config, seed, home, _reporter(advance, tracker, seed), judge)
     if not billed:
         peak = None if trained_before else peak_memory_bytes()
-        sources.bill(config, peak).save(home / TRAINING_COST_FILE)
+        sources.cost(config, peak).save(home / TRAINING_COST_FILE)
 
 
 def _is_billed(home: Path) -> bool:
