@@ -123,7 +123,7 @@ def _rope(file: GgufFile, head_size: int) -> Settings:
     trained = file.own("rope.scaling.original_context_length", file.needed("context_length"))
     attention = file.own("rope.scaling.attn_factor", 1.0)
     scaling, factor = file.own("rope.scaling.type", "none"), file.own("rope.scaling.factor", 1.0)
-    if factors := ROPE_TENSORS & set(file.tensors):
+    if factors := set(ROPE_TENSORS) & set(file.tensors):
         short, long = (_ROPE_FREQS,) * 2 if _ROPE_FREQS in factors else (_ROPE_SHORT, _ROPE_LONG)
         if factors != {short, long} or scaling not in ("none", "longrope"):
             raise UserError(
