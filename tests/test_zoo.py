@@ -153,5 +153,5 @@ def test_an_unlisted_id_or_folder_passes_through(tmp_path):
 def test_a_misspelt_name_gets_a_suggestion():
     with pytest.raises(UserError, match="did you mean 'mistral-7b'"):
         find("mistrall-7b")
-    with pytest.raises(UserError, match="known: embedded, LLaMA2-7B"):
+    with pytest.raises(UserError, match="known: embedded, smollm2-135m, LLaMA2-7B"):
         find("something else")

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from raysplit.base.errors import UserError
+from raysplit.base.files import write_atomically
 from raysplit.base.progress import progress_bar
 from raysplit.model.checkpoint import HEAD
 from raysplit.model.importing.gguf_config import ROPE_TENSORS, architecture_of
@@ -122,7 +123,7 @@ def write_shards(
             (folder / shard).chmod(0o644)  # safetensors lets nobody else read it
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
-        (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        write_atomically(folder / INDEX_FILE, json.dumps(index, indent=2) + "\n")
     return min(
         (_stored_dtype(file, source) for source in sources.values()), key=lambda t: t.itemsize
     )

@@ -18,6 +18,7 @@ from typing import Any, cast
 from raysplit.base.errors import UserError, suggest
 from raysplit.base.files import sha256_of_file
 from raysplit.base.progress import console
+from raysplit.base.sealed_json import write_sealed
 from raysplit.model import zoo
 from raysplit.model.cache import CARD_FILE, model_folder
 from raysplit.model.importing.gguf_file import check_magic
@@ -167,7 +168,7 @@ def _convert(path: Path, origin: Mapping[str, str], made: Path) -> dict[str, Any
         "imported": datetime.now(UTC).isoformat(timespec="seconds"),
         "libraries": {name: importlib.metadata.version(name) for name in ("gguf", "transformers")},
     }
-    (made / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    write_sealed(made / CARD_FILE, card)
     return card
 
 
