@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from raysplit.base.errors import UserError
+from raysplit.base.packages import package_homes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -200,13 +201,9 @@ def _words(
 
 def _check_one_tree() -> None:
     """Refuse a foreign package of the same name: `envs` and `tuning` are common names."""
-    from importlib.util import find_spec
-
-    home = Path(__file__).resolve().parent.parent
-    for name in ("envs", "tuning"):
-        spec = find_spec(name)
-        origin = spec.origin if spec else None
-        found = Path(origin).resolve().parent.parent if origin else None
+    homes = package_homes()
+    home = homes["raysplit"]
+    for name, found in homes.items():
         if found != home:
             raise UserError(
                 f"package '{name}' comes from {found}, not from {home}: another package of that "

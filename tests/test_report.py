@@ -254,7 +254,7 @@ class TestPage:
         assert "random – – – 2.690 2.680 to 2.700 0.300 0.0 %" in page.text
 
     def test_a_misleading_surrogate_is_announced(self, page):
-        assert "SurrogateCheck gate: beware of p = 3." in page.text
+        assert "Check of the surrogate: beware of p = 3." in page.text
 
     def test_what_was_played_and_decided_is_said(self, page):
         assert "all policies played the same 5 episodes" in page.text
@@ -313,7 +313,7 @@ def test_parts_that_are_missing_are_left_out(tmp_path):
 def test_a_faithful_surrogate_raises_no_alarm(tmp_path):
     fidelity = SurrogateCheck(rank_correlation=0.99, planned_share_of_gap=0.99)
     data = dataclasses.replace(MINIMAL, fidelity=fidelity)
-    assert "SurrogateCheck gate" not in write_report(data, tmp_path).read_text(encoding="utf-8")
+    assert "Check of the surrogate" not in write_report(data, tmp_path).read_text(encoding="utf-8")
 
 
 def test_text_from_outside_is_escaped(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import os
 import shutil
 import socket
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from raysplit.base.packages import package_homes
 from raysplit.doctor.check import Check, error, named, ok, warning
 from raysplit.model.cache import cache_folder, imported_models
 
@@ -41,12 +41,10 @@ _OFFLINE_VALUES = {"1", "true", "yes", "on", "offline", "disabled", "dryrun"}
 
 def check_packages() -> Check:
     """Return whether raysplit, envs and tuning are one project and not a stranger's `envs`."""
-    specs = {name: importlib.util.find_spec(name) for name in ("raysplit", "envs", "tuning")}
-    places = {name: spec.submodule_search_locations if spec else [] for name, spec in specs.items()}
-    parents = {name: Path(place[0]).resolve().parent for name, place in places.items() if place}
-    if len(parents) == len(specs) and len(set(parents.values())) == 1:
-        return ok(f"raysplit, envs and tuning lie in {parents['raysplit']}")
-    listed = ", ".join(f"{name} in {parents.get(name, 'none')}" for name in specs)
+    homes = package_homes()
+    if None not in homes.values() and len(set(homes.values())) == 1:
+        return ok(f"raysplit, envs and tuning lie in {homes['raysplit']}")
+    listed = ", ".join(f"{name} in {home or 'none'}" for name, home in homes.items())
     remedy = "uninstall the foreign package, or run in the project's folder"
     return error(f"not from one project: {listed}", remedy)
 

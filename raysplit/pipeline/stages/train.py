@@ -69,18 +69,18 @@ def _train_one(
     """Train one seed of one agent and write what that cost beside it."""
     config = folder.experiment.agents[name]
     home = folder.agent_folder(name, seed)
-    trained_before, billed = (home / "agent.json").exists(), _is_billed(home)
+    trained_before, cost_known = (home / "agent.json").exists(), _is_cost_known(home)
     source = sources.source_of(config, seed, home)
     reset_peak_memory()
     training = {"agent": name, **training_config(config, seed)}
     with tracker_of(folder, f"train-{name}-{seed}", training=training) as tracker:
         train(params, source, config, seed, home, _reporter(advance, tracker, seed), judge)
-    if not billed:
+    if not cost_known:
         peak = None if trained_before else peak_memory_bytes()
         sources.cost(config, peak).save(home / TRAINING_COST_FILE)
 
 
-def _is_billed(home: Path) -> bool:
+def _is_cost_known(home: Path) -> bool:
     """Tell whether a training's cost is known; where its file is damaged, that is said."""
     path = home / TRAINING_COST_FILE
     if not path.exists():

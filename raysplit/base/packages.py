@@ -1,0 +1,18 @@
+"""Where our packages come from: `envs` and `tuning` are names that others use too."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+PACKAGES = ("raysplit", "envs", "tuning")
+
+
+def package_homes() -> dict[str, Path | None]:
+    """Return the folder that each package lies in; None for one that is missing."""
+    homes: dict[str, Path | None] = {}
+    for name in PACKAGES:
+        spec = find_spec(name)
+        places = spec.submodule_search_locations if spec else None
+        homes[name] = Path(next(iter(places))).resolve().parent if places else None
+    return homes
