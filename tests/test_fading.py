@@ -93,6 +93,21 @@ def test_drawn_gains_follow_the_law(config: LinkConfig, fading_scale: float) -> 
     assert abs(square.mean() - 2 * fading_scale**2) <= 4 * square.std() / samples**0.5
 
 
+@pytest.mark.parametrize("config", [LinkConfig(), *CONFIGS], ids=config_name)
+def test_gains_are_float32_on_the_generators_device_whatever_the_default(
+    config: LinkConfig,
+) -> None:
+    usual = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        with torch.device("meta"):
+            gains = draw_gains(config, 0.8, (2, 3), torch.Generator("cpu").manual_seed(3))
+    finally:
+        torch.set_default_dtype(usual)
+    assert (gains.dtype, gains.device.type) == (torch.float32, "cpu")
+    assert torch.equal(gains, draw_gains(config, 0.8, (2, 3), torch.Generator().manual_seed(3)))
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=config_name)
 def test_scale_only_scales(config: LinkConfig) -> None:
     one = draw_gains(config, 1.0, (4, 5), torch.Generator().manual_seed(3))

@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -221,6 +222,17 @@ def test_awgn_is_the_sum_to_the_last_bit() -> None:
 
 @pytest.mark.parametrize("fading", ["rayleigh", "rician", "nakagami"])
 @pytest.mark.parametrize("packet", PACKETS)
+def test_fading_scales_the_signal_and_not_the_noise(fading: str, packet: str) -> None:
+    config = LinkConfig(fading=fading, packet=packet)
+    received = send(hidden(), LinkState(noise_std=0.4, fading_scale=0.6), config).hidden_BTD
+    gain_P = draw_gains(config, 0.6, _packets(packet), batch_generator(0, 0))
+    by_hand = gain_P * hidden() + 0.4 * _noise_after(config, _packets(packet))
+    expected = torch.where(sent(config)[:, :, None], by_hand, hidden())
+    torch.testing.assert_close(received, expected)
+
+
+@pytest.mark.parametrize("fading", ["rayleigh", "rician", "nakagami"])
+@pytest.mark.parametrize("packet", PACKETS)
 def test_one_gain_a_packet(fading: str, packet: str) -> None:
     config = LinkConfig(fading=fading, packet=packet, exempt_prefix=False)
     sent_BTD, lengths_B = big(1.0)
@@ -274,6 +286,19 @@ def test_outage_and_erasure_are_independent() -> None:
     assert abs(share - lost) <= 4 * (lost * (1 - lost) / 20_000) ** 0.5
 
 
+def test_a_gain_at_the_threshold_arrives_and_a_probability_of_zero_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = LinkConfig(fading="rayleigh", gain_threshold=0.5)
+    monkeypatch.setattr(
+        "raysplit.link.channel.draw_gains", lambda _c, _s, shape, _g: torch.full(shape, 0.5)
+    )
+    monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.zeros(shape))
+    received = send(hidden(), LinkState(), config).hidden_BTD
+    expected = torch.where(sent(config)[:, :, None], 0.5 * hidden(), hidden())
+    assert torch.equal(received, expected)
+
+
 def test_zero_forcing_undoes_the_gain() -> None:
     config = LinkConfig(fading="nakagami", equaliser="zero_forcing")
     received = send(hidden(), LinkState(fading_scale=0.6), config)
@@ -320,6 +345,24 @@ def test_signal_sums_add_up_over_a_corpus() -> None:
     torch.testing.assert_close(total.mean_D, sent_ND.mean(dim=0).float())
 
 
+def test_one_position_is_its_own_mean_and_none_has_no_signal() -> None:
+    lone = signal_sums(torch.tensor([[[9.0], [-3.0]]]), torch.tensor([2]), LinkConfig())
+    assert lone.mean_D.tolist() == [-3.0]
+    assert lone.rms == 3.0
+    nothing = signal_sums(torch.ones(1, 1, D), torch.tensor([1]), LinkConfig())
+    assert (nothing.positions, nothing.rms, nothing.mean_D.tolist()) == (0, 0.0, [0.0] * D)
+
+
+def test_snr_of_one_position_refers_to_that_position() -> None:
+    lone, lengths_B = torch.tensor([[[100.0, 100.0], [3.0, -4.0]]]), torch.tensor([2])
+    config, rms = LinkConfig(), math.sqrt((9 + 16) / 2)
+    own = send(lone, LinkState(snr_db=10.0), config, lengths_B=lengths_B).hidden_BTD
+    given = send(
+        lone, LinkState(snr_db=10.0), config, lengths_B=lengths_B, signal_rms=rms
+    ).hidden_BTD
+    torch.testing.assert_close(own, given)
+
+
 # --- concealment ----------------------------------------------------------------------
 
 
@@ -359,6 +402,20 @@ def test_hold_last_repeats_what_arrived_last(packet: str, noise_std: float) -> N
                 expected[b, t, d] = last
     assert not torch.equal(expected, with_zeros)
     assert torch.equal(send(hidden(), state, hold).hidden_BTD, expected)
+
+
+@pytest.mark.parametrize("packet", ["token", "element"])
+def test_hold_last_repeats_the_first_position_where_it_was_sent(packet: str) -> None:
+    config = LinkConfig(packet=packet, concealment="hold_last", exempt_bos=False)
+    state = LinkState(loss_probability=0.5)
+    ramp_BTD = torch.arange(1.0, 4).expand(200, D, 3).mT.contiguous()  # 1, 2, 3 along T
+    send_ramp = partial(send, ramp_BTD, state, lengths_B=torch.full((200,), 3))
+    lost_BTD = send_ramp(config.model_copy(update={"concealment": "zeros"})).hidden_BTD == 0
+    held_BTD = send_ramp(config).hidden_BTD
+    alone_BD = ~lost_BTD[:, 0] & lost_BTD[:, 1] & lost_BTD[:, 2]
+    assert alone_BD.any()
+    assert (held_BTD.mT[alone_BD] == 1).all()
+    assert (held_BTD.mT[lost_BTD.all(dim=1)] == 0).all()
 
 
 # --- what stays as it is --------------------------------------------------------------
@@ -404,6 +461,18 @@ def test_input_padding_and_exempt_positions_stay(
 @pytest.mark.parametrize("packet", PACKETS)
 def test_a_gpu_keeps_the_same_rules(fading: str, packet: str) -> None:
     check_what_stays(torch.bfloat16, fading, packet, True, "cuda")
+
+
+@pytest.mark.parametrize("concealment", ["zeros", "hold_last", "corpus_mean"])
+def test_everything_happens_on_the_tensors_device_whatever_the_default(concealment: str) -> None:
+    config = LinkConfig(fading="rayleigh", gain_threshold=0.2, concealment=concealment)
+    state = LinkState(snr_db=3.0, fading_scale=0.7, loss_probability=0.3)
+    mean_D = torch.full((D,), 9.0)
+    expected_BTD = send(hidden(), state, config, corpus_mean_D=mean_D).hidden_BTD
+    sent_BTD = hidden()
+    with torch.device("meta"):
+        received_BTD = send(sent_BTD, state, config, corpus_mean_D=mean_D).hidden_BTD
+    assert torch.equal(received_BTD, expected_BTD)
 
 
 def test_padding_may_hold_anything() -> None:

@@ -22,7 +22,7 @@ def draw_gains(
     empty = torch.empty(shape, dtype=torch.float32, device=generator.device)
     match config.fading:
         case "none":
-            return torch.ones((), device=generator.device).expand(shape)
+            return torch.ones((), dtype=torch.float32, device=generator.device).expand(shape)
         case "rayleigh":
             return empty.exponential_(generator=generator).sqrt_().mul_(root_mean_square)
         case "rician":
