@@ -29,7 +29,6 @@ from envs.problem import ProblemConfig
 from envs.sources import as_source
 from envs.vector import LayerSplitVectorEnv
 from raysplit.base.errors import UserError
-from tuning.rllib.env import register_with_ray
 
 LOSS = {"loss_probability": [0.0, 0.3]}
 COST = np.arange(1, 11) / 16
@@ -94,6 +93,8 @@ def test_importing_the_problem_loads_neither_torch_nor_ray():
 
 def test_ray_builds_either_environment_from_its_config():
     from ray.tune.registry import _global_registry
+
+    from tuning.rllib.env import register_with_ray
 
     name = register_with_ray()
     create = _global_registry.get("env_creator", name)

@@ -66,6 +66,17 @@ def test_state_names_only_what_differs_from_a_perfect_link() -> None:
     ]
 
 
+def test_every_packet_may_be_lost() -> None:
+    everything = send(hidden(), LinkState(loss_probability=1.0), LinkConfig())
+    assert torch.equal(everything.hidden_BTD == 0, sent(LinkConfig())[:, :, None].expand(B, T, D))
+
+
+def test_a_state_needs_a_value_for_each_name() -> None:
+    for values in ([], [1.0, 2.0]):
+        with pytest.raises(ValueError, match="argument 2"):
+            link_state(("noise_std",), values)
+
+
 def test_state_has_one_form_for_one_number() -> None:
     assert repr(LinkState(noise_std=-0.0, fading_scale=1)) == repr(LinkState())
     assert link_state(("noise_std",), (1,)) == LinkState(noise_std=1.0)
@@ -76,10 +87,11 @@ def test_state_has_one_form_for_one_number() -> None:
     [
         ({"noise_std": -0.1}, "noise_std=-0.1 is not possible: it must be at least 0"),
         ({"noise_std": math.nan}, "noise_std=nan"),
-        ({"snr_db": math.inf}, "snr_db=inf"),
-        ({"fading_scale": 0.0}, "must be above 0"),
-        ({"loss_probability": 1.5}, r"must be in \[0, 1\]"),
-        ({"outage_probability": 1.0}, r"must be inside \(0, 1\)"),
+        ({"snr_db": math.inf}, "^snr_db=inf is not possible: it must be a number of dB "),
+        ({"fading_scale": 0.0}, "^fading_scale=0 is not possible: it must be above 0$"),
+        ({"loss_probability": 1.5}, r"^loss_probability=1.5 is not .*: it must be in \[0, 1\]$"),
+        ({"loss_probability": -0.5}, "^loss_probability=-0.5 is not possible"),
+        ({"outage_probability": 1.0}, r"^outage_probability=1 is not .*must be inside \(0, 1\)"),
         ({"noise_std": 0.5, "snr_db": 3.0}, "leave one of them out"),
     ],
 )

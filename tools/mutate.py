@@ -63,7 +63,10 @@ TARGETS = {  # module -> the tests that are about it
     "envs.oracle": _ENVS,
 }
 # The libraries are imported before pytest looks for what it would rewrite.
-_PYTEST = [*"-x -q --tb=no -p no:cacheprovider -p no:logging -W ignore::pytest.PytestAssertRewriteWarning".split(), "-m"]
+_PYTEST = [
+    *"-x -q --tb=no -p no:cacheprovider -p no:logging -W ignore::pytest.PytestAssertRewriteWarning".split(),
+    "-m",
+]
 _PYTEST += ["not ray and not slow and not gpu"]
 _OURS = {"raysplit", "envs", "tuning", "tests", "conftest", "tools", "__main__"}
 _SECONDS, _BYTES = 30, 16 * 2**30  # of processor time and address space, for one change's tests
