@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Two processes, a file of tests in one of them; many tests wait for other processes most of the time.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-network test-fast lint bench clean
+.PHONY: demo test test-network test-fast lint bench mutants clean
 
 demo: $(VENV)/.installed  ## the main job on the embedded model, into runs/demo
 	$(BIN)/raysplit run demo
@@ -30,6 +30,10 @@ lint: $(VENV)/.installed
 bench: $(VENV)/.installed  ## ratios measured side by side; writes bench/reports
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	$(BIN)/python -m bench
+
+mutants: $(VENV)/.installed  ## changed code that no test notices; writes bench/reports (half an hour)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[mutants]"
+	$(BIN)/python -m tools.mutate
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "raysplit needs Python 3.11 or newer; set PYTHON=...")'

@@ -52,24 +52,25 @@ ROOT = Path(__file__).parents[1]
 REPORT = ROOT / "bench" / "reports" / "mutants.json"
 EQUIVALENT = Path(__file__).with_name("equivalent_mutants.yaml")
 _LINK = ("tests/test_link.py", "tests/test_fading.py")
-_ENVS = ("tests/test_envs.py", "tests/test_vector_env.py", "tests/test_oracle.py")
+_ENVS = tuple(f"tests/test_{name}.py" for name in ("envs", "vector_env", "integer_types", "oracle"))
+_PLAN = ("tests/test_plan.py", "tests/test_axis.py", "tests/test_tables.py")
 TARGETS = {  # module -> the tests that are about it
     **{f"raysplit.link.{name}": _LINK for name in ("channel", "config", "fading", "gains")},
     **{f"raysplit.link.{name}": _LINK for name in ("signal", "state")},
     "raysplit.perplexity.estimate": ("tests/test_estimate.py",),
     "raysplit.perplexity.nll": ("tests/test_perplexity.py",),
-    "raysplit.measure.plan": ("tests/test_plan.py",),
+    "raysplit.measure.plan": _PLAN,
+    "raysplit.link.axis": _PLAN,
+    "envs.checks": _ENVS,
     "envs.dynamics": _ENVS,
     "envs.oracle": _ENVS,
 }
+_PYTEST = ["-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:logging"]
+_PYTEST += ["-m", "not ray and not slow and not gpu and not network"]
 # The libraries are imported before pytest looks for what it would rewrite.
-_PYTEST = [
-    *"-x -q --tb=no -p no:cacheprovider -p no:logging -W ignore::pytest.PytestAssertRewriteWarning".split(),
-    "-m",
-]
-_PYTEST += ["not ray and not slow and not gpu"]
+_PYTEST += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
 _OURS = {"raysplit", "envs", "tuning", "tests", "conftest", "tools", "__main__"}
-_SECONDS, _BYTES = 30, 16 * 2**30  # of processor time and address space, for one change's tests
+_BYTES = 16 * 2**30  # of address space, for one change's tests
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +140,14 @@ def _nodes(
 class _ChangedFunctions:
     """A pytest plugin: instead of running the tests, runs them once for each change."""
 
-    def __init__(self, module: str, todo: list[Mutant], note: Callable[[Any], None]) -> None:
+    def __init__(self, module: str, todo: list[Mutant], note: Callable[[Any], object]) -> None:
         self._path, self._todo, self._note = str(_path(module)), todo, note
+        self.seconds = 0.0
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         covering, libraries = _noted(partial(self._covering, session))
+        self.seconds = sum(s for s, _ in {tuple(t) for tests in covering.values() for t in tests})
         _import(libraries)  # also what a test imports while it runs
         functions = [thing for thing in gc.get_objects() if type(thing) is types.FunctionType]
         functions = [f for f in functions if f.__code__.co_filename == self._path]
@@ -154,19 +157,19 @@ class _ChangedFunctions:
             chosen = sorted({tuple(test) for tests in lines for test in tests})  # fastest first
             items = [session.items[n] for _, n in chosen]
             run = partial(self._run, session, mutant.source, functions, items)
-            self._note(_verdict(_forked(run)))
+            self._note(_verdict(_forked(run, sum(seconds for seconds, _ in chosen))))
         return True
 
-    def _covering(self, session: pytest.Session, note: Callable[[Any], None]) -> int:
+    def _covering(self, session: pytest.Session, note: Callable[[Any], object]) -> int:
         """Note line -> the (seconds, number) of each test that executes it."""
         coverage = Coverage(data_file=None, include=[self._path])
         coverage.start()
         seconds: list[float] = []
         for n, item in enumerate(session.items):
             coverage.switch_context(str(n))
-            start = time.perf_counter()
+            start = time.process_time()
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
-            seconds.append(time.perf_counter() - start)
+            seconds.append(time.process_time() - start)
         coverage.stop()
         contexts = coverage.get_data().contexts_by_lineno(self._path)
         lines = {n: [(seconds[int(c)], int(c)) for c in of if c] for n, of in contexts.items()}
@@ -203,8 +206,9 @@ class _InMemory(SourceFileLoader):
             return None
         return importlib.util.spec_from_file_location(name, self.path, loader=self)
 
-    def get_code(self, _name: str) -> Any:  # noqa: ANN401 - code
+    def get_code(self, fullname: str) -> Any:  # noqa: ANN401 - code
         """Return the code of the changed source."""
+        del fullname
         return compile(self._source, self.path, "exec", dont_inherit=True)
 
 
@@ -213,19 +217,20 @@ def verdicts(module: str, todo: list[Mutant]) -> Iterator[tuple[Mutant, str]]:
     tests = TARGETS[module]
     in_functions = [mutant for mutant in todo if not mutant.on_import]
 
-    def changed_functions(note: Callable[[Any], None]) -> int:
+    def changed_functions(note: Callable[[Any], object]) -> int:
         found: list[str] = []
         plugin = _ChangedFunctions(module, in_functions, found.append)
         code = pytest.main([*_PYTEST, *tests], plugins=[plugin])
-        note([found, _libraries()])
+        note([found, plugin.seconds, _libraries()])
         return int(code)
 
-    found, libraries = _noted(changed_functions)
+    found, seconds, libraries = _noted(changed_functions)
     yield from zip(in_functions, found, strict=True)
     _import(libraries)
     for mutant in todo:
         if mutant.on_import:
-            yield mutant, _verdict(_forked(partial(_run_imported, module, mutant.source, tests)))
+            run = partial(_run_imported, module, mutant.source, tests)
+            yield mutant, _verdict(_forked(run, seconds))
 
 
 def _run_imported(module: str, source: str, tests: tuple[str, ...]) -> int:
@@ -271,17 +276,21 @@ def _verdict(status: int) -> str:
             sys.exit(f"pytest ended with {code}")
 
 
-def _forked(child: Callable[[], int], *, limited: bool = True) -> int:
-    """Return the `waitpid` status of a silent fork that exits with `child`'s result."""
+def _forked(child: Callable[[], int], seconds: float | None = None) -> int:
+    """Return the `waitpid` status of a silent fork that exits with `child`'s result.
+
+    Where `seconds` of processor time are expected, the fork gets a few times as many.
+    """
     if (pid := os.fork()) == 0:
         code = 70
         try:
             silence = os.open(os.devnull, os.O_WRONLY)
             os.dup2(silence, 1)
             os.dup2(silence, 2)
-            if limited:
+            if seconds is not None:
                 gc.disable()
-                resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS + 5))
+                limit = round(10 + 3 * seconds)
+                resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
                 resource.setrlimit(resource.RLIMIT_AS, (_BYTES, _BYTES))
             code = child()
         finally:
@@ -289,7 +298,7 @@ def _forked(child: Callable[[], int], *, limited: bool = True) -> int:
     return os.waitpid(pid, 0)[1]
 
 
-def _noted(child: Callable[[Callable[[Any], None]], int]) -> Any:  # noqa: ANN401 - JSON
+def _noted(child: Callable[[Callable[[Any], object]], int]) -> Any:  # noqa: ANN401 - JSON
     """Return what `child`, run in a fork, handed to the function that it got."""
     with tempfile.TemporaryDirectory() as folder:
         notes = Path(folder) / "notes.json"
@@ -324,10 +333,9 @@ def _path(module: str) -> Path:
 def _difference(source: str, changed: str) -> tuple[str, str]:
     """Return the changed lines before and after, without their indentation."""
     old, new = source.splitlines(), changed.splitlines()
-    same = len(os.path.commonprefix([old, new]))
-    old, new = old[same:], new[same:]
-    same = len(os.path.commonprefix([old[::-1], new[::-1]]))
-    old, new = old[: len(old) - same], new[: len(new) - same]
+    for end in (0, -1):
+        while old and new and old[end] == new[end]:
+            del old[end], new[end]
     return " ".join(map(str.strip, old)), " ".join(map(str.strip, new))
 
 
