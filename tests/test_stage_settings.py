@@ -1,5 +1,6 @@
 """Which settings the stages have measured, and that each value keeps its own names and seed."""
 
+import dataclasses
 import json
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -7,10 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from raysplit.measure.ledger import Row
+from raysplit.measure.ledger import Ledger, Row
 from raysplit.measure.table import Measurements
 from raysplit.pipeline.experiment import load_experiment
-from raysplit.pipeline.problem import measured_problem
+from raysplit.pipeline.problem import ledger_path, measured_problem
 from raysplit.pipeline.rewards import RewardSources
 from raysplit.pipeline.run_folder import RunFolder
 from raysplit.pipeline.stages import evaluate, measure
@@ -77,10 +78,23 @@ def test_every_case_measures_the_whole_range(tmp_path, service, case):
     assert {setting.split_point for setting in service.asked} == set(range(1, 11))
 
 
+@pytest.mark.parametrize("case", "LH")
+def test_a_surrogate_costs_the_whole_plan_in_every_case(tmp_path, service, case):
+    folder = folder_of(tmp_path, ["noise_std"], f"problem.case={case}")
+    measure.run(folder)
+    with Ledger(ledger_path(folder)) as ledger:
+        rows = (dataclasses.replace(service.row(s), seconds=0.5) for s in service.asked)
+        ledger.add(service.card_sha256, rows)
+    params, _ = measured_problem(folder)
+    bill = RewardSources(folder, params, None).bill(TrainConfig(rewards="surrogate"), None)
+    assert (bill.llm_evaluations, bill.worker_seconds) == (64, 32.0)
+
+
+@pytest.mark.parametrize("seed", [0, 4294967295])
 @pytest.mark.parametrize("paired", ["true", "false"])
-def test_what_is_judged_was_not_learned_from(tmp_path, service, paired):
+def test_what_is_judged_was_not_learned_from(tmp_path, service, paired, seed):
     """Another seed, so another randomness of the link: the evaluation's is none of the plan's."""
-    folder = folder_of(tmp_path, ["noise_std"], f"plan.paired={paired}", "plan.seed=4294967295")
+    folder = folder_of(tmp_path, ["noise_std"], f"plan.paired={paired}", f"plan.seed={seed}")
     measure.run(folder)
     planned = {setting.seed for setting in service.asked}
     service.asked.clear()
