@@ -52,17 +52,18 @@ ROOT = Path(__file__).parents[1]
 REPORT = ROOT / "bench" / "reports" / "mutants.json"
 EQUIVALENT = Path(__file__).with_name("equivalent_mutants.yaml")
 _LINK = ("tests/test_link.py", "tests/test_fading.py")
-_ENVS = tuple(f"tests/test_{name}.py" for name in ("envs", "vector_env", "integer_types", "oracle"))
+_ENVS = ("tests/test_oracle.py", "tests/test_vector_env.py")
+_PHYSICS = (*_ENVS, "tests/test_envs.py", "tests/test_integer_types.py")
 _PLAN = ("tests/test_plan.py", "tests/test_axis.py", "tests/test_tables.py")
 TARGETS = {  # module -> the tests that are about it
-    **{f"raysplit.link.{name}": _LINK for name in ("channel", "config", "fading", "gains")},
-    **{f"raysplit.link.{name}": _LINK for name in ("signal", "state")},
+    **{f"raysplit.link.{name}": _LINK for name in ("channel", "config", "coordinates")},
+    **{f"raysplit.link.{name}": _LINK for name in ("fading", "gains", "signal", "state")},
     "raysplit.perplexity.estimate": ("tests/test_estimate.py",),
     "raysplit.perplexity.nll": ("tests/test_perplexity.py",),
     "raysplit.measure.plan": _PLAN,
     "raysplit.link.axis": _PLAN,
-    "envs.checks": _ENVS,
-    "envs.dynamics": _ENVS,
+    "envs.checks": _PHYSICS,
+    "envs.dynamics": _PHYSICS,
     "envs.oracle": _ENVS,
 }
 _PYTEST = ["-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:logging"]
@@ -350,12 +351,16 @@ def main() -> None:
     entries = json.loads(REPORT.read_text())["modules"] if REPORT.exists() else {}
     for module in options.modules:
         entries[module] = run_module(module, entries[module]["left"] if options.survivors else None)
-        print(module, {k: v for k, v in entries[module].items() if k != "left"}, flush=True)
+        print(
+            module,
+            {k: v for k, v in entries[module].items() if k not in ("left", "commit")},
+            flush=True,
+        )
         commit = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
+        entries[module] = {"commit": commit} | entries[module]
         report = {
             "operators": f"mutmut {importlib.metadata.version('mutmut')}",
             "python": platform.python_version(),
-            "commit": commit,
             "modules": {name: entries[name] for name in TARGETS if name in entries},
         }
         REPORT.write_text(json.dumps(report, indent=1) + "\n")
