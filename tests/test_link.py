@@ -418,7 +418,7 @@ def test_hold_last_repeats_what_arrived_last(packet: str, noise_std: float) -> N
 
 @pytest.mark.parametrize("packet", ["token", "element"])
 def test_hold_last_repeats_the_first_position_where_it_was_sent(packet: str) -> None:
-    config = LinkConfig(packet=packet, concealment="hold_last", exempt_bos=False)
+    config = LinkConfig(packet=packet, concealment="hold_last", exempt_prefix=False)
     state = LinkState(loss_probability=0.5)
     ramp_BTD = torch.arange(1.0, 4).expand(200, D, 3).mT.contiguous()  # 1, 2, 3 along T
     send_ramp = partial(send, ramp_BTD, state, lengths_B=torch.full((200,), 3))

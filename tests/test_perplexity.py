@@ -200,6 +200,38 @@ def test_a_large_vocabulary_is_softmaxed_in_parts(monkeypatch: pytest.MonkeyPatc
     assert nll_B.tolist() == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_vocabulary_beyond_the_bound_is_softmaxed_row_by_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hidden_BTD, head_VD, targets_BT, scored_BT = example()
+    monkeypatch.setattr("raysplit.perplexity.nll._SOFTMAX_ELEMENTS", 10)
+    rows: list[int] = []
+    original = functional.cross_entropy
+
+    def spy(logits_NV: Tensor, *args: object, **keywords: object) -> Tensor:
+        rows.append(len(logits_NV))
+        return original(logits_NV, *args, **keywords)
+
+    monkeypatch.setattr(functional, "cross_entropy", spy)
+    nll_sums(hidden_BTD, lambda h: h @ head_VD.T, targets_BT, scored_BT)
+    assert rows == [1] * int(scored_BT.sum())
+
+
+def test_on_a_cpu_256_positions_have_logits_at_a_time_whatever_the_default_device() -> None:
+    hidden_BTD, targets_BT = torch.zeros(2, 300, 4), torch.zeros(2, 300, dtype=torch.int64)
+    scored_BT = torch.ones(2, 300) == 1
+    seen: list[int] = []
+
+    def head(hidden_ND: Tensor) -> Tensor:
+        seen.append(len(hidden_ND))
+        return hidden_ND
+
+    with torch.device("meta"):
+        nll_B = nll_sums(hidden_BTD, head, targets_BT, scored_BT)
+    assert seen == [256, 256, 88]
+    assert nll_B.tolist() == pytest.approx([300 * math.log(4)] * 2)
+
+
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
 def test_a_poisoned_sequence_shows_and_stays_alone(poison: float) -> None:
     hidden_BTD, head_VD, targets_BT, scored_BT = example()

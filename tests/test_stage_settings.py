@@ -86,7 +86,7 @@ def test_a_surrogate_costs_the_whole_plan_in_every_case(tmp_path, service, case)
         rows = (dataclasses.replace(service.row(s), seconds=0.5) for s in service.asked)
         ledger.add(service.card_sha256, rows)
     params, _ = measured_problem(folder)
-    bill = RewardSources(folder, params, None).bill(TrainConfig(rewards="surrogate"), None)
+    bill = RewardSources(folder, params, None).cost(TrainConfig(rewards="surrogate"), None)
     assert (bill.llm_evaluations, bill.worker_seconds) == (64, 32.0)
 
 
