@@ -15,13 +15,10 @@ from pydantic import Field, model_validator
 
 from raysplit.base.config import Config
 from raysplit.link.axis import rounded_within
-from raysplit.link.state import check_coordinates, check_value
+from raysplit.link.state import LOWER_IS_WORSE, check_coordinates, check_value
 
 Case = Literal["L", "H", "A"]
 ValueRange = tuple[float, float]
-
-# The link gets worse as these fall; as the others rise.
-LOWER_IS_WORSE = frozenset({"snr_db", "fading_scale"})
 
 _NARROWEST = 1e-9  # of a range's larger end: floats have to tell its grid's values apart
 

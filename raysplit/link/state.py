@@ -12,6 +12,8 @@ LINK_COORDINATES = (
     *("noise_std", "snr_db", "fading_scale", "loss_probability"),
     "outage_probability",
 )
+LOWER_IS_WORSE = frozenset({"snr_db", "fading_scale"})
+"""The link gets worse as these fall; as the others rise."""
 # Two coordinates that say the same thing, and what that is.
 _ALTERNATIVES = {
     "the noise": ("noise_std", "snr_db"),

@@ -22,7 +22,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from envs.problem import LOWER_IS_WORSE
 from raysplit.base.errors import UserError, command
 from raysplit.base.files import replacing
 from raysplit.base.progress import console, say
@@ -36,6 +35,7 @@ from raysplit.figures import (
     ppl_against_split_point,
     save,
 )
+from raysplit.link.state import LOWER_IS_WORSE
 from raysplit.measure.table import Measurements
 from raysplit.pipeline.oracles import EVALUATION_TABLE
 from raysplit.pipeline.run_folder import RunFolder, first_difference

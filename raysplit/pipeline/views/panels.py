@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs.problem import LOWER_IS_WORSE
 from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.figures import (
     Band,
@@ -18,6 +17,7 @@ from raysplit.figures import (
     band_over_seeds,
     coordinate_label,
 )
+from raysplit.link.state import LOWER_IS_WORSE
 from raysplit.measure.table import Measurements
 from raysplit.pipeline.oracles import read_evaluation
 from raysplit.pipeline.run_folder import RunFolder
