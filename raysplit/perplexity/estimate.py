@@ -85,7 +85,7 @@ class CleanCorpus:
     def __post_init__(self) -> None:
         assert self.nll_N.shape == self.tokens_N.shape
         assert self.tokens_N.min() >= 1
-        _refuse_invalid(self.nll_N, np.arange(len(self.nll_N)), "without any link effect")
+        refuse_invalid(self.nll_N, np.arange(len(self.nll_N)), "without any link effect")
 
     @property
     def log_ppl(self) -> float:
@@ -106,7 +106,7 @@ def estimate(noisy_nll_n: FloatArray, sequence_indices_n: IntArray, clean: Clean
         InvalidNLLError: If any NLL is NaN or infinite.
     """
     assert len(noisy_nll_n) == len(sequence_indices_n) == len(np.unique(sequence_indices_n)) > 0
-    _refuse_invalid(noisy_nll_n, sequence_indices_n, "under the link")
+    refuse_invalid(noisy_nll_n, sequence_indices_n, "under the link")
     difference_n = noisy_nll_n - clean.nll_N[sequence_indices_n]
     tokens_n = clean.tokens_N[sequence_indices_n]
     tokens = int(tokens_n.sum())
@@ -117,11 +117,15 @@ def estimate(noisy_nll_n: FloatArray, sequence_indices_n: IntArray, clean: Clean
         stderr=_stderr(deviation_n, len(clean.nll_N)),
         sequences=len(noisy_nll_n),
         tokens=tokens,
-        effective_sequences=_effective(deviation_n),
+        effective_sequences=effective_sequences(deviation_n),
     )
 
 
-def should_stop(result: Estimate, target_stderr: float) -> bool:
+def should_stop(
+    result: Estimate,
+    target_stderr: float,
+    min_effective_sequences: float = MIN_EFFECTIVE_SEQUENCES,
+) -> bool:
     """Tell whether the estimate is precise enough, and known to be.
 
     Stopping as soon as an uncertain standard error happens to be small would make the intervals
@@ -129,7 +133,8 @@ def should_stop(result: Estimate, target_stderr: float) -> bool:
     where the link does a little to every sequence, late where it does much to a few (and those
     that it leaves untouched cost nothing). A target of 0 never stops before the corpus ends.
     """
-    return result.effective_sequences >= MIN_EFFECTIVE_SEQUENCES and result.stderr <= target_stderr
+    known = result.effective_sequences >= min_effective_sequences
+    return known and result.stderr <= target_stderr
 
 
 def _stderr(deviation_n: FloatArray, population: int) -> float:
@@ -139,22 +144,37 @@ def _stderr(deviation_n: FloatArray, population: int) -> float:
         return 0.0
     if sample == 1:
         return math.inf
-    square_n = np.square(deviation_n)
-    square_sum = float(square_n.sum())
+    square_sum = float(np.square(deviation_n).sum())
     if square_sum == 0:
         return 0.0
-    kurtosis = sample * float(np.square(square_n / square_sum).sum())
-    freedom = 2 * sample / max(kurtosis - 1, 1e-6)
-    widening = float(special.stdtrit(freedom, 0.975)) / _NORMAL_QUANTILE
-    return widening * math.sqrt((1 - sample / population) * (sample - 1) / sample * square_sum)
+    variance = (1 - sample / population) * (sample - 1) / sample * square_sum
+    return widening(degrees_of_freedom(deviation_n)) * math.sqrt(variance)
 
 
-def _effective(deviation_n: FloatArray) -> float:
+def degrees_of_freedom(deviation_n: FloatArray) -> float:
+    """Return Satterthwaite's degrees of freedom of a sum of squares, not all of them 0."""
+    square_n = np.square(deviation_n)
+    kurtosis = len(square_n) * float(np.square(square_n / float(square_n.sum())).sum())
+    return 2 * len(square_n) / max(kurtosis - 1, 1e-6)
+
+
+def widening(freedom: float) -> float:
+    """Return Student's quantile of a two-sided 95 % interval over the normal law's."""
+    return float(special.stdtrit(freedom, 0.975)) / _NORMAL_QUANTILE
+
+
+def effective_sequences(deviation_n: FloatArray) -> float:
+    """Return how many sequences carry a sum of squares; 0 where there is none."""
     square_sum = float(np.square(deviation_n).sum())
     return float(np.abs(deviation_n).sum()) ** 2 / square_sum if square_sum > 0 else 0.0
 
 
-def _refuse_invalid(nll: FloatArray, sequence_indices: IntArray, where: str) -> None:
+def refuse_invalid(nll: FloatArray, sequence_indices: IntArray, where: str) -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        InvalidNLLError: With how many sequences there are and the first one.
+    """
     invalid = ~np.isfinite(nll)
     if invalid.any():
         kind = "NaN" if np.isnan(nll[invalid]).any() else "infinite"
