@@ -142,13 +142,13 @@ def faulty_actors(folder, seconds=0.25):
             note("edge")
             return super().ready(*arguments)
 
-        def measure(self, shared, setting, reference):
+        def measure(self, shared, setting, *arguments):
             if setting.seed == poison:
                 os._exit(1)
             time.sleep(seconds)
             while (Path(folder) / "hold").exists():
                 time.sleep(0.05)
-            return super().measure(shared, setting, reference)
+            return super().measure(shared, setting, *arguments)
 
     return ray.remote(SlowUE), ray.remote(FaultyEdge)
 

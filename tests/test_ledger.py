@@ -222,6 +222,7 @@ CREATE TABLE settings (key TEXT PRIMARY KEY, card TEXT NOT NULL, log_ppl REAL);
         (OLD_SCHEMA, r"of raysplit 0\.1: its rows carry no checksum.*mv .*ledger\.sqlite "),
         ("CREATE TABLE notes (text TEXT)", "of another program"),
         ("PRAGMA user_version = 999", "newer raysplit"),
+        (f"{OLD_SCHEMA}; PRAGMA user_version = 2", r"of an earlier raysplit.*which anchors"),
     ],
 )
 def test_a_file_of_another_format_is_refused_and_left_alone(tmp_path, script, message):

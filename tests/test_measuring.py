@@ -243,7 +243,7 @@ class StubBackend:
     def __init__(self, failing):
         self.failing = failing
 
-    def run(self, settings, reference):
+    def run(self, settings, reference, anchors):
         settings = list(settings)
         good = len(settings) - self.failing
         for i, setting in enumerate(settings):

@@ -12,10 +12,14 @@ from raysplit.corpus.config import CorpusConfig
 from raysplit.corpus.sequences import ProtocolConfig
 from raysplit.corpus.texts import SENTENCE_RULE
 from raysplit.link.config import LinkConfig
+from raysplit.measure.anchors import AnchorPlan
 from raysplit.model.checkpoint import Checkpoint
 from raysplit.model.config import ModelConfig
 from raysplit.model.tokenizer import tokenizer_sha256
+from raysplit.perplexity.anchored import FIRST_SEQUENCES
 
+ANCHORED_FORMAT = 1
+"""Raised by hand when anchored estimates give other values than before for the same rest."""
 MEASURING_FORMAT = 2
 """Raised by hand when link, engine or estimator give other values than before for the same rest."""
 _LIBRARIES = ("torch", "transformers", "tokenizers")
@@ -46,6 +50,7 @@ def protocol_card(
     tokenizer: Any,  # noqa: ANN401 - transformers types it as Any
     prefix_id: int | None,
     target_stderr: float,
+    anchors: AnchorPlan | None,
     device: str,
 ) -> dict[str, Any]:
     """Return the card as a JSON value; its hash is part of every setting's key."""
@@ -74,6 +79,7 @@ def protocol_card(
             "target_stderr": target_stderr,
             "block_sequences": BLOCK_SEQUENCES,
             "batch_sequences": BATCH_SEQUENCES,
+            **_anchored(anchors),
         },
         "device": device,
         "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
@@ -101,3 +107,17 @@ def _text(corpus: CorpusConfig, protocol: ProtocolConfig) -> dict[str, Any]:
     if corpus.source == "embedded":  # the text is Python's own, and changes with it
         described["python"] = platform.python_version()
     return described
+
+
+def _anchored(anchors: AnchorPlan | None) -> dict[str, Any]:
+    """What an anchored estimate rests on; without anchors the card is silent about them."""
+    if anchors is None:
+        return {}
+    return {
+        "anchors": {
+            "format": ANCHORED_FORMAT,
+            "settings": "; ".join(anchors.describe()),
+            "for_settings": anchors.settings,
+            "first_sequences": FIRST_SEQUENCES,
+        }
+    }

@@ -20,6 +20,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
+from raysplit.base.arrays import FloatArray
 from raysplit.base.errors import UserError
 from raysplit.link.state import LinkState
 from raysplit.measure.sealed_rows import Record, SealedTable, lenient_text
@@ -30,11 +33,19 @@ Status = Literal["done", "invalid", "quarantined"]
 _LOCK_TIMEOUT_S = 30.0
 _LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _SMALLEST_FREE_BYTES = 2**16
-_FORMAT = 2
+_FORMAT = 3
 """Version of the tables, kept in the file's user_version; raysplit 0.1 wrote none."""
 # Without further constraints: SQLite would refuse the whole file for one row that breaks them.
 _CARDS = {"sha256": "TEXT", "card": "TEXT", "created": "REAL"}
 _CLEAN = {"card": "TEXT", "reference": "BLOB"}
+_ANCHORS = {
+    "key": "TEXT",
+    "card": "TEXT",
+    "damages": "BLOB",
+    "recomputed": "INTEGER",
+    "seconds": "REAL",
+    "finished": "REAL",
+}
 _SETTINGS = {
     "key": "TEXT",
     "card": "TEXT",
@@ -48,6 +59,7 @@ _SETTINGS = {
     "tokens": "INTEGER",
     "recomputed": "INTEGER",
     "seconds": "REAL",
+    "anchor_sequences": "INTEGER",
     "attempts": "INTEGER",
     "reason": "TEXT",
     "worker": "TEXT",
@@ -68,6 +80,7 @@ class Row:
         tokens: Scored tokens that entered the estimate.
         recomputed: Sequences that the link touched, so that their suffix was run.
         seconds: Wall time on its worker.
+        anchor_sequences: Sequences of the anchors that the estimate rests on besides; 0 without.
         attempts: How often the setting was started.
         reason: Why it is not `done`; for a done row, a note such as a halved batch.
         worker: Who measured it.
@@ -82,10 +95,39 @@ class Row:
     tokens: int = 0
     recomputed: int = 0
     seconds: float = 0.0
+    anchor_sequences: int = 0
     attempts: int = 1
     reason: str | None = None
     worker: str = ""
     finished: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AnchorBlock:
+    """What an anchor did to one block of the corpus.
+
+    Attributes:
+        setting: The anchor.
+        block: The block's number.
+        damages_B: NLL under the link less the clean NLL of its sequences, in drawing order, nats.
+        recomputed: Sequences whose suffix was run.
+        seconds: Wall time on its worker.
+    """
+
+    setting: Setting
+    block: int
+    damages_B: FloatArray
+    recomputed: int
+    seconds: float
+
+    def key(self, card_sha256: str) -> str:
+        """Name it among all blocks of all anchors."""
+        return anchor_block_key(card_sha256, self.setting, self.block)
+
+
+def anchor_block_key(card_sha256: str, setting: Setting, block: int) -> str:
+    """Name a block of an anchor."""
+    return f"{setting.key(card_sha256)}:{block}"
 
 
 _RESULTS = tuple(field.name for field in fields(Row) if field.name != "setting")
@@ -103,6 +145,7 @@ class Ledger:
         self.path = path
         self._cards = SealedTable(path, "cards", _CARDS)
         self._clean = SealedTable(path, "clean", _CLEAN)
+        self._anchors = SealedTable(path, "anchors", _ANCHORS)
         self._settings = SealedTable(path, "settings", _SETTINGS)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -172,9 +215,44 @@ class Ledger:
         with self._writing():
             self._clean.put(self._connection, [record], replace_if=lambda _: True)
 
+    def anchor_blocks(
+        self, card_sha256: str, anchors: Iterable[Setting], blocks: int
+    ) -> dict[tuple[Setting, int], AnchorBlock]:
+        """Return those of the anchors' first blocks that are there and as they were written."""
+        wanted = {
+            anchor_block_key(card_sha256, setting, block): (setting, block)
+            for setting in anchors
+            for block in range(blocks)
+        }
+        condition = "key IN (SELECT value FROM json_each(?))"
+        with self._reading():
+            records = self._anchors.select(self._connection, condition, (json.dumps(list(wanted)),))
+            return {
+                wanted[record["key"]]: AnchorBlock(
+                    *wanted[record["key"]],
+                    np.frombuffer(record["damages"], dtype="<f8"),
+                    record["recomputed"],
+                    record["seconds"],
+                )
+                for record in records
+            }
+
+    def add_anchor_block(self, card_sha256: str, found: AnchorBlock) -> None:
+        """Store a block of an anchor; one that is there stays."""
+        record = {
+            "key": found.key(card_sha256),
+            "card": card_sha256,
+            "damages": found.damages_B.astype("<f8").tobytes(),
+            "recomputed": found.recomputed,
+            "seconds": found.seconds,
+            "finished": time.time(),
+        }
+        with self._writing():
+            self._anchors.put(self._connection, [record], replace_if=lambda _: False)
+
     def _create_tables(self) -> None:
         with self._writing():
-            for table in (self._cards, self._clean, self._settings):
+            for table in (self._cards, self._clean, self._anchors, self._settings):
                 table.create(self._connection)
             self._connection.execute(
                 "CREATE INDEX IF NOT EXISTS settings_of_card ON settings (card)"
@@ -233,6 +311,9 @@ def _refuse_another_format(path: Path, connection: sqlite3.Connection) -> None:
         return
     if version > _FORMAT:
         reason, remedy = "is of a newer raysplit", "install that one"
+    elif version > 0 and {"cards", "settings"} <= tables:
+        reason = "is of an earlier raysplit: its rows do not say which anchors they rest on"
+        remedy = f"move it away to measure anew: mv {path} {path}.{version}"
     elif {"cards", "settings"} <= tables:
         reason = (
             "is of raysplit 0.1: its rows carry no checksum, and no note of all that decides their "

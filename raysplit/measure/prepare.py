@@ -16,6 +16,7 @@ from raysplit.corpus.sequences import (
 )
 from raysplit.corpus.texts import read_paragraphs, read_sentences
 from raysplit.link.config import LinkConfig
+from raysplit.measure.anchors import AnchorPlan
 from raysplit.measure.card import protocol_card
 from raysplit.measure.config import MeasuringConfig
 from raysplit.measure.shards.job import Job
@@ -36,6 +37,7 @@ def prepare_job(
     measuring: MeasuringConfig,
     split_points: tuple[int, int],
     device: str,
+    anchors: AnchorPlan | None = None,
 ) -> tuple[Job, dict[str, Any]]:
     """Return the job and its protocol card.
 
@@ -63,6 +65,7 @@ def prepare_job(
         tokenizer=tokenizer,
         prefix_id=prefix_id,
         target_stderr=measuring.target_stderr,
+        anchors=anchors,
         device=device,
     )
     job = Job(
@@ -72,6 +75,7 @@ def prepare_job(
         link=link,
         target_stderr=measuring.target_stderr,
         split_points=split_points,
+        anchors=anchors,
     )
     return job, card
 

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
 
+from raysplit.base.arrays import FloatArray
 from raysplit.base.errors import UserError
 from raysplit.base.files import sha256_of
 from raysplit.base.progress import progress_bar
+from raysplit.corpus.batches import BLOCK_SEQUENCES
+from raysplit.measure.anchors import AnchorPlan
 from raysplit.measure.config import BackendConfig
 from raysplit.measure.ledger import Ledger, Row
 from raysplit.measure.setting import Setting
-from raysplit.measure.shards.job import Backend, Job
+from raysplit.measure.shards.job import AnchorDamages, Backend, Job
 from raysplit.measure.shards.reference import CleanBlock, CleanReference
 from raysplit.measure.table import Measurements
-from raysplit.perplexity.estimate import InvalidNLLError
+from raysplit.perplexity.anchored import (
+    MIN_EFFECTIVE_SEQUENCES,
+    best_anchor_sequences,
+    estimate_anchored,
+)
+from raysplit.perplexity.estimate import InvalidNLLError, should_stop
 
 # So many failures in a row stop a run, if nothing has succeeded in it yet or if they are more than
 # this share of what it was to measure.
 _FAILURES_THAT_STOP, _FAILED_SHARE_THAT_STOPS = 8, 0.1
+_PILOT_BLOCKS = 2  # of every anchor; they tell how many pay
 
 
 class MeasuringService:
@@ -38,6 +49,7 @@ class MeasuringService:
         self.card = card
         self.card_sha256 = sha256_of(card)
         self.evaluations = 0  # settings measured anew by this object
+        self._anchors: dict[int, FloatArray] = {}  # by the link's seed
         ledger.add_card(self.card_sha256, card)
 
     def __enter__(self) -> Self:
@@ -72,12 +84,21 @@ class MeasuringService:
         wanted = {setting.key(self.card_sha256): setting for setting in settings}
         known = self._known(wanted)
         missing = in_measuring_order(setting for key, setting in wanted.items() if key not in known)
-        if missing:
-            reference = self.reference()
-            hits = len(wanted) - len(missing)
-            run = _Failures(len(missing))
-            with progress_bar(title, total=len(wanted), done=hits) as advance:
-                for measured in self._running().run(missing, reference):
+        if not missing:
+            return {setting: known[key] for key, setting in wanted.items()}
+        reference = self.reference()
+        hits = len(known)
+        anchors = self._anchors_of({setting.seed for setting in missing}, reference)
+        rows_of_anchors = {row.setting: row for row in self._rows_of_anchors(missing, reference)}
+        for row in rows_of_anchors.values():
+            self._ledger.add(self.card_sha256, [row])
+            known[row.setting.key(self.card_sha256)] = row
+            self.evaluations += 1
+        left = [setting for setting in missing if setting not in rows_of_anchors]
+        if left:
+            run = _Failures(len(left))
+            with progress_bar(title, total=len(wanted), done=len(known)) as advance:
+                for measured in self._running().run(left, reference, anchors):
                     row = replace(measured, finished=time.time())
                     self._ledger.add(self.card_sha256, [row])
                     known[row.setting.key(self.card_sha256)] = row
@@ -90,6 +111,84 @@ class MeasuringService:
         """Return the ledger's rows, without those that failed: they are tried again."""
         known = self._ledger.rows_of(keys)
         return {key: row for key, row in known.items() if row.status != "quarantined"}
+
+    def _rows_of_anchors(
+        self, settings: Iterable[Setting], reference: CleanReference
+    ) -> Iterator[Row]:
+        """Yield the rows of settings that are anchors and were measured precisely as such."""
+        points = self._job.anchors.points if self._job.anchors else ()
+        for setting in settings:
+            if (setting.split_point, setting.link) not in points:
+                continue
+            sequences = self._anchors[setting.seed].shape[1]
+            blocks = math.ceil(sequences / BLOCK_SEQUENCES)
+            found = self._ledger.anchor_blocks(self.card_sha256, [setting], blocks)
+            damages_M = np.concatenate([found[setting, block].damages_B for block in range(blocks)])
+            if not np.isfinite(damages_M).all():
+                continue
+            clean = reference.corpus
+            nll_M = clean.nll_N[:sequences] + damages_M
+            result = estimate_anchored(nll_M, clean, np.empty((0, 0)))
+            if sequences == len(clean.nll_N) or should_stop(
+                result, self._job.target_stderr, MIN_EFFECTIVE_SEQUENCES
+            ):
+                yield Row(
+                    setting=setting,
+                    status="done",
+                    log_ppl=result.log_ppl,
+                    stderr=result.stderr,
+                    sequences=result.sequences,
+                    tokens=result.tokens,
+                    recomputed=sum(block.recomputed for block in found.values()),
+                    seconds=sum(block.seconds for block in found.values()),
+                    finished=time.time(),
+                )
+
+    def _anchors_of(self, seeds: set[int], reference: CleanReference) -> AnchorDamages | None:
+        """What the anchors did to the first sequences under each seed, measured where it lacks."""
+        if self._job.anchors is None:
+            return None
+        for seed in sorted(seeds - self._anchors.keys()):
+            damages_KM = self._enough_of(self._job.anchors, seed, reference)
+            sound_K = np.isfinite(damages_KM).all(axis=1)
+            self._anchors[seed] = damages_KM[sound_K]
+        return {seed: self._anchors[seed] for seed in seeds}
+
+    def _enough_of(self, plan: AnchorPlan, seed: int, reference: CleanReference) -> FloatArray:
+        """Measure the anchors, (K, M), on as many sequences as pay, as the first of them tell.
+
+        What a ledger holds decides alike in every run that goes on with it.
+        """
+        blocks = min(_PILOT_BLOCKS, len(self._job.corpus.blocks))
+        while True:
+            damages_KM = self._anchor_damages(plan.with_seed(seed), blocks, reference)
+            sequences = best_anchor_sequences(
+                damages_KM[np.isfinite(damages_KM).all(axis=1)],
+                reference.corpus,
+                settings=plan.settings,
+                target_stderr=self._job.target_stderr,
+                step=BLOCK_SEQUENCES,
+            )
+            if sequences <= damages_KM.shape[1]:
+                return damages_KM
+            blocks = math.ceil(sequences / BLOCK_SEQUENCES)
+
+    def _anchor_damages(
+        self, anchors: list[Setting], blocks: int, reference: CleanReference
+    ) -> FloatArray:
+        """Return the damages (K, M) of the first blocks, measuring those that the ledger lacks."""
+        known = self._ledger.anchor_blocks(self.card_sha256, anchors, blocks)
+        wanted = list(itertools.product(anchors, range(blocks)))
+        missing = [unit for unit in wanted if unit not in known]
+        if missing:
+            with progress_bar("anchors", total=len(wanted), done=len(known)) as advance:
+                for found in self._running().anchor_blocks(missing, reference):
+                    self._ledger.add_anchor_block(self.card_sha256, found)
+                    known[found.setting, found.block] = found
+                    advance(1)
+        return np.stack(
+            [np.concatenate([known[a, b].damages_B for b in range(blocks)]) for a in anchors]
+        )
 
     def _clean_pass(self) -> CleanReference:
         corpus = self._job.corpus
@@ -172,5 +271,6 @@ def as_table(
         link_states_NK=np.array(states, dtype=np.float64).reshape(len(done), len(link_names)),
         log_ppl_N=np.array([row.log_ppl for row in done], dtype=np.float64),
         stderr_N=np.array([row.stderr for row in done], dtype=np.float64),
+        anchor_sequences_N=np.array([row.anchor_sequences for row in done], dtype=np.int64),
         clean_log_ppl=clean_log_ppl,
     )

@@ -24,7 +24,7 @@ from raysplit.base.arrays import BoolArray, FloatArray, IntArray
 from raysplit.base.errors import UserError
 from raysplit.base.files import replacing
 
-_OWN_COLUMNS = ("split_point", "log_ppl", "stderr")
+_OWN_COLUMNS = ("split_point", "log_ppl", "stderr", "anchor_sequences")
 _METADATA_KEY = b"raysplit.measurements"
 
 
@@ -40,6 +40,9 @@ class Measurements:
         stderr_N: Standard error of `log_ppl_N`, at least 0.
         clean_log_ppl: The whole model's log perplexity on the same corpus over a perfect link.
 
+        anchor_sequences_N: Sequences of the anchors that an estimate rests on besides its own; 0
+            without. None: not known.
+
     Raises:
         UserError: If the columns do not fit together or hold a value that is not finite.
     """
@@ -50,6 +53,7 @@ class Measurements:
     log_ppl_N: FloatArray
     stderr_N: FloatArray
     clean_log_ppl: float
+    anchor_sequences_N: IntArray | None = None
 
     def __post_init__(self) -> None:
         rows, coordinates = len(self.split_points_N), len(self.link_names)
@@ -63,6 +67,8 @@ class Measurements:
             "log_ppl_N": (self.log_ppl_N, (rows,)),
             "stderr_N": (self.stderr_N, (rows,)),
         }
+        if self.anchor_sequences_N is not None:
+            shapes["anchor_sequences_N"] = (self.anchor_sequences_N, (rows,))
         for name, (array, expected) in shapes.items():
             if array.shape != expected:
                 raise UserError(
@@ -92,6 +98,9 @@ class Measurements:
             log_ppl_N=self.log_ppl_N[rows],
             stderr_N=self.stderr_N[rows],
             clean_log_ppl=self.clean_log_ppl,
+            anchor_sequences_N=None
+            if self.anchor_sequences_N is None
+            else self.anchor_sequences_N[rows],
         )
 
     def to_parquet(self, path: Path) -> None:
@@ -103,6 +112,8 @@ class Measurements:
         columns = {"split_point": self.split_points_N}
         columns |= {name: self.link_states_NK[:, k] for k, name in enumerate(self.link_names)}
         columns |= {"log_ppl": self.log_ppl_N, "stderr": self.stderr_N}
+        if self.anchor_sequences_N is not None:
+            columns["anchor_sequences"] = self.anchor_sequences_N
         note = {"link_names": self.link_names, "clean_log_ppl": self.clean_log_ppl}
         table = pa.table(columns).replace_schema_metadata({_METADATA_KEY: json.dumps(note)})
         with replacing(path) as new:
@@ -140,4 +151,7 @@ class Measurements:
             log_ppl_N=column("log_ppl"),
             stderr_N=column("stderr"),
             clean_log_ppl=note["clean_log_ppl"],
+            anchor_sequences_N=np.array(table.column("anchor_sequences"), dtype=np.int64)
+            if "anchor_sequences" in table.column_names
+            else None,
         )

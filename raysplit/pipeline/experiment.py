@@ -94,6 +94,11 @@ class Experiment(Config):
         if not self.agents:
             raise ValueError("agents is empty: name at least one, e.g. agents: {ppo: {}}")
         self.link.check_coordinates(self.problem.link_names)
+        if self.measuring.anchors and not self.plan.paired:
+            raise ValueError(
+                "measuring.anchors: true needs plan.paired: true, as settings foretell each other "
+                "by the noise that they share: leave one of them out"
+            )
         if self.protocol.unit == "sliding_window":
             self.corpus.refuse_sentence_rules()
         return self

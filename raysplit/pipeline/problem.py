@@ -12,7 +12,9 @@ import numpy as np
 from envs.params import LayerSplitParams, params_from
 from raysplit.base.errors import UserError
 from raysplit.base.sealed_json import read_sealed
+from raysplit.measure.anchors import AnchorPlan, choose_anchors
 from raysplit.measure.ledger import Ledger
+from raysplit.measure.plan import make_plan
 from raysplit.measure.prepare import open_model, prepare_job
 from raysplit.measure.service import MeasuringService
 from raysplit.model import flops
@@ -42,14 +44,16 @@ def measuring_service(folder: RunFolder) -> Generator[MeasuringService]:
     """Open the run's measuring service; Ray starts only if something has to be measured."""
     experiment = folder.experiment
     problem = experiment.problem
+    split_points = (problem.min_split_point, problem.max_split_point)
     job, card = prepare_job(
         model=experiment.model,
         corpus=experiment.corpus,
         protocol=experiment.protocol,
         link=experiment.link,
         measuring=experiment.measuring,
-        split_points=(problem.min_split_point, problem.max_split_point),
+        split_points=split_points,
         device="cuda" if experiment.backend.gpus_per_edge else "cpu",
+        anchors=anchor_plan(experiment),
     )
     with (
         Ledger(ledger_path(folder)) as ledger,
@@ -75,6 +79,16 @@ def same_measuring_service(folder: RunFolder) -> Generator[MeasuringService]:
                 f"{PROTOCOL_CARD} to measure anew under these"
             )
         yield service
+
+
+def anchor_plan(experiment: Experiment) -> AnchorPlan | None:
+    """The anchors of the run's measurements, where it has any."""
+    if not experiment.measuring.anchors:
+        return None
+    problem = experiment.problem
+    split_points, ranges = (problem.min_split_point, problem.max_split_point), problem.ranges("A")
+    settings = len(make_plan(experiment.plan, split_points, ranges, experiment.link))
+    return choose_anchors(split_points, ranges, settings, experiment.link)
 
 
 def cost_by_split_point(experiment: Experiment, tokens: int) -> list[float]:

@@ -22,9 +22,10 @@ from ray.actor import ActorHandle
 from ray.exceptions import ActorUnavailableError, ObjectLostError
 from torch import Tensor
 
+from raysplit.base.arrays import FloatArray
 from raysplit.link.signal import SignalSums
 from raysplit.measure.config import GB, BackendConfig
-from raysplit.measure.ledger import Row
+from raysplit.measure.ledger import AnchorBlock, Row
 from raysplit.measure.on_ray.scheduler import is_restarting
 from raysplit.measure.setting import Setting
 from raysplit.measure.shards.edge import EdgeShard
@@ -143,11 +144,28 @@ class EdgeActor:
         nll_N = shard.clean_nll(block, split_point, self._cache.get((block, split_point)))
         return CleanBlock(nll_N, self._blocks.sums(block))
 
-    def measure(self, shared: Shared, setting: Setting, reference: CleanReference) -> Row:
+    def anchor_block(
+        self, shared: Shared, setting: Setting, block: int, reference: CleanReference
+    ) -> AnchorBlock:
+        """Measure a block of an anchor."""
+        shard = self._loaded(shared)
+        hidden = self._cache.get((block, setting.split_point))
+        return shard.anchor_block(setting, block, hidden, reference)
+
+    def measure(
+        self,
+        shared: Shared,
+        setting: Setting,
+        reference: CleanReference,
+        anchor_damages_KM: FloatArray | None = None,
+    ) -> Row:
         """Measure one setting."""
         shard = self._loaded(shared)
         row = shard.measure(
-            setting, lambda block: self._cache.get((block, setting.split_point)), reference
+            setting,
+            lambda block: self._cache.get((block, setting.split_point)),
+            reference,
+            anchor_damages_KM,
         )
         return replace(row, worker=self._name)
 

@@ -16,13 +16,13 @@ import ray
 
 from raysplit.base.errors import UserError
 from raysplit.measure.config import BackendConfig
-from raysplit.measure.ledger import Row
+from raysplit.measure.ledger import AnchorBlock, Row
 from raysplit.measure.on_ray.actors import EdgeActor, Shared, UEActor, ue_of
 from raysplit.measure.on_ray.placement import edge_count, edge_options, ue_options
 from raysplit.measure.on_ray.scheduler import NoWorkersLeftError, Outcome, Scheduler
 from raysplit.measure.on_ray.session import start_ray
 from raysplit.measure.setting import Setting
-from raysplit.measure.shards.job import Job
+from raysplit.measure.shards.job import AnchorDamages, Job
 from raysplit.measure.shards.reference import CleanBlock, CleanReference
 
 
@@ -52,6 +52,7 @@ class RayBackend:
         self._shared = Shared(ray.put(job), ray.put(self._ues))
         self._settings = self._scheduler(self._start_setting)
         self._reference: ray.ObjectRef | None = None
+        self._anchors: dict[int, ray.ObjectRef] = {}
 
     @property
     def workers(self) -> int:
@@ -69,9 +70,29 @@ class RayBackend:
                 )
             yield outcome.unit, outcome.result
 
-    def run(self, settings: Iterable[Setting], reference: CleanReference) -> Iterator[Row]:
+    def anchor_blocks(
+        self, wanted: Iterable[tuple[Setting, int]], reference: CleanReference
+    ) -> Iterator[AnchorBlock]:
+        """Yield the blocks of the anchors as they are done."""
+        self._reference = ray.put(reference)
+        for outcome in _or_user_error(self._scheduler(self._start_anchor_block).run(wanted)):
+            if outcome.reason:
+                setting, block = outcome.unit
+                raise UserError(
+                    f"the anchor {setting} failed at block {block}: {outcome.reason}; start again "
+                    "to go on, or do without anchors: --set measuring.anchors=false"
+                )
+            yield outcome.result
+
+    def run(
+        self,
+        settings: Iterable[Setting],
+        reference: CleanReference,
+        anchors: AnchorDamages | None = None,
+    ) -> Iterator[Row]:
         """Yield one row a setting, in any order."""
         self._reference = ray.put(reference)
+        self._anchors = {seed: ray.put(of_seed) for seed, of_seed in (anchors or {}).items()}
         for outcome in _or_user_error(self._settings.run(settings)):
             yield _row(outcome)
 
@@ -96,7 +117,11 @@ class RayBackend:
         return actor.clean_block.remote(self._shared, block)
 
     def _start_setting(self, actor: Any, setting: Setting) -> ray.ObjectRef:  # noqa: ANN401
-        return actor.measure.remote(self._shared, setting, self._reference)
+        anchors = self._anchors.get(setting.seed)
+        return actor.measure.remote(self._shared, setting, self._reference, anchors)
+
+    def _start_anchor_block(self, actor: Any, wanted: tuple[Setting, int]) -> ray.ObjectRef:  # noqa: ANN401
+        return actor.anchor_block.remote(self._shared, *wanted, self._reference)
 
 
 def _or_user_error(outcomes: Iterator[Outcome[Any]]) -> Iterator[Outcome[Any]]:

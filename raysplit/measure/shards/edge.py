@@ -16,16 +16,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raysplit.base.arrays import FloatArray, IntArray
-from raysplit.corpus.batches import Batch, TokenCorpus
+from raysplit.base.arrays import BoolArray, FloatArray, IntArray
+from raysplit.corpus.batches import BLOCK_SEQUENCES, Batch, TokenCorpus
 from raysplit.link.channel import batch_generator, transmit
 from raysplit.link.config import LinkConfig
-from raysplit.measure.ledger import Row
+from raysplit.measure.ledger import AnchorBlock, Row
 from raysplit.measure.setting import Setting
 from raysplit.measure.shards.packing import Pass, Piece, as_they_are, packed
 from raysplit.measure.shards.passes import tuned_tokens_per_pass
 from raysplit.measure.shards.reference import CleanReference
 from raysplit.model.chain import ModelPart, load_part
+from raysplit.perplexity.anchored import (
+    MIN_EFFECTIVE_SEQUENCES,
+    estimate_anchored,
+    next_sample_sequences,
+)
 from raysplit.perplexity.estimate import (
     CleanCorpus,
     Estimate,
@@ -48,8 +53,7 @@ class _Sample:
 
     def __init__(self) -> None:
         self.recomputed = 0
-        self._nll: list[FloatArray] = []
-        self._indices: list[IntArray] = []
+        self._drawn: list[tuple[Batch, FloatArray, BoolArray]] = []
         self._waiting: list[tuple[Piece, FloatArray]] = []
 
     @property
@@ -57,10 +61,9 @@ class _Sample:
         """Tokens that still have to be run."""
         return sum(piece.tokens for piece, _ in self._waiting)
 
-    def add(self, clean_nll_B: FloatArray, piece: Piece) -> None:
-        """Take a batch with its clean NLL and those of its rows that the link touched."""
-        self._nll.append(clean_nll_B)
-        self._indices.append(piece.batch.sequence_indices_B)
+    def add(self, clean_nll_B: FloatArray, drawn_B: BoolArray, piece: Piece) -> None:
+        """Take a batch's drawn rows with its clean NLL, and those of them that the link touched."""
+        self._drawn.append((piece.batch, clean_nll_B, drawn_B))
         if len(piece.rows):
             self._waiting.append((piece, clean_nll_B))
             self.recomputed += len(piece.rows)
@@ -74,7 +77,17 @@ class _Sample:
 
     def estimate(self, corpus: CleanCorpus) -> Estimate:
         """Estimate log PPL from what was drawn."""
-        return estimate(np.concatenate(self._nll), np.concatenate(self._indices), corpus)
+        return estimate(self._nll_n(), self._indices_n(), corpus)
+
+    def in_drawing_order(self) -> FloatArray:
+        """Return the NLL of what was drawn, one sequence after the other."""
+        return self._nll_n()[np.argsort(self._indices_n())]
+
+    def _nll_n(self) -> FloatArray:
+        return np.concatenate([nll_B[drawn_B] for _, nll_B, drawn_B in self._drawn])
+
+    def _indices_n(self) -> IntArray:
+        return np.concatenate([b.sequence_indices_B[drawn_B] for b, _, drawn_B in self._drawn])
 
 
 class EdgeShard:
@@ -107,16 +120,48 @@ class EdgeShard:
         return nll
 
     @torch.inference_mode()
-    def measure(self, setting: Setting, hidden_of: HiddenOf, reference: CleanReference) -> Row:
-        """Measure one setting to the target standard error, a round of blocks at a time.
+    def anchor_block(
+        self, setting: Setting, block: int, hidden: Sequence[Tensor], reference: CleanReference
+    ) -> AnchorBlock:
+        """Measure a block of the corpus under an anchor; a NaN or inf stays what it is."""
+        start = time.perf_counter()
+        sample = _Sample()
+        first = block * BLOCK_SEQUENCES
+        last = min(first + BLOCK_SEQUENCES, len(self._corpus.sequences))
+        self._draw(sample, setting, (first, last), lambda _: hidden, reference)
+        damages_B = sample.in_drawing_order() - reference.corpus.nll_N[first:last]
+        seconds = time.perf_counter() - start
+        return AnchorBlock(setting, block, damages_B, sample.recomputed, seconds)
+
+    @torch.inference_mode()
+    def measure(
+        self,
+        setting: Setting,
+        hidden_of: HiddenOf,
+        reference: CleanReference,
+        anchor_damages_KM: FloatArray | None = None,
+    ) -> Row:
+        """Measure one setting to the target standard error, a part of the corpus at a time.
 
         A NaN or inf makes the row `invalid`, with its reason; it is never averaged.
+
+        Args:
+            setting: The setting.
+            hidden_of: Gives the clean hidden states at its split point.
+            reference: The clean pass.
+            anchor_damages_KM: What the anchors with the same seed did to the first M sequences, for
+                `estimate_anchored`; None for `estimate`.
         """
         start = time.perf_counter()
         self._note = None
         sample = _Sample()
         try:
-            result = self._grow(sample, setting, hidden_of, reference)
+            if anchor_damages_KM is None:
+                result = self._grow(sample, setting, hidden_of, reference)
+            else:
+                result = self._grow_anchored(
+                    sample, setting, hidden_of, reference, anchor_damages_KM
+                )
         except InvalidNLLError as error:
             return Row(setting=setting, status="invalid", reason=str(error))
         return Row(
@@ -128,48 +173,82 @@ class EdgeShard:
             tokens=result.tokens,
             recomputed=sample.recomputed,
             seconds=time.perf_counter() - start,
+            anchor_sequences=_anchor_sequences(anchor_damages_KM, result.sequences),
             reason=self._note,
         )
 
     def _grow(
         self, sample: _Sample, setting: Setting, hidden_of: HiddenOf, reference: CleanReference
     ) -> Estimate:
-        blocks = len(self._corpus.blocks)
+        sequences = len(self._corpus.sequences)
+        blocks, done = 0.0, 0
+        while True:
+            blocks = next_sample_blocks(blocks, self._target_stderr)
+            stop = int(min(blocks * BLOCK_SEQUENCES, sequences))
+            self._draw(sample, setting, (done, stop), hidden_of, reference)
+            done = stop
+            result = sample.estimate(reference.corpus)
+            if done == sequences or should_stop(result, self._target_stderr):
+                return result
+
+    def _grow_anchored(
+        self,
+        sample: _Sample,
+        setting: Setting,
+        hidden_of: HiddenOf,
+        reference: CleanReference,
+        anchor_damages_KM: FloatArray,
+    ) -> Estimate:
+        sequences = len(self._corpus.sequences)
         done = 0
         while True:
-            look = int(min(_next_sample_blocks(done, self._target_stderr), blocks))
-            for block in range(done, look):
-                self._send_block(sample, setting, block, hidden_of(block), reference)
-                if sample.waiting_tokens >= self._gathered_tokens():
-                    sample.finish(lambda pieces: self._suffix(pieces, setting.split_point))
-            sample.finish(lambda pieces: self._suffix(pieces, setting.split_point))
-            done = look
-            result = sample.estimate(reference.corpus)
-            if done == blocks or should_stop(result, self._target_stderr):
+            stop = min(next_sample_sequences(done), sequences)
+            self._draw(sample, setting, (done, stop), hidden_of, reference)
+            done = stop
+            nll_n = sample.in_drawing_order()
+            result = estimate_anchored(nll_n, reference.corpus, anchor_damages_KM)
+            precise = should_stop(result, self._target_stderr, MIN_EFFECTIVE_SEQUENCES)
+            if done == sequences or precise:
                 return result
 
     def _gathered_tokens(self) -> float:
         in_memory = _GATHERED_BYTES / (self._chain.hidden_size * self._chain.dtype.itemsize)
         return max(self.tokens_per_pass, min(_GATHERED_PASSES * self.tokens_per_pass, in_memory))
 
-    def _send_block(
+    def _draw(
         self,
         sample: _Sample,
         setting: Setting,
-        block: int,
-        hidden: Sequence[Tensor],
+        span: tuple[int, int],
+        hidden_of: HiddenOf,
         reference: CleanReference,
     ) -> None:
-        """Send a block's batches across the link.
+        """Measure the sequences from the first to before the second number, in drawing order.
 
-        A sequence that the link left untouched keeps its clean NLL without any work.
+        A batch puts sequences of similar length together. So a span that ends within a block takes
+        from each of its batches the rows that are its own, which are a random part; whole batches
+        would be its short or its long sequences. The link's randomness is that of the whole batch
+        all the same. A sequence that the link left untouched keeps its clean NLL without any work.
         """
-        for batch, state in zip(self._corpus.blocks[block], hidden, strict=True):
-            clean_nll_B = reference.corpus.nll_N[batch.sequence_indices_B]
-            sample.add(clean_nll_B, self._send(setting, batch, state, reference))
+        start, stop = span
+        for block in range(start // BLOCK_SEQUENCES, math.ceil(stop / BLOCK_SEQUENCES)):
+            for batch, state in zip(self._corpus.blocks[block], hidden_of(block), strict=True):
+                index_B = batch.sequence_indices_B
+                drawn_B = (start <= index_B) & (index_B < stop)
+                if drawn_B.any():
+                    piece = self._send(setting, batch, state, drawn_B, reference)
+                    sample.add(reference.corpus.nll_N[index_B], drawn_B, piece)
+            if sample.waiting_tokens >= self._gathered_tokens():
+                sample.finish(lambda pieces: self._suffix(pieces, setting.split_point))
+        sample.finish(lambda pieces: self._suffix(pieces, setting.split_point))
 
     def _send(
-        self, setting: Setting, batch: Batch, hidden_BTD: Tensor, reference: CleanReference
+        self,
+        setting: Setting,
+        batch: Batch,
+        hidden_BTD: Tensor,
+        drawn_B: BoolArray,
+        reference: CleanReference,
     ) -> Piece:
         device = self._chain.device
         received = transmit(
@@ -181,7 +260,7 @@ class EdgeShard:
             signal_rms=reference.rms(setting.split_point),
             corpus_mean_D=reference.mean_D(setting.split_point).to(device),
         )
-        rows = np.flatnonzero(received.touched_B.cpu().numpy())
+        rows = np.flatnonzero(received.touched_B.cpu().numpy() & drawn_B)
         if len(rows) == len(batch.lengths_B):
             return Piece(batch, rows, received.hidden_BTD)
         return Piece(batch, rows, received.hidden_BTD[torch.from_numpy(rows).to(device)])
@@ -223,7 +302,7 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def _next_sample_blocks(blocks_done: int, target_stderr: float) -> float:
+def next_sample_blocks(blocks_done: float, target_stderr: float) -> float:
     """Blocks after which the precision is looked at next: nothing of the device enters here.
 
     Fewer than `_FIRST_BLOCKS` never suffice; later looks come a sixth of the sample apart.
@@ -231,3 +310,11 @@ def _next_sample_blocks(blocks_done: int, target_stderr: float) -> float:
     if target_stderr == 0:
         return math.inf
     return max(_FIRST_BLOCKS, blocks_done + max(1, blocks_done // 6))
+
+
+def _anchor_sequences(anchor_damages_KM: FloatArray | None, sequences: int) -> int:
+    """Return the anchors' sequences behind an estimate, 0 where it made no use of any."""
+    if anchor_damages_KM is None or not len(anchor_damages_KM):
+        return 0
+    measured = anchor_damages_KM.shape[1]
+    return measured if sequences < measured else 0

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from raysplit.base.arrays import FloatArray
 from raysplit.corpus.batches import TokenCorpus
 from raysplit.link.config import LinkConfig
-from raysplit.measure.ledger import Row
+from raysplit.measure.anchors import AnchorPlan
+from raysplit.measure.ledger import AnchorBlock, Row
 from raysplit.measure.setting import Setting
 from raysplit.measure.shards.reference import CleanBlock, CleanReference
 from raysplit.model.chain import ModelPart
@@ -26,6 +28,7 @@ class Job:
     link: LinkConfig
     target_stderr: float
     split_points: tuple[int, int]
+    anchors: AnchorPlan | None = None
 
     @property
     def all_split_points(self) -> range:
@@ -55,6 +58,10 @@ class Job:
         )
 
 
+AnchorDamages = Mapping[int, FloatArray]
+"""The link's seed -> what each anchor under it did to the first sequences, (K, M), in nats."""
+
+
 class Backend(Protocol):
     """Runs a job's settings somewhere."""
 
@@ -67,8 +74,19 @@ class Backend(Protocol):
         """Yield every block's part of the clean pass, in any order."""
         ...
 
-    def run(self, settings: Iterable[Setting], reference: CleanReference) -> Iterator[Row]:
-        """Yield one row a setting, in any order."""
+    def anchor_blocks(
+        self, wanted: Iterable[tuple[Setting, int]], reference: CleanReference
+    ) -> Iterator[AnchorBlock]:
+        """Yield the blocks of the anchors, in any order."""
+        ...
+
+    def run(
+        self,
+        settings: Iterable[Setting],
+        reference: CleanReference,
+        anchors: AnchorDamages | None = None,
+    ) -> Iterator[Row]:
+        """Yield one row a setting, in any order; with anchors, by those of its seed."""
         ...
 
     def close(self) -> None:

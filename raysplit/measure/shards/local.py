@@ -9,11 +9,11 @@ from torch import Tensor
 
 from raysplit.link.signal import SignalSums
 from raysplit.measure.config import GB, BackendConfig
-from raysplit.measure.ledger import Row
+from raysplit.measure.ledger import AnchorBlock, Row
 from raysplit.measure.setting import Setting
 from raysplit.measure.shards.edge import EdgeShard
 from raysplit.measure.shards.hidden import DeviceCache, HostStore, Key
-from raysplit.measure.shards.job import Job
+from raysplit.measure.shards.job import AnchorDamages, Job
 from raysplit.measure.shards.reference import CleanBlock, CleanReference
 from raysplit.measure.shards.ue import UEShard
 from raysplit.model.chain import shard_devices
@@ -50,12 +50,27 @@ class LocalBackend:
             nll_N = self._edge.clean_nll(block, split_point, hidden)
             yield block, CleanBlock(nll_N, self._sums[block])
 
-    def run(self, settings: Iterable[Setting], reference: CleanReference) -> Iterator[Row]:
+    def anchor_blocks(
+        self, wanted: Iterable[tuple[Setting, int]], reference: CleanReference
+    ) -> Iterator[AnchorBlock]:
+        """Yield the blocks of the anchors, in order."""
+        for setting, block in wanted:
+            hidden = self._cache.get((block, setting.split_point))
+            yield self._edge.anchor_block(setting, block, hidden, reference)
+
+    def run(
+        self,
+        settings: Iterable[Setting],
+        reference: CleanReference,
+        anchors: AnchorDamages | None = None,
+    ) -> Iterator[Row]:
         """Yield one row a setting, in order."""
         for setting in settings:
-            p = setting.split_point
             yield self._edge.measure(
-                setting, lambda block, p=p: self._cache.get((block, p)), reference
+                setting,
+                lambda block, p=setting.split_point: self._cache.get((block, p)),
+                reference,
+                None if anchors is None else anchors[setting.seed],
             )
 
     def close(self) -> None:
