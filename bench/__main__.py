@@ -17,6 +17,7 @@ BENCHMARKS = {
     "measuring": "bench.measuring",
     "learning": "bench.learning",
     "sweeps": "bench.sweeps",
+    "real-models": "bench.anchors",
     "fullsize-loading": "bench.fullsize_loading",
 }
 """BenchReport -> the module whose `run(options)` returns it."""
