@@ -159,7 +159,7 @@ def test_a_run_folder_in_the_place_of_an_experiment_is_recognised(tmp_path):
     (tmp_path / "experiment.yaml").write_text("name: demo")
     done = raysplit("run", tmp_path)
     assert done.returncode == 2
-    assert "is a run folder: give its" in " ".join(done.stderr.split())
+    assert "is a run folder: to go on in it" in " ".join(done.stderr.split())
 
 
 @pytest.mark.slow
