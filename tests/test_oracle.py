@@ -278,6 +278,28 @@ def test_fixed_policies_walk_and_stay():
     assert oracle.policy_values(policy)[8, 2] == pytest.approx(by_hand)
 
 
+def test_the_best_fixed_split_point_is_that_of_the_best_return():
+    # PPL has its minimum at p = 7; from there on no other fixed split point is as good.
+    source = as_source(lambda p, x: 16.0 + (p - 7.0) ** 2, quantity="ppl")
+    params = objective(3, initial_split_points=[7, 7], **{"lambda": 0.0})
+    assert Oracle(params, source).best_fixed() == (7, -5.0)
+
+
+def test_baselines_have_the_names_that_reports_show():
+    names = list(Oracle(objective(3), PPL).baselines())
+    assert names == ["random", "stay", "greedy", *(f"fixed {p}" for p in range(1, 11))]
+
+
+def test_a_plan_is_played_from_its_first_step_on():
+    params = objective(3, initial_split_points=[5, 5])
+    oracle = Oracle(params, PPL)
+    plan = [2, 2, 0, 1, 0]  # arrives at 6, 7, 6, 6, 5
+    plan_TPM = np.broadcast_to(np.array(plan)[:, None, None], oracle.actions_TPM.shape)
+    rewards_P = oracle.rewards_PM @ [0.25, 0.5, 0.25]
+    by_hand = rewards_P[np.array([6, 7, 6, 6, 5]) - 1].sum()
+    assert oracle.plan_return(plan_TPM) == pytest.approx(by_hand, rel=1e-12)
+
+
 def test_stochastic_policies_are_averaged_not_sampled():
     class Mixed:
         """Stays with probability 3/4, else goes down."""
@@ -383,6 +405,23 @@ def test_the_oracle_of_a_table_on_its_own_grid_needs_no_interpolation():
     assert Oracle(params, table).optimal_return == pytest.approx(
         Oracle(params, PPL).optimal_return, rel=1e-13
     )
+
+
+def test_the_share_that_a_grid_moves_is_that_of_twice_as_fine_a_grid(monkeypatch):
+    params = dataclasses.replace(objective(3), link_dynamics="iid")
+    oracle, finer = Oracle(params, PPL), Oracle(params, PPL, grid_points=[5])
+    gap = oracle.optimal_return - oracle.random_return
+    by_hand = abs(finer.optimal_return - oracle.optimal_return) / gap
+    monkeypatch.setattr("envs.oracle._MOST_SETTINGS", 50)  # 5 link states at 10 split points
+    assert moved_by_grid(oracle) == pytest.approx(by_hand, rel=1e-12)
+    monkeypatch.setattr("envs.oracle._MOST_SETTINGS", 49)
+    assert moved_by_grid(oracle) is None
+
+
+def test_a_grid_moves_no_share_of_a_gap_that_is_not_there():
+    flat = as_source(lambda p, x: np.full(len(p), 16.0), quantity="ppl")
+    params = dataclasses.replace(objective(3, **{"lambda": 0.0}), link_dynamics="iid")
+    assert moved_by_grid(Oracle(params, flat)) is None
 
 
 def test_the_map_of_best_split_points_is_eq_7():
