@@ -348,8 +348,8 @@ def main() -> None:
     options = parser.parse_args()
     os.chdir(ROOT)
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    entries = json.loads(REPORT.read_text())["modules"] if REPORT.exists() else {}
     for module in options.modules:
+        entries = json.loads(REPORT.read_text())["modules"] if REPORT.exists() else {}
         entries[module] = run_module(module, entries[module]["left"] if options.survivors else None)
         print(
             module,
