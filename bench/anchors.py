@@ -27,7 +27,7 @@ from raysplit.measure.shards.edge import next_sample_blocks
 from raysplit.measure.shards.local import LocalBackend
 from raysplit.measure.shards.reference import CleanReference
 from raysplit.perplexity.anchored import (
-    MIN_EFFECTIVE_SEQUENCES,
+    MIN_EFFECTIVE_ANCHORED,
     best_anchor_sequences,
     estimate_anchored,
     next_sample_sequences,
@@ -166,7 +166,7 @@ def _anchored_to(
     while True:
         n = min(next_sample_sequences(n), len(nll_N))
         result = estimate_anchored(nll_N[:n], clean, anchors_KM)
-        if n == len(nll_N) or should_stop(result, target, MIN_EFFECTIVE_SEQUENCES):
+        if n == len(nll_N) or should_stop(result, target, MIN_EFFECTIVE_ANCHORED):
             return result
 
 

@@ -37,7 +37,7 @@ from bench.report import BenchReport, Options
 from bench.scheduling import service_times, simulated_efficiency, units_per_second
 from raysplit.corpus.batches import TokenCorpus
 from raysplit.corpus.config import CorpusConfig
-from raysplit.corpus.sequences import Sequence
+from raysplit.corpus.sequences import TokenSequence
 from raysplit.link.config import LinkConfig
 from raysplit.link.state import LinkState
 from raysplit.measure.config import BackendConfig
@@ -161,7 +161,7 @@ def _compare_with_matmul(report: BenchReport, job: Job, reference: CleanReferenc
     def hidden_of(block: int) -> list[torch.Tensor]:
         nonlocal matmul_s, elsewhere_s
         entered = time.perf_counter()
-        (hidden,), _ = ue.prefix(block, [p])
+        (hidden,), _ = ue.clean_hidden(block, [p])
         started = time.perf_counter()
         for batch in job.corpus.blocks[block]:
             products.run(batch, p)
@@ -271,7 +271,7 @@ def _random_job(folder: Path) -> Job:
     return Job(
         checkpoint=checkpoint,
         model=ModelConfig(name=str(folder), dtype="bfloat16"),
-        corpus=TokenCorpus(tuple(Sequence(tuple(row), 1) for row in ids.tolist())),
+        corpus=TokenCorpus(tuple(TokenSequence(tuple(row), 1) for row in ids.tolist())),
         link=LinkConfig(),
         target_stderr=0.0,
         split_points=SPLIT_POINTS,
@@ -296,7 +296,7 @@ def _bare_process_bytes() -> int:
     return resident_bytes(peak=True)
 
 
-def _endless(corpus: TokenCorpus) -> Iterator[Sequence]:
+def _endless(corpus: TokenCorpus) -> Iterator[TokenSequence]:
     """The corpus' sentences in drawing order, which is random, over and over."""
     while True:
         yield from corpus.sequences

@@ -25,7 +25,7 @@ from bench.random_checkpoint import write_random_checkpoint
 from bench.report import REPORTS, BenchReport
 from raysplit.corpus.batches import TokenCorpus
 from raysplit.corpus.config import CorpusConfig
-from raysplit.corpus.sequences import Sequence
+from raysplit.corpus.sequences import TokenSequence
 from raysplit.corpus.texts import read_sentences
 from raysplit.link.config import LinkConfig
 from raysplit.link.state import LinkState
@@ -143,7 +143,7 @@ def _job(folder: Path, words: list[int], target_stderr: float = 0.0) -> Job:
     return Job(
         checkpoint=checkpoint,
         model=ModelConfig(name=str(folder), dtype="bfloat16"),
-        corpus=TokenCorpus(tuple(Sequence(token_ids, 1) for token_ids in ids)),
+        corpus=TokenCorpus(tuple(TokenSequence(token_ids, 1) for token_ids in ids)),
         link=LinkConfig(),
         target_stderr=target_stderr,
         split_points=_SPLIT_POINTS,

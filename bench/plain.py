@@ -14,7 +14,7 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
 from raysplit.corpus.batches import Batch
-from raysplit.corpus.sequences import Sequence as TokenSequence
+from raysplit.corpus.sequences import TokenSequence as TokenSequence
 from raysplit.measure.setting import Setting
 from raysplit.model.checkpoint import Checkpoint
 

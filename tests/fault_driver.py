@@ -132,10 +132,10 @@ def faulty_actors(folder, seconds=0.25):
         (Path(folder) / f"{name}-{os.getpid()}").write_text(text)
 
     class SlowUE(_plain(UEActor)):
-        def prefix(self, *arguments):
+        def clean_hidden(self, *arguments):
             note("ue")
             time.sleep(seconds)
-            return super().prefix(*arguments)
+            return super().clean_hidden(*arguments)
 
     class FaultyEdge(_plain(EdgeActor)):
         def ready(self, *arguments):

@@ -8,7 +8,7 @@ from scipy import stats
 
 from raysplit.perplexity.anchored import (
     FIRST_SEQUENCES,
-    MIN_EFFECTIVE_SEQUENCES,
+    MIN_EFFECTIVE_ANCHORED,
     best_anchor_sequences,
     estimate_anchored,
     next_sample_sequences,
@@ -67,7 +67,7 @@ def test_a_setting_made_of_the_anchors_is_known_as_well_as_they_are():
     assert result.stderr == pytest.approx(0.0, abs=1e-12)
     assert (result.sequences, result.tokens) == (32, clean.tokens_N[:32].sum())
     # None has been seen that the anchors do not foretell, so how rare that is remains unknown.
-    assert not should_stop(result, 1.0, MIN_EFFECTIVE_SEQUENCES)
+    assert not should_stop(result, 1.0, MIN_EFFECTIVE_ANCHORED)
     # Known from half of the corpus, they say what that half of this setting says, and no more.
     half = estimate_anchored((clean.nll_N + damage_N)[:32], clean, anchors_KN[:, :350])
     same = estimate_anchored((clean.nll_N + damage_N)[:350], clean, anchors_KN[:, :350])
@@ -213,7 +213,7 @@ def test_interval_of_a_sample_grown_to_a_target(damage, target, least):
         while n < SEQUENCES:
             n = min(next_sample_sequences(n), SEQUENCES)
             result = estimate_anchored(nll_N[:n], drawn, anchors[:, :384])
-            if should_stop(result, target, MIN_EFFECTIVE_SEQUENCES):
+            if should_stop(result, target, MIN_EFFECTIVE_ANCHORED):
                 break
         assert result.stderr <= target
         errors.append((result.log_ppl - true_log_ppl(clean, damage_N)) / result.stderr)
@@ -232,7 +232,7 @@ def test_a_link_that_was_not_seen_at_work_does_not_stop():
     anchors_KN, _ = noise(clean, rng, 1.0)
     untouched = estimate_anchored(clean.nll_N[:64], clean, anchors_KN)
     assert untouched.log_ppl == clean.log_ppl
-    assert not should_stop(untouched, 0.01, MIN_EFFECTIVE_SEQUENCES)
+    assert not should_stop(untouched, 0.01, MIN_EFFECTIVE_ANCHORED)
 
 
 def test_a_sample_smaller_than_the_columns_has_no_error_bar():

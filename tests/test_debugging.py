@@ -18,7 +18,7 @@ from tests.test_cli import ROOT, SMALL
 
 PLACES = {
     "raysplit/link/channel.py": "transmit",
-    "raysplit/measure/shards/ue.py": "prefix",
+    "raysplit/measure/shards/ue.py": "clean_hidden",
     "raysplit/measure/shards/edge.py": "measure",
     "envs/vector.py": "step",
     "envs/dynamics.py": "reward",

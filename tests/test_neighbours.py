@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from raysplit.corpus.batches import TokenCorpus
-from raysplit.corpus.sequences import Sequence
+from raysplit.corpus.sequences import TokenSequence
 from raysplit.link.config import LinkConfig
 from raysplit.measure.config import BackendConfig
 from raysplit.measure.shards.job import Job
@@ -66,7 +66,9 @@ CASES = {
 def sequences(count=24):
     rng = np.random.default_rng(0)
     lengths = [BORDER, BORDER + 1, BORDER + 2, 2, *rng.integers(3, 40, count - 4)]
-    return tuple(Sequence((1, *rng.integers(3, VOCABULARY, n - 1).tolist()), 1) for n in lengths)
+    return tuple(
+        TokenSequence((1, *rng.integers(3, VOCABULARY, n - 1).tolist()), 1) for n in lengths
+    )
 
 
 def measured(folder, corpus, tokens_per_pass):

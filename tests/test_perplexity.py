@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from raysplit.corpus.sequences import (
     ProtocolConfig,
-    Sequence,
+    TokenSequence,
     sentence_sequences,
     window_sequences,
 )
@@ -23,53 +23,53 @@ BOS = 99
 def test_sentences_by_hand() -> None:
     sentences = [[1, 2, 3], [4], [], [5, 6, 7, 8, 9]]
     assert sentence_sequences(sentences, BOS, context=5) == [
-        Sequence((BOS, 1, 2, 3), 1),
-        Sequence((BOS, 4), 1),
-        Sequence((BOS, 5, 6, 7, 8), 1),  # 9 exceeds the context
+        TokenSequence((BOS, 1, 2, 3), 1),
+        TokenSequence((BOS, 4), 1),
+        TokenSequence((BOS, 5, 6, 7, 8), 1),  # 9 exceeds the context
     ]
 
 
 def test_sentences_without_bos_by_hand() -> None:
     sentences = [[1, 2, 3], [4], [], [5, 6, 7, 8, 9]]
     assert sentence_sequences(sentences, None, context=4) == [
-        Sequence((1, 2, 3), 1),  # nothing predicts 1
-        Sequence((5, 6, 7, 8), 1),
+        TokenSequence((1, 2, 3), 1),  # nothing predicts 1
+        TokenSequence((5, 6, 7, 8), 1),
     ]
 
 
 def test_windows_by_hand() -> None:
     # The drawing of the module's docstring: a..i are 1..9.
     assert window_sequences(range(1, 10), BOS, context=6, stride=2) == [
-        Sequence((BOS, 1, 2, 3, 4, 5), 1),
-        Sequence((BOS, 3, 4, 5, 6, 7), 4),
-        Sequence((BOS, 5, 6, 7, 8, 9), 4),
+        TokenSequence((BOS, 1, 2, 3, 4, 5), 1),
+        TokenSequence((BOS, 3, 4, 5, 6, 7), 4),
+        TokenSequence((BOS, 5, 6, 7, 8, 9), 4),
     ]
 
 
 def test_last_window_is_a_full_one() -> None:
     assert window_sequences(range(1, 9), BOS, context=6, stride=2) == [
-        Sequence((BOS, 1, 2, 3, 4, 5), 1),
-        Sequence((BOS, 3, 4, 5, 6, 7), 4),
-        Sequence((BOS, 4, 5, 6, 7, 8), 5),
+        TokenSequence((BOS, 1, 2, 3, 4, 5), 1),
+        TokenSequence((BOS, 3, 4, 5, 6, 7), 4),
+        TokenSequence((BOS, 4, 5, 6, 7, 8), 5),
     ]
 
 
 def test_windows_without_bos_by_hand() -> None:
     assert window_sequences(range(1, 8), None, context=4, stride=2) == [
-        Sequence((1, 2, 3, 4), 1),  # nothing predicts 1
-        Sequence((3, 4, 5, 6), 2),
-        Sequence((4, 5, 6, 7), 3),
+        TokenSequence((1, 2, 3, 4), 1),  # nothing predicts 1
+        TokenSequence((3, 4, 5, 6), 2),
+        TokenSequence((4, 5, 6, 7), 3),
     ]
 
 
 def test_longest_stride_by_hand() -> None:
     assert window_sequences(range(1, 7), BOS, context=4, stride=3) == [
-        Sequence((BOS, 1, 2, 3), 1),
-        Sequence((BOS, 4, 5, 6), 1),
+        TokenSequence((BOS, 1, 2, 3), 1),
+        TokenSequence((BOS, 4, 5, 6), 1),
     ]
     assert window_sequences(range(1, 7), None, context=4, stride=3) == [
-        Sequence((1, 2, 3, 4), 1),
-        Sequence((3, 4, 5, 6), 2),
+        TokenSequence((1, 2, 3, 4), 1),
+        TokenSequence((3, 4, 5, 6), 2),
     ]
 
 
@@ -78,12 +78,14 @@ def test_longest_stride_by_hand() -> None:
     [
         ([], BOS, []),
         ([], None, []),
-        ([1], BOS, [Sequence((BOS, 1), 1)]),
+        ([1], BOS, [TokenSequence((BOS, 1), 1)]),
         ([1], None, []),
-        ([1, 2], None, [Sequence((1, 2), 1)]),
+        ([1, 2], None, [TokenSequence((1, 2), 1)]),
     ],
 )
-def test_short_texts(tokens: list[int], prefix_id: int | None, expected: list[Sequence]) -> None:
+def test_short_texts(
+    tokens: list[int], prefix_id: int | None, expected: list[TokenSequence]
+) -> None:
     assert window_sequences(tokens, prefix_id, context=8, stride=4) == expected
 
 

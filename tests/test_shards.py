@@ -150,7 +150,7 @@ def test_a_chain_of_spans_gives_the_rows_of_a_single_one(job, monkeypatch, spans
 
 def test_a_chain_of_spans_keeps_the_hidden_states_of_a_single_one(job):
     of_one, of_three = (
-        UEShard(job.ue_part(("cpu",) * spans), job.corpus, job.link).prefix(0, range(1, 6))[0]
+        UEShard(job.ue_part(("cpu",) * spans), job.corpus, job.link).clean_hidden(0, range(1, 6))[0]
         for spans in (1, 3)
     )
     for one, three in zip(of_one, of_three, strict=True):
@@ -178,13 +178,13 @@ def test_settings_of_one_split_point_are_measured_together_longest_suffix_first(
 
 def test_only_the_blocks_that_a_setting_draws_are_computed(job, monkeypatch):
     reference = reference_of(job, LocalBackend(job, BackendConfig(kind="inprocess")))
-    computed, plain = [], UEShard.prefix
+    computed, plain = [], UEShard.clean_hidden
 
     def noted(self, block, split_points):
         computed.append(block)
         return plain(self, block, split_points)
 
-    monkeypatch.setattr(UEShard, "prefix", noted)
+    monkeypatch.setattr(UEShard, "clean_hidden", noted)
     assert len(job.corpus.blocks) == 4
     list(LocalBackend(_coarse(job), BackendConfig(kind="inprocess")).run(NOISY, reference))
     assert computed == [0, 1, 2]

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from raysplit.base.errors import UserError
 from raysplit.corpus.batches import TokenCorpus
-from raysplit.corpus.sequences import Sequence
+from raysplit.corpus.sequences import TokenSequence
 from raysplit.link.config import LinkConfig
 from raysplit.link.state import LinkState
 from raysplit.measure.config import BackendConfig
@@ -105,7 +105,7 @@ def test_a_reduced_model_goes_through_the_whole_engine(name, tmp_path):
     rng = np.random.default_rng(0)
     vocabulary = model.config.vocab_size
     sequences = tuple(
-        Sequence((1, *rng.integers(3, vocabulary, length).tolist()), 1)
+        TokenSequence((1, *rng.integers(3, vocabulary, length).tolist()), 1)
         for length in rng.integers(1, 20, 30)
     )
     job = Job(

@@ -4,13 +4,13 @@ Nothing is sampled: an `Oracle` holds the reward of every setting of the evaluat
 policy's return is an expectation over the case's starts. Agents learn on the surrogate and are
 judged on measured perplexities too, and `fidelity` says whether the surrogate could mislead them.
 
-Shapes: P split points, M nodes of the link.
+Shape suffixes: P split points, M nodes of the link.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy as np
 from envs.oracle import Oracle
 from envs.policies import Policy
 from raysplit.base.statistics import Interval, bootstrap_interval, rank_correlation
+from tuning.policy import ExportedPolicy
 
 # The surrogate misleads if it orders the split points of a link state otherwise than measuring does
 # or if planning on it gives up more than this of the gap between random and the optimum.
@@ -65,6 +66,11 @@ class Fidelity:
     regret: float
     share_lost: float
     warning: str | None
+
+
+def judge_of(oracle: Oracle) -> Callable[[ExportedPolicy], float]:
+    """Return what scores each point of a learning curve: the policy's exact return."""
+    return lambda policy: oracle.policy_return(policy.for_problem(oracle.params))
 
 
 def score(oracle: Oracle, policy: Policy) -> Score:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from raysplit.base.config import Config
 from raysplit.base.errors import UserError, suggest
@@ -25,6 +25,16 @@ Count = Annotated[int, Field(ge=1)]
 # A single value, or (first, last): the value then moves linearly over the run.
 Rate = Positive | tuple[Positive, Positive]
 Coefficient = NonNegative | tuple[NonNegative, NonNegative]
+
+
+def _different(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds are {list(seeds)}; name at least one, and each only once")
+    return seeds
+
+
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_different)]
+"""At least one seed, each once."""
 
 
 class Hyperparameters(Config):
@@ -203,20 +213,13 @@ class TrainConfig(Config):
     algorithm: Algorithm = "ppo"
     preset: Preset = "tuned"
     engine: Engine = "lean"
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2, 3, 4)
+    seeds: Seeds = (0, 1, 2, 3, 4)
     total_steps: Count = 24_000
     num_env_runners: Annotated[int, Field(ge=0)] = 0
     checkpoint_every_steps: Count = 4_000
     rewards: Rewards = "surrogate"
     true_steps: Count = 4_000
     overrides: dict[str, Any] = Field(default_factory=dict)
-
-    @field_validator("seeds")
-    @classmethod
-    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if not seeds or len(set(seeds)) < len(seeds):
-            raise ValueError(f"seeds are {list(seeds)}; name at least one, and each only once")
-        return seeds
 
     @model_validator(mode="after")
     def _measuring_stays_here(self) -> Self:

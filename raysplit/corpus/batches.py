@@ -10,14 +10,14 @@ Shape suffixes: B sequences of a batch, T positions.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence as Sequence_
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from raysplit.base.arrays import BoolArray, IntArray
-from raysplit.corpus.sequences import Sequence
+from raysplit.corpus.sequences import TokenSequence
 
 BLOCK_SEQUENCES = 64
 BATCH_SEQUENCES = 16
@@ -48,7 +48,7 @@ class Batch:
 class TokenCorpus:
     """A tokenised corpus under one perplexity protocol."""
 
-    sequences: tuple[Sequence, ...]
+    sequences: tuple[TokenSequence, ...]
 
     @cached_property
     def tokens_N(self) -> IntArray:
@@ -84,7 +84,7 @@ class TokenCorpus:
             digest.update(f"{sequence.first_scored}:{sequence.token_ids};".encode())
         return digest.hexdigest()
 
-    def _batch(self, index: int, members: Sequence_[int]) -> Batch:
+    def _batch(self, index: int, members: Sequence[int]) -> Batch:
         rows = [self.sequences[i] for i in members]
         lengths_B = np.array([len(row.token_ids) - 1 for row in rows], dtype=np.int64)
         shape = (len(rows), int(lengths_B.max()))

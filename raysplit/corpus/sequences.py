@@ -24,8 +24,7 @@ Without a prefix nothing predicts the first token of a sentence or text, so it i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from collections.abc import Sequence as Sequence_
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -67,7 +66,7 @@ class ProtocolConfig(Config):
 
 
 @dataclass(frozen=True, slots=True)
-class Sequence:
+class TokenSequence:
     """Tokens of one forward pass; the last one is only a target and is never fed.
 
     Attributes:
@@ -80,8 +79,8 @@ class Sequence:
 
 
 def sentence_sequences(
-    token_lists: Iterable[Sequence_[int]], prefix_id: int | None, context: int
-) -> list[Sequence]:
+    token_lists: Iterable[Sequence[int]], prefix_id: int | None, context: int
+) -> list[TokenSequence]:
     """Return one sequence per sentence, in order; a sentence with nothing to predict is left out.
 
     Args:
@@ -91,12 +90,12 @@ def sentence_sequences(
     """
     prefix = () if prefix_id is None else (prefix_id,)
     cut = ((*prefix, *tokens)[:context] for tokens in token_lists)
-    return [Sequence(token_ids, 1) for token_ids in cut if len(token_ids) > 1]
+    return [TokenSequence(token_ids, 1) for token_ids in cut if len(token_ids) > 1]
 
 
 def window_sequences(
-    token_ids: Sequence_[int], prefix_id: int | None, context: int, stride: int
-) -> list[Sequence]:
+    token_ids: Sequence[int], prefix_id: int | None, context: int, stride: int
+) -> list[TokenSequence]:
     """Return the windows over one text, in order; see the drawing above.
 
     Args:
@@ -108,12 +107,12 @@ def window_sequences(
     assert 1 <= stride < context, "ProtocolConfig refuses other strides"
     prefix = () if prefix_id is None else (prefix_id,)
     width = context - len(prefix)
-    windows: list[Sequence] = []
+    windows: list[TokenSequence] = []
     scored = 0 if prefix else 1  # tokens of the text that are done with
     end = min(width, len(token_ids))
     while scored < end:
         start = max(0, end - width)
         window = (*prefix, *token_ids[start:end])
-        windows.append(Sequence(window, len(prefix) + scored - start))
+        windows.append(TokenSequence(window, len(prefix) + scored - start))
         scored, end = end, min(end + stride, len(token_ids))
     return windows

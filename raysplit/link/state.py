@@ -9,7 +9,10 @@ from dataclasses import dataclass, field, fields
 from raysplit.base.errors import UserError, suggest
 
 LINK_COORDINATES = (
-    *("noise_std", "snr_db", "fading_scale", "loss_probability"),
+    "noise_std",
+    "snr_db",
+    "fading_scale",
+    "loss_probability",
     "outage_probability",
 )
 LOWER_IS_WORSE = frozenset({"snr_db", "fading_scale"})

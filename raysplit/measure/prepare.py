@@ -10,7 +10,7 @@ from raysplit.corpus.batches import TokenCorpus
 from raysplit.corpus.config import CorpusConfig
 from raysplit.corpus.sequences import (
     ProtocolConfig,
-    Sequence,
+    TokenSequence,
     sentence_sequences,
     window_sequences,
 )
@@ -111,7 +111,7 @@ def _sequences(
     prefix_id: int | None,
     corpus: CorpusConfig,
     protocol: ProtocolConfig,
-) -> list[Sequence]:
+) -> list[TokenSequence]:
     if protocol.unit == "sentence":
         sentences = read_sentences(corpus)
         ids = tokenizer(sentences, add_special_tokens=False)["input_ids"]

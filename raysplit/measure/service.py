@@ -24,7 +24,7 @@ from raysplit.measure.shards.job import AnchorDamages, Backend, Job
 from raysplit.measure.shards.reference import CleanBlock, CleanReference
 from raysplit.measure.table import Measurements
 from raysplit.perplexity.anchored import (
-    MIN_EFFECTIVE_SEQUENCES,
+    MIN_EFFECTIVE_ANCHORED,
     best_anchor_sequences,
     estimate_anchored,
 )
@@ -130,7 +130,7 @@ class MeasuringService:
             nll_M = clean.nll_N[:sequences] + damages_M
             result = estimate_anchored(nll_M, clean, np.empty((0, 0)))
             if sequences == len(clean.nll_N) or should_stop(
-                result, self._job.target_stderr, MIN_EFFECTIVE_SEQUENCES
+                result, self._job.target_stderr, MIN_EFFECTIVE_ANCHORED
             ):
                 yield Row(
                     setting=setting,

@@ -39,9 +39,8 @@ class Measurements:
         log_ppl_N: Natural logarithm of the perplexity (Eq. 6).
         stderr_N: Standard error of `log_ppl_N`, at least 0.
         clean_log_ppl: The whole model's log perplexity on the same corpus over a perfect link.
-
-        anchor_sequences_N: Sequences of the anchors that an estimate rests on besides its own; 0
-            without. None: not known.
+        anchor_sequences_N: Sequences of the anchors that an estimate rests on besides its own, 0
+            without, None where not known; written for readers of the Parquet file.
 
     Raises:
         UserError: If the columns do not fit together or hold a value that is not finite.

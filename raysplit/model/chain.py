@@ -74,11 +74,6 @@ class SpanChain:
         self.spans = tuple(spans)
 
     @property
-    def stop(self) -> int:
-        """One past the last layer."""
-        return self.spans[-1].stop
-
-    @property
     def device(self) -> torch.device:
         """Device of the first span: where hidden states enter."""
         return self.spans[0].device

@@ -1,1 +1,1 @@
-"""Perplexity (Eq. 6): which tokens are scored, their negative log-likelihood, and the error bar."""
+"""Perplexity (Eq. 6): the NLL of the scored tokens, and the estimate with its error bar."""

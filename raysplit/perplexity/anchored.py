@@ -42,7 +42,7 @@ from raysplit.perplexity.regression import Error, Regression
 
 FIRST_SEQUENCES = 32
 """The fewest of an anchored estimate."""
-MIN_EFFECTIVE_SEQUENCES = 16
+MIN_EFFECTIVE_ANCHORED = 16
 """The fewest effective ones."""
 _SEQUENCES_STEP = 16
 _VARIANCE_OF_SETTINGS = 0.4  # of the anchors'; only what is cheapest depends on it

@@ -29,7 +29,14 @@ from raysplit.pipeline.experiment import Experiment
 
 # What computes a number that a stage writes: of the text, the model, the surrogate, the agents.
 _LIBRARIES = (
-    *("datasets", "tokenizers", "transformers", "torch", "numpy", "scipy", "gymnasium", "ray"),
+    "datasets",
+    "tokenizers",
+    "transformers",
+    "torch",
+    "numpy",
+    "scipy",
+    "gymnasium",
+    "ray",
 )
 _EXPERIMENT, _MANIFEST, _LOCK = "experiment.yaml", "manifest.json", "lock"
 

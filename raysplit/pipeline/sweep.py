@@ -1,7 +1,7 @@
 """Hyper-parameter sweeps: from a run folder with a fitted surrogate to curves, Fig. 8 and the best.
 
 In the run folder's `sweep/`: trials/ (one folder a training; what is in them is never trained
-again), plan.json (the trainings as first planned), curves.parquet (every learning curve), best.json
+again), plan.json (the trainings as planned last), curves.parquet (every learning curve), best.json
 (the settings in order of merit) and figures/ (Fig. 8).
 """
 

@@ -33,7 +33,7 @@ def compare_with_plan(job: SweepJob, config: SweepConfig, *, resumed: bool) -> N
         UserError: Another sweep than the one that was begun would be resumed, or the plan is lost.
     """
     path = job.folder / "plan.json"
-    # One seed stands for all: further seeds are further trainings of the same settings.
+    # A planned trial has one seed; optuna plans none.
     keys = tuple(sorted(job.base.key(t.overrides, t.seeds[0]) for t in planned_trials(job, config)))
     plan = _Plan(search=job.search, trainings=keys)
     planned = len(keys) or config.samples

@@ -84,8 +84,8 @@ def curves_table(results: Sequence[CombinationResult]) -> pd.DataFrame:
 
     Columns: panel; parameter and value (None where several vary); seed; step; episode_return (with
     exploration, None where no episode ended); judged_return (what the policy is worth there,
-    exactly); share_of_gap (of the trained policy, exact, in the
-    row of the last step); status; and one column a swept hyper-parameter.
+    exactly); share_of_gap (of the trained policy, exact, in the row of the last step); status; and
+    one column a swept hyper-parameter.
     """
     rows = [
         {

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from raysplit.base.config import Config
-from tuning.settings import Count
+from tuning.settings import Count, Seeds
 
 Number = int | float
 Method = Literal["panels", "grid", "random", "optuna"]
@@ -88,18 +88,11 @@ class SweepConfig(Config):
     method: Method = "panels"
     space: Annotated[dict[str, Values | Range], Field(min_length=1)] = Field(default_factory=_fig_8)
     samples: Count = 32
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2, 3, 4)
+    seeds: Seeds = (0, 1, 2, 3, 4)
     search_seed: Annotated[int, Field(ge=0)] = 0
     asha: AshaConfig | None = None
     cpus_per_trial: Count = 1
     max_concurrent: Count | None = None
-
-    @field_validator("seeds")
-    @classmethod
-    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if not seeds or len(set(seeds)) < len(seeds):
-            raise ValueError(f"seeds are {list(seeds)}; name at least one, and each only once")
-        return seeds
 
     @model_validator(mode="after")
     def _space_suits_the_method(self) -> Self:

@@ -21,7 +21,7 @@ from envs.sources import PPLSource
 from raysplit.base.errors import UserError
 from tuning.agent import CurvePoint, load_agent
 from tuning.checkpoint import checkpoints_of, verify_checkpoint
-from tuning.evaluate import score
+from tuning.evaluate import judge_of, score
 from tuning.settings import TrainConfig
 from tuning.sweep.plan import Base, Overrides
 from tuning.sweep.records import TrialDescription, TrialFolder, TrialProgress, TrialRecord
@@ -98,7 +98,7 @@ def _run_seed(job: SweepJob, overrides: Overrides, seed: int, report: ReportPoin
         seed,
         folder.agent,
         watch,
-        judge=lambda policy: job.oracle.policy_return(policy.for_problem(job.base.params)),
+        judge=judge_of(job.oracle),
     )
     found = score(job.oracle, trained.policy().for_problem(job.base.params))
     progress = TrialProgress(

@@ -65,10 +65,10 @@ class UEActor:
         self._shard: UEShard | None = None
         self._kept: dict[int, BlockRefs] = {}
 
-    def prefix(self, shared: Shared, block: int) -> BlockRefs:
+    def clean_hidden(self, shared: Shared, block: int) -> BlockRefs:
         """Where a block lies; it is computed, for all split points, when first asked for."""
         if block not in self._kept:
-            states_P, sums_P = self._loaded(shared).prefix(block, self._split_points)
+            states_P, sums_P = self._loaded(shared).clean_hidden(block, self._split_points)
             payloads_P = ([_pack(s) for s in states] for states in states_P)
             self._kept[block] = [*map(ray.put, payloads_P), ray.put(sums_P)]
         return self._kept[block]
@@ -116,7 +116,7 @@ class _Blocks:
         deaths = 0
         while True:
             try:
-                return ray.get(ue_of(block, self._ues).prefix.remote(self._shared, block))
+                return ray.get(ue_of(block, self._ues).clean_hidden.remote(self._shared, block))
             except ActorUnavailableError as error:
                 deaths += not is_restarting(error)
                 if deaths == _UE_DEATHS:

@@ -113,7 +113,7 @@ class RayBackend:
 
     def _start_block(self, actor: Any, block: int) -> ray.ObjectRef:  # noqa: ANN401
         # The UE begins while the edge may still be at another block.
-        ue_of(block, self._ues).prefix.remote(self._shared, block)
+        ue_of(block, self._ues).clean_hidden.remote(self._shared, block)
         return actor.clean_block.remote(self._shared, block)
 
     def _start_setting(self, actor: Any, setting: Setting) -> ray.ObjectRef:  # noqa: ANN401

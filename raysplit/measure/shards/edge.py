@@ -1,6 +1,7 @@
 """The edge's half: the link, the remaining layers, the norm and the head. Measures settings.
 
-Shape suffixes: B sequences of a pass, T positions, D hidden size.
+Shape suffixes: B sequences of a pass, T positions, D hidden size, N rows of all pieces, n sequences
+drawn, K anchors, M sequences of the anchors.
 """
 
 # torch and safetensors type their NumPy bridges in part only:
@@ -27,7 +28,7 @@ from raysplit.measure.shards.passes import tuned_tokens_per_pass
 from raysplit.measure.shards.reference import CleanReference
 from raysplit.model.chain import ModelPart, load_part
 from raysplit.perplexity.anchored import (
-    MIN_EFFECTIVE_SEQUENCES,
+    MIN_EFFECTIVE_ANCHORED,
     estimate_anchored,
     next_sample_sequences,
 )
@@ -207,7 +208,7 @@ class EdgeShard:
             done = stop
             nll_n = sample.in_drawing_order()
             result = estimate_anchored(nll_n, reference.corpus, anchor_damages_KM)
-            precise = should_stop(result, self._target_stderr, MIN_EFFECTIVE_SEQUENCES)
+            precise = should_stop(result, self._target_stderr, MIN_EFFECTIVE_ANCHORED)
             if done == sequences or precise:
                 return result
 

@@ -81,7 +81,7 @@ class LocalBackend:
         block = key[0]
         if key not in self._store:
             split_points = self._job.all_split_points
-            states_P, self._sums[block] = self._ue.prefix(block, split_points)
+            states_P, self._sums[block] = self._ue.clean_hidden(block, split_points)
             for p, states in zip(split_points, states_P, strict=True):
                 self._store.put((block, p), states)
         return self._store.get(key)

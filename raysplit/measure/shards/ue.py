@@ -31,7 +31,7 @@ class UEShard:
         self._chain = load_part(part)
 
     @torch.inference_mode()
-    def prefix(
+    def clean_hidden(
         self, block: int, split_points: Sequence[int]
     ) -> tuple[list[list[Tensor]], list[SignalSums]]:
         """Return the hidden states after each split point's layers, computed in one pass.

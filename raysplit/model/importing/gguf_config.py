@@ -125,7 +125,7 @@ def _rope(file: GgufFile, head_size: int) -> Settings:
     scaling, factor = file.own("rope.scaling.type", "none"), file.own("rope.scaling.factor", 1.0)
     if factors := set(ROPE_TENSORS) & set(file.tensors):
         short, long = (_ROPE_FREQS,) * 2 if _ROPE_FREQS in factors else (_ROPE_SHORT, _ROPE_LONG)
-        if factors != frozenset({short, long}) or scaling not in ("none", "longrope"):
+        if factors != {short, long} or scaling not in ("none", "longrope"):
             raise UserError(
                 f"{file.path} cannot be imported: {', '.join(sorted(factors))} with rotary scaling "
                 f"{scaling!r} is not known"

@@ -20,6 +20,7 @@ from raysplit.pipeline.tracked import tracker_of, training_config
 from raysplit.surrogate import Surrogate
 from raysplit.tracking import Tracker
 from tuning.agent import CurvePoint
+from tuning.evaluate import judge_of
 from tuning.policy import ExportedPolicy
 from tuning.settings import TrainConfig
 from tuning.train import train
@@ -33,7 +34,9 @@ def run(folder: RunFolder) -> list[Path]:
     params, _ = measured_problem(folder)
     agents = folder.path / "agents"
     _remove_agents_of_another_surrogate(agents, folder.path / "surrogate")
-    judge = _judge(folder, params)
+    # Exact on the surrogate, wherever an agent's own rewards come from: the episodes played in
+    # training are few, and their mean says more about the links that they had.
+    judge = judge_of(Oracle(params, SurrogateSource(Surrogate.load(folder.path / "surrogate"))))
     with reward_sources(folder, params) as sources:
         for name, config in folder.experiment.agents.items():
             say_if_ray_starts(folder, name)
@@ -91,15 +94,6 @@ def _is_cost_known(home: Path) -> bool:
         say(str(error), "yellow", "")
         return False
     return True
-
-
-def _judge(folder: RunFolder, params: LayerSplitParams) -> Judge:
-    """Score a policy exactly on the surrogate, wherever its own rewards come from.
-
-    The episodes played in training are few: their mean says more about the links they met.
-    """
-    oracle = Oracle(params, SurrogateSource(Surrogate.load(folder.path / "surrogate")))
-    return lambda policy: oracle.policy_return(policy.for_problem(params))
 
 
 def _reporter(advance: Advance, tracker: Tracker, seed: int) -> Callable[[CurvePoint], None]:
