@@ -30,7 +30,7 @@ from raysplit.corpus.texts import read_sentences
 from raysplit.link.config import LinkConfig
 from raysplit.link.state import LinkState
 from raysplit.measure.config import BackendConfig
-from raysplit.measure.ledger import Row
+from raysplit.measure.rows import Row
 from raysplit.measure.setting import Setting
 from raysplit.measure.shards.job import Job
 from raysplit.measure.shards.local import LocalBackend

@@ -15,8 +15,9 @@ from raysplit.link.config import LinkConfig
 from raysplit.link.state import LinkState
 from raysplit.measure.anchors import AnchorPlan, choose_anchors
 from raysplit.measure.config import BackendConfig, MeasuringConfig
-from raysplit.measure.ledger import AnchorBlock, Ledger
+from raysplit.measure.ledger import Ledger
 from raysplit.measure.prepare import prepare_job
+from raysplit.measure.rows import AnchorBlock
 from raysplit.measure.service import MeasuringService
 from raysplit.measure.setting import Setting
 from raysplit.measure.shards.edge import EdgeShard

@@ -16,7 +16,8 @@ import pytest
 
 from raysplit.base.errors import UserError
 from raysplit.link.state import LinkState
-from raysplit.measure.ledger import Ledger, Row
+from raysplit.measure.ledger import Ledger
+from raysplit.measure.rows import Row
 from raysplit.measure.setting import Setting
 
 
@@ -242,7 +243,8 @@ def test_a_killed_writer_leaves_whole_rows_only(tmp_path):
         """
         import sys
         from pathlib import Path
-        from raysplit.measure.ledger import Ledger, Row
+        from raysplit.measure.ledger import Ledger
+        from raysplit.measure.rows import Row
         from raysplit.link.state import LinkState
         from raysplit.measure.setting import Setting
         ledger = Ledger(Path(sys.argv[1]))

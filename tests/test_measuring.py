@@ -15,8 +15,9 @@ from raysplit.link.config import LinkConfig
 from raysplit.link.state import LinkState
 from raysplit.measure import prepare
 from raysplit.measure.config import BackendConfig, MeasuringConfig
-from raysplit.measure.ledger import Ledger, Row
+from raysplit.measure.ledger import Ledger
 from raysplit.measure.prepare import prepare_job
+from raysplit.measure.rows import Row
 from raysplit.measure.service import MeasuringService, as_table
 from raysplit.measure.setting import Setting
 from raysplit.model.checkpoint import open_checkpoint

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from raysplit.base.errors import UserError
 from raysplit.link.config import LinkConfig
 from raysplit.link.state import LinkState
-from raysplit.measure.ledger import Row
 from raysplit.measure.plan import PlanConfig, make_plan
+from raysplit.measure.rows import Row
 from raysplit.measure.service import as_table
 from raysplit.measure.setting import Setting
 

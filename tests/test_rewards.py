@@ -12,7 +12,7 @@ from envs.example import example_params, example_ppl
 from raysplit.base.errors import UserError
 from raysplit.base.sealed_json import write_sealed
 from raysplit.link.config import LinkConfig
-from raysplit.measure.ledger import Row
+from raysplit.measure.rows import Row
 from raysplit.pipeline.experiment import load_experiment
 from raysplit.pipeline.problem import measuring_service, same_measuring_service
 from raysplit.pipeline.rewards import RewardSources, TrainingCost

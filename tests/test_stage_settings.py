@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from raysplit.measure.ledger import Ledger, Row
+from raysplit.measure.ledger import Ledger
+from raysplit.measure.rows import Row
 from raysplit.measure.table import Measurements
 from raysplit.pipeline.experiment import load_experiment
 from raysplit.pipeline.problem import ledger_path, measured_problem

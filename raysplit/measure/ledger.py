@@ -9,32 +9,23 @@ not safe on NFS.
 
 from __future__ import annotations
 
-import errno
 import json
-import shutil
 import sqlite3
 import time
-from collections.abc import Generator, Iterable, Set
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from raysplit.base.arrays import FloatArray
-from raysplit.base.errors import UserError
 from raysplit.link.state import LinkState
-from raysplit.measure.sealed_rows import Record, SealedTable, lenient_text
+from raysplit.measure.ledger_file import FORMAT, open_ledger_file, unusable
+from raysplit.measure.rows import AnchorBlock, Row, anchor_block_key
+from raysplit.measure.sealed_rows import Record, SealedTable
 from raysplit.measure.setting import Setting
 
-Status = Literal["done", "invalid", "quarantined"]
-
-_LOCK_TIMEOUT_S = 30.0
-_LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-_SMALLEST_FREE_BYTES = 2**16
-_FORMAT = 3
-"""Version of the tables, kept in the file's user_version; raysplit 0.1 wrote none."""
 # Without further constraints: SQLite would refuse the whole file for one row that breaks them.
 _CARDS = {"sha256": "TEXT", "card": "TEXT", "created": "REAL"}
 _CLEAN = {"card": "TEXT", "reference": "BLOB"}
@@ -67,69 +58,6 @@ _SETTINGS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """What became of one setting.
-
-    Attributes:
-        setting: The setting.
-        status: `done`; `invalid` (NaN or inf, see reason); `quarantined` (gave up after attempts).
-        log_ppl: Natural logarithm of the perplexity (Eq. 6), or None.
-        stderr: Standard error of log_ppl against the full corpus.
-        sequences: Sequences that entered the estimate.
-        tokens: Scored tokens that entered the estimate.
-        recomputed: Sequences that the link touched, so that their suffix was run.
-        seconds: Wall time on its worker.
-        anchor_sequences: Sequences of the anchors that the estimate rests on besides; 0 without.
-        attempts: How often the setting was started.
-        reason: Why it is not `done`; for a done row, a note such as a halved batch.
-        worker: Who measured it.
-        finished: Unix time.
-    """
-
-    setting: Setting
-    status: Status
-    log_ppl: float | None = None
-    stderr: float | None = None
-    sequences: int = 0
-    tokens: int = 0
-    recomputed: int = 0
-    seconds: float = 0.0
-    anchor_sequences: int = 0
-    attempts: int = 1
-    reason: str | None = None
-    worker: str = ""
-    finished: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class AnchorBlock:
-    """What an anchor did to one block of the corpus.
-
-    Attributes:
-        setting: The anchor.
-        block: The block's number.
-        damages_B: NLL under the link less the clean NLL of its sequences, in drawing order, nats.
-        recomputed: Sequences whose suffix was run.
-        seconds: Wall time on its worker.
-    """
-
-    setting: Setting
-    block: int
-    damages_B: FloatArray
-    recomputed: int
-    seconds: float
-
-    def key(self, card_sha256: str) -> str:
-        """Name it among all blocks of all anchors."""
-        return anchor_block_key(card_sha256, self.setting, self.block)
-
-
-def anchor_block_key(card_sha256: str, setting: Setting, block: int) -> str:
-    """Name a block of an anchor."""
-    return f"{setting.key(card_sha256)}:{block}"
-
-
 _RESULTS = tuple(field.name for field in fields(Row) if field.name != "setting")
 
 
@@ -147,19 +75,7 @@ class Ledger:
         self._clean = SealedTable(path, "clean", _CLEAN)
         self._anchors = SealedTable(path, "anchors", _ANCHORS)
         self._settings = SealedTable(path, "settings", _SETTINGS)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _refuse_a_cut_file(path)
-            self._connection = sqlite3.connect(path, timeout=_LOCK_TIMEOUT_S, isolation_level=None)
-            self._connection.text_factory = lenient_text
-            _refuse_another_format(path, self._connection)
-            _switch_to_wal(self._connection)
-            self._connection.execute("PRAGMA synchronous = NORMAL")
-            state = self._connection.execute("PRAGMA quick_check").fetchone()[0]
-            if state != "ok":
-                raise sqlite3.DatabaseError(state)
-        except (sqlite3.DatabaseError, OSError) as error:
-            raise _unusable(path, error) from None
+        self._connection = open_ledger_file(path)
         self._create_tables()
 
     def __enter__(self) -> Ledger:
@@ -257,14 +173,14 @@ class Ledger:
             self._connection.execute(
                 "CREATE INDEX IF NOT EXISTS settings_of_card ON settings (card)"
             )
-            self._connection.execute(f"PRAGMA user_version = {_FORMAT}")
+            self._connection.execute(f"PRAGMA user_version = {FORMAT}")
 
     @contextmanager
     def _reading(self) -> Generator[None]:
         try:
             yield
         except sqlite3.Error as error:
-            raise _unusable(self.path, error) from None
+            raise unusable(self.path, error) from None
 
     @contextmanager
     def _writing(self) -> Generator[None]:
@@ -275,103 +191,7 @@ class Ledger:
         except sqlite3.Error as error:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-            raise _unusable(self.path, error) from None
-
-
-def _refuse_a_cut_file(path: Path) -> None:
-    """Refuse a file shorter than its header says: SQLite fills it with zeros and calls it sound.
-
-    While a write-ahead log is pending the header may be ahead of the file.
-    """
-    wal = path.with_name(path.name + "-wal")
-    if not path.exists() or path.stat().st_size == 0 or (wal.exists() and wal.stat().st_size):
-        return
-    with path.open("rb") as file:
-        header = file.read(100)
-    # https://www.sqlite.org/fileformat.html, section 1.3: page size and number of pages
-    page_bytes = int.from_bytes(header[16:18], "big")
-    page_bytes = 65_536 if page_bytes == 1 else page_bytes
-    whole_bytes = page_bytes * int.from_bytes(header[28:32], "big")
-    size = path.stat().st_size
-    if len(header) < 100 or size < whole_bytes or size % page_bytes:
-        raise sqlite3.DatabaseError(f"cut short: {size:,} of {whole_bytes:,} bytes")
-
-
-def _refuse_another_format(path: Path, connection: sqlite3.Connection) -> None:
-    """Refuse a file of another version or another program, before anything in it is changed.
-
-    Raises:
-        UserError: It is one.
-    """
-    connection.execute("BEGIN")  # another process may be creating the tables just now
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
-    connection.execute("COMMIT")
-    if version == _FORMAT or (version == 0 and not tables):
-        return
-    if version > _FORMAT:
-        reason, remedy = "is of a newer raysplit", "install that one"
-    elif version > 0 and {"cards", "settings"} <= tables:
-        reason = "is of an earlier raysplit: its rows do not say which anchors they rest on"
-        remedy = f"move it away to measure anew: mv {path} {path}.{version}"
-    elif {"cards", "settings"} <= tables:
-        reason = (
-            "is of raysplit 0.1: its rows carry no checksum, and no note of all that decides their "
-            "values"
-        )
-        remedy = f"move it away to measure anew: mv {path} {path}.0.1"
-    else:
-        reason, remedy = "is an SQLite file of another program", "move it away"
-    raise UserError(
-        f"ledger {path} {reason}; {remedy} (or name another file with measuring.ledger)"
-    )
-
-
-def _switch_to_wal(connection: sqlite3.Connection) -> None:
-    """Wait while another process opens the new file too: here SQLite's timeout does not count."""
-    until = time.monotonic() + _LOCK_TIMEOUT_S
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if not _is(error, _LOCKED) or time.monotonic() > until:
-                raise
-            time.sleep(0.05)
-
-
-def _unusable(path: Path, error: Exception) -> UserError:
-    if _is(error, {sqlite3.SQLITE_FULL}) or (
-        _is(error, {sqlite3.SQLITE_IOERR}) and _disk_is_full(path)
-    ):
-        return UserError(
-            f"no space left for {path}: free some and start again; nothing measured is lost"
-        )
-    if _is(error, _LOCKED):
-        return UserError(
-            f"ledger {path} stayed locked by another process for {_LOCK_TIMEOUT_S:g} s: wait for "
-            "that one, or name another file with measuring.ledger"
-        )
-    if isinstance(error, sqlite3.OperationalError | OSError):
-        return UserError(
-            f"ledger {path} cannot be opened or written ({error}): its folder must be "
-            "writable, and on a local disk (not NFS)"
-        )
-    return UserError(
-        f"ledger {path} is damaged ({error}): move it away to measure anew, or restore a copy"
-    )
-
-
-def _is(error: Exception, codes: Set[int]) -> bool:
-    """Tell an error by SQLite's code or the system's: its text may quote a path."""
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOSPC and sqlite3.SQLITE_FULL in codes
-    code: int | None = getattr(error, "sqlite_errorcode", None)  # none where this module raised it
-    return code is not None and code & 0xFF in codes  # https://www.sqlite.org/rescode.html
-
-
-def _disk_is_full(path: Path) -> bool:
-    return shutil.disk_usage(path.parent).free < _SMALLEST_FREE_BYTES
+            raise unusable(self.path, error) from None
 
 
 def _record(card_sha256: str, row: Row) -> Record:

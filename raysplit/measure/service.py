@@ -18,7 +18,8 @@ from raysplit.base.progress import progress_bar
 from raysplit.corpus.batches import BLOCK_SEQUENCES
 from raysplit.measure.anchors import AnchorPlan
 from raysplit.measure.config import BackendConfig
-from raysplit.measure.ledger import Ledger, Row
+from raysplit.measure.ledger import Ledger
+from raysplit.measure.rows import Row
 from raysplit.measure.setting import Setting
 from raysplit.measure.shards.job import AnchorDamages, Backend, Job
 from raysplit.measure.shards.reference import CleanBlock, CleanReference

@@ -21,8 +21,9 @@ from raysplit.base.files import write_atomically
 from raysplit.base.progress import say
 from raysplit.base.sealed_json import read_sealed, write_sealed
 from raysplit.link.coordinates import link_state
-from raysplit.measure.ledger import Ledger, Row
+from raysplit.measure.ledger import Ledger
 from raysplit.measure.plan import make_plan
+from raysplit.measure.rows import Row
 from raysplit.measure.service import MeasuringService
 from raysplit.measure.setting import Setting
 from raysplit.pipeline.problem import ledger_path, protocol_card, same_measuring_service

@@ -25,8 +25,8 @@ from torch import Tensor
 from raysplit.base.arrays import FloatArray
 from raysplit.link.signal import SignalSums
 from raysplit.measure.config import GB, BackendConfig
-from raysplit.measure.ledger import AnchorBlock, Row
 from raysplit.measure.on_ray.scheduler import is_restarting
+from raysplit.measure.rows import AnchorBlock, Row
 from raysplit.measure.setting import Setting
 from raysplit.measure.shards.edge import EdgeShard
 from raysplit.measure.shards.hidden import DeviceCache, Key

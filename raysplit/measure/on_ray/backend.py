@@ -16,11 +16,11 @@ import ray
 
 from raysplit.base.errors import UserError
 from raysplit.measure.config import BackendConfig
-from raysplit.measure.ledger import AnchorBlock, Row
 from raysplit.measure.on_ray.actors import EdgeActor, Shared, UEActor, ue_of
 from raysplit.measure.on_ray.placement import edge_count, edge_options, ue_options
 from raysplit.measure.on_ray.scheduler import NoWorkersLeftError, Outcome, Scheduler
 from raysplit.measure.on_ray.session import start_ray
+from raysplit.measure.rows import AnchorBlock, Row
 from raysplit.measure.setting import Setting
 from raysplit.measure.shards.job import AnchorDamages, Job
 from raysplit.measure.shards.reference import CleanBlock, CleanReference

@@ -21,7 +21,7 @@ from raysplit.base.arrays import BoolArray, FloatArray, IntArray
 from raysplit.corpus.batches import BLOCK_SEQUENCES, Batch, TokenCorpus
 from raysplit.link.channel import batch_generator, transmit
 from raysplit.link.config import LinkConfig
-from raysplit.measure.ledger import AnchorBlock, Row
+from raysplit.measure.rows import AnchorBlock, Row
 from raysplit.measure.setting import Setting
 from raysplit.measure.shards.packing import Pass, Piece, as_they_are, packed
 from raysplit.measure.shards.passes import tuned_tokens_per_pass

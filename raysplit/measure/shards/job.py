@@ -10,7 +10,7 @@ from raysplit.base.arrays import FloatArray
 from raysplit.corpus.batches import TokenCorpus
 from raysplit.link.config import LinkConfig
 from raysplit.measure.anchors import AnchorPlan
-from raysplit.measure.ledger import AnchorBlock, Row
+from raysplit.measure.rows import AnchorBlock, Row
 from raysplit.measure.setting import Setting
 from raysplit.measure.shards.reference import CleanBlock, CleanReference
 from raysplit.model.chain import ModelPart
