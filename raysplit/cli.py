@@ -35,8 +35,24 @@ ExperimentArgument = Annotated[
         metavar="EXPERIMENT",
     ),
 ]
+
+
+def _folder(text: str) -> Path:
+    """Refuse what an unset shell variable leaves: an empty path would mean the current folder."""
+    if not text.strip():
+        raise typer.BadParameter("it is empty; name a folder, or leave --out away")
+    return Path(text)
+
+
 OutOption = Annotated[
-    Path | None, typer.Option("--out", help="Run folder (default: runs/NAME).", show_default=False)
+    Path | None,
+    typer.Option(
+        "--out",
+        help="Run folder (default: runs/NAME).",
+        show_default=False,
+        parser=_folder,
+        metavar="FOLDER",
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,

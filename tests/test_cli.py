@@ -256,3 +256,28 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path, backend, number, code):
     done = raysplit(*command)
     assert done.returncode == 0, done.stderr
     assert len(rows_in(ledger)) == settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (("model.name={folder}",), "no config.json"),
+        (("corpus.source=file", "corpus.path={folder}/word.txt"), "holds 0 sentences"),
+        (("corpus.source=file", "corpus.path={folder}/nul.txt"), "NUL bytes"),
+        (("measuring.ledger={folder}",), "is a folder"),
+    ],
+)
+def test_what_the_files_say_is_refused_before_a_run_folder_is_made(tmp_path, changes, reason):
+    (tmp_path / "word.txt").write_text("word")
+    (tmp_path / "nul.txt").write_bytes(b"a\0b")
+    overrides = [f"--set={change.format(folder=tmp_path)}" for change in changes]
+    done = raysplit("measure", "demo", "--out", tmp_path / "run", *overrides)
+    assert done.returncode == 2
+    assert reason in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_empty_out_is_refused(tmp_path):
+    done = raysplit("measure", "demo", "--out", "")
+    assert done.returncode == 2
+    assert "it is empty" in done.stderr

@@ -126,8 +126,8 @@ def test_what_changes_no_result_leaves_the_stages_done(tmp_path, override, kept)
     ],
 )
 def test_another_experiment_is_refused_by_its_first_difference(tmp_path, override, message):
-    with RunFolder.open(tmp_path / "run", demo()):
-        pass
+    with RunFolder.open(tmp_path / "run", demo()) as folder:
+        (folder.path / "measurements.sqlite").touch()
     before = (tmp_path / "run" / "experiment.yaml").read_bytes()
     with (
         pytest.raises(UserError, match=message) as caught,
@@ -262,3 +262,16 @@ def test_a_sweep_that_was_not_begun_cannot_be_resumed(tmp_path):
     paste = f"`raysplit measure '{run}/experiment.yaml' --out '{run}'`"
     with pytest.raises(UserError, match=re.escape(f"run {paste} first")):
         check_resume(run)
+
+
+def test_a_folder_where_nothing_was_measured_yet_may_be_corrected(tmp_path):
+    first = load_experiment("demo", ["corpus.seed=1"])
+    with RunFolder.open(tmp_path / "run", first):
+        pass  # it failed before anything was measured
+    with RunFolder.open(tmp_path / "run", load_experiment("demo", ["corpus.seed=2"])) as folder:
+        (folder.path / "measurements.sqlite").touch()
+    with (
+        pytest.raises(UserError, match=r"corpus\.seed is 2 there and 1 here"),
+        RunFolder.open(tmp_path / "run", first),
+    ):
+        pass

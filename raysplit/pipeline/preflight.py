@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
+import os
+from pathlib import Path
 
 from envs.trace import read_trace
 from raysplit.base.errors import UserError
-from raysplit.corpus.config import CorpusConfig
+from raysplit.corpus.texts import read_paragraphs, read_sentences
 from raysplit.measure.plan import make_plan
 from raysplit.model import zoo
+from raysplit.model.families import family_of
 from raysplit.model.location import local_folder
+from raysplit.model.tensor_files import CONFIG_FILE, index_of, read_json
 from raysplit.pipeline.experiment import Experiment
+
+_QUICKLY_READ_BYTES = 4_000_000
 
 
 def refuse_early(experiment: Experiment) -> None:
@@ -26,7 +30,8 @@ def refuse_early(experiment: Experiment) -> None:
     layers = _layers(zoo.find(name))
     if layers is not None:
         zoo.check_split_points(name, layers, (problem.min_split_point, problem.max_split_point))
-    _check_text(experiment.corpus)
+    _check_text(experiment)
+    _check_ledger(experiment.measuring.ledger)
     read_trace(problem)
     if experiment.plan.kind == "list":
         ends = (problem.min_split_point, problem.max_split_point)
@@ -39,18 +44,35 @@ def _layers(model: zoo.Model) -> int | None:
     folder = local_folder(model.location)
     if folder is None:
         return None
+    config = read_json(folder / CONFIG_FILE)
+    family_of(config, model.name)
+    index_of(folder)
     try:
-        config: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return int(config["num_hidden_layers"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None  # opening it says what is wrong with it
 
 
-def _check_text(corpus: CorpusConfig) -> None:
+def _check_text(experiment: Experiment) -> None:
+    """Read a file of the user's as measuring will; a large one is only opened."""
+    corpus = experiment.corpus
     if corpus.path is None:
         return
     try:
-        with corpus.path.open("rb"):
-            pass
+        with corpus.path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
     except OSError as error:
         raise UserError(f"corpus.path {corpus.path} cannot be read ({error.strerror})") from None
+    if size > _QUICKLY_READ_BYTES:
+        return
+    if experiment.protocol.unit == "sentence":
+        read_sentences(corpus)
+    else:
+        read_paragraphs(corpus)
+
+
+def _check_ledger(ledger: str | None) -> None:
+    if ledger is not None and Path(ledger).expanduser().is_dir():
+        raise UserError(
+            f"measuring.ledger {ledger} is a folder: name a file, such as {ledger}/ledger.sqlite"
+        )

@@ -67,7 +67,7 @@ class RunFolder:
         except OSError as error:
             raise _unwritable(path, error) from None
         with _locked(path):
-            if (path / _EXPERIMENT).exists():
+            if (path / _EXPERIMENT).exists() and _holds_results(path):
                 _refuse_another_version(path)
                 _refuse_another(path, experiment)
             write_with_copy(path / _EXPERIMENT, experiment.to_yaml())
@@ -252,6 +252,12 @@ def first_difference(before: Any, now: Any, where: str = "") -> str:  # noqa: AN
         )
         return next(filter(None, inner), "")
     return "" if before == now else f"{where} is {before!r} there and {now!r} here"
+
+
+def _holds_results(path: Path) -> bool:
+    """Tell whether anything was measured or trained: what failed before that may be corrected."""
+    names = {entry.name for entry in path.iterdir()}
+    return not names <= {_EXPERIMENT, f"{_EXPERIMENT}.copy", _LOCK}
 
 
 def _matches(path: Path, sha256: str) -> bool:

@@ -27,11 +27,14 @@ class Performance:
         episode_return: Return of an episode with its 95 % interval.
         regret: The exact optimum's return minus the policy's.
         share_of_gap: Share of the gap random -> exact optimum that it closes; 1 is the optimum.
+            The interquartile mean where there are several seeds.
+        shares_by_seed: The same of each seed; none for a policy without seeds.
     """
 
     episode_return: Interval
     regret: float
     share_of_gap: float
+    shares_by_seed: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,4 +76,5 @@ def _performance(scores: Mapping[str, Any]) -> Performance:
         episode_return=Interval(value=scores["return"], low=low, high=high),
         regret=scores["regret"],
         share_of_gap=scores["share_of_gap"],
+        shares_by_seed=tuple(scores.get("share_of_gap_by_seed", ())),
     )
