@@ -124,3 +124,40 @@ def test_an_outage_is_measured_at_its_fading_scale_and_listed_as_it_was_asked():
     assert as_table(rows, tuple(ranges), 1.0).link_states_NK[:, 0].tolist() == asked
     with pytest.raises(UserError, match="set both for outage_probability"):
         make_plan(PlanConfig(settings=2), (1, 3), ranges)
+
+
+@pytest.mark.parametrize(
+    ("field", "fewest", "most", "default"),
+    [("settings", 1, None, 9718), ("grid_points", 2, None, 11), ("seed", 0, 2**32 - 1, 0)],
+)
+def test_the_sections_numbers_have_stated_bounds(field, fewest, most, default):
+    assert getattr(PlanConfig(), field) == default
+    assert getattr(PlanConfig(**{field: fewest}), field) == fewest
+    with pytest.raises(ValidationError):
+        PlanConfig(**{field: fewest - 1})
+    if most is not None:
+        assert getattr(PlanConfig(**{field: most}), field) == most
+        with pytest.raises(ValidationError):
+            PlanConfig(**{field: most + 1})
+
+
+@pytest.mark.parametrize("settings", [1, 2, 3])
+def test_short_sobol_plans_are_whole_and_do_not_begin_at_the_corner(settings):
+    plan = make_plan(PlanConfig(settings=settings), (1, 10), RANGES)
+    assert len(plan) == settings
+    assert plan[0].link.noise_std > 0  # an unscrambled sequence begins at the lowest corner
+    assert plan[0].link.loss_probability > 0
+
+
+def test_a_listed_plan_may_lie_on_every_end_of_the_problem(tmp_path):
+    path = tmp_path / "plan.csv"
+    path.write_text("split_point,noise_std\n1,0\n4,1\n")
+    plan = make_plan(PlanConfig(kind="list", path=path), (1, 4), {"noise_std": (0.0, 1.0)})
+    assert plan == [Setting(1, LinkState()), Setting(4, LinkState(noise_std=1.0))]
+
+
+def test_a_listed_plan_is_named_by_its_key(tmp_path):
+    with pytest.raises(UserError, match=r"^plan\.path .*nowhere\.csv"):
+        make_plan(
+            PlanConfig(kind="list", path=tmp_path / "nowhere.csv"), (1, 4), {"noise_std": (0.0, 1)}
+        )
