@@ -34,9 +34,7 @@ def run(folder: RunFolder) -> list[Path]:
     params, _ = measured_problem(folder)
     agents = folder.path / "agents"
     _remove_agents_of_another_surrogate(agents, folder.path / "surrogate")
-    # Exact on the surrogate, wherever an agent's own rewards come from: the episodes played in
-    # training are few, and their mean says more about the links that they had.
-    judge = judge_of(Oracle(params, SurrogateSource(Surrogate.load(folder.path / "surrogate"))))
+    judge = _judge(folder, params)
     with reward_sources(folder, params) as sources:
         for name, config in folder.experiment.agents.items():
             say_if_ray_starts(folder, name)
@@ -94,6 +92,14 @@ def _is_cost_known(home: Path) -> bool:
         say(str(error), "yellow", "")
         return False
     return True
+
+
+def _judge(folder: RunFolder, params: LayerSplitParams) -> Judge:
+    """Score a policy exactly on the surrogate, wherever its own rewards come from.
+
+    The episodes played in training are few: their mean says more about the links that they had.
+    """
+    return judge_of(Oracle(params, SurrogateSource(Surrogate.load(folder.path / "surrogate"))))
 
 
 def _reporter(advance: Advance, tracker: Tracker, seed: int) -> Callable[[CurvePoint], None]:
