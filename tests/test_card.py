@@ -140,6 +140,7 @@ def test_every_value_of_a_config_is_in_the_card_or_changes_nothing(llama, archit
             tokenizer=tokenizer,
             prefix_id=1,
             target_stderr=0.0,
+            anchors=None,
             device="cpu",
         )
 
