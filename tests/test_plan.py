@@ -15,6 +15,8 @@ from raysplit.measure.plan import PlanConfig, make_plan
 from raysplit.measure.rows import Row
 from raysplit.measure.service import as_table
 from raysplit.measure.setting import Setting
+from raysplit.pipeline.experiment import load_experiment
+from raysplit.pipeline.preflight import refuse_early
 
 RANGES = {"noise_std": (0.0, 1.2), "loss_probability": (0.0, 0.3)}
 
@@ -154,6 +156,22 @@ def test_a_listed_plan_may_lie_on_every_end_of_the_problem(tmp_path):
     path.write_text("split_point,noise_std\n1,0\n4,1\n")
     plan = make_plan(PlanConfig(kind="list", path=path), (1, 4), {"noise_std": (0.0, 1.0)})
     assert plan == [Setting(1, LinkState()), Setting(4, LinkState(noise_std=1.0))]
+
+
+def test_a_listed_plan_of_outages_is_as_good_before_the_run_as_in_it(tmp_path):
+    path = tmp_path / "plan.csv"
+    path.write_text("split_point,outage_probability\n2,0.1\n3,0.3\n")
+    experiment = load_experiment(
+        "demo",
+        [
+            "link={fading: rayleigh, gain_threshold: 0.5}",
+            "problem.link={outage_probability: [0.1, 0.3]}",
+            f"plan={{kind: list, path: {path}}}",
+        ],
+    )
+    refuse_early(experiment)
+    asked = [setting.link.outage_probability for setting in experiment.planned_settings()]
+    assert asked == [0.1, 0.3]
 
 
 def test_a_listed_plan_is_named_by_its_key(tmp_path):

@@ -18,7 +18,8 @@ from raysplit.corpus.config import CorpusConfig
 from raysplit.corpus.sequences import ProtocolConfig
 from raysplit.link.config import LinkConfig
 from raysplit.measure.config import BackendConfig, MeasuringConfig
-from raysplit.measure.plan import PlanConfig
+from raysplit.measure.plan import PlanConfig, make_plan
+from raysplit.measure.setting import Setting
 from raysplit.model.config import ModelConfig
 from raysplit.surrogate.config import SurrogateConfig
 from raysplit.tracking.config import TrackingConfig
@@ -102,6 +103,16 @@ class Experiment(Config):
         if self.protocol.unit == "sliding_window":
             self.corpus.refuse_sentence_rules()
         return self
+
+    def planned_settings(self) -> list[Setting]:
+        """Return the settings that stage `measure` measures.
+
+        Raises:
+            UserError: If a listed plan cannot be read, or leaves the problem.
+        """
+        problem = self.problem
+        split_points = (problem.min_split_point, problem.max_split_point)
+        return make_plan(self.plan, split_points, problem.ranges("A"), self.link)
 
     def to_yaml(self) -> str:
         """Return the experiment with every value written out."""

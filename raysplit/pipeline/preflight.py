@@ -8,7 +8,6 @@ from pathlib import Path
 from envs.trace import read_trace
 from raysplit.base.errors import UserError
 from raysplit.corpus.texts import read_paragraphs, read_sentences
-from raysplit.measure.plan import make_plan
 from raysplit.model import zoo
 from raysplit.model.families import family_of
 from raysplit.model.location import local_folder
@@ -34,8 +33,7 @@ def refuse_early(experiment: Experiment) -> None:
     _check_ledger(experiment.measuring.ledger)
     read_trace(problem)
     if experiment.plan.kind == "list":
-        ends = (problem.min_split_point, problem.max_split_point)
-        make_plan(experiment.plan, ends, problem.ranges("A"))
+        experiment.planned_settings()
 
 
 def _layers(model: zoo.Model) -> int | None:

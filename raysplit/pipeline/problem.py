@@ -14,7 +14,6 @@ from raysplit.base.errors import UserError
 from raysplit.base.sealed_json import read_sealed
 from raysplit.measure.anchors import AnchorPlan, choose_anchors
 from raysplit.measure.ledger import Ledger
-from raysplit.measure.plan import make_plan
 from raysplit.measure.prepare import open_model, prepare_job
 from raysplit.measure.service import MeasuringService
 from raysplit.model import flops
@@ -86,9 +85,12 @@ def anchor_plan(experiment: Experiment) -> AnchorPlan | None:
     if not experiment.measuring.anchors:
         return None
     problem = experiment.problem
-    split_points, ranges = (problem.min_split_point, problem.max_split_point), problem.ranges("A")
-    settings = len(make_plan(experiment.plan, split_points, ranges, experiment.link))
-    return choose_anchors(split_points, ranges, settings, experiment.link)
+    return choose_anchors(
+        (problem.min_split_point, problem.max_split_point),
+        problem.ranges("A"),
+        len(experiment.planned_settings()),
+        experiment.link,
+    )
 
 
 def cost_by_split_point(experiment: Experiment, tokens: int) -> list[float]:

@@ -22,7 +22,6 @@ from raysplit.base.progress import say
 from raysplit.base.sealed_json import read_sealed, write_sealed
 from raysplit.link.coordinates import link_state
 from raysplit.measure.ledger import Ledger
-from raysplit.measure.plan import make_plan
 from raysplit.measure.rows import Row
 from raysplit.measure.service import MeasuringService
 from raysplit.measure.setting import Setting
@@ -131,9 +130,7 @@ class RewardSources:
 
     @cached_property
     def _plan_rows(self) -> list[Row]:
-        experiment = self._folder.experiment
-        ends = (experiment.problem.min_split_point, experiment.problem.max_split_point)
-        plan = make_plan(experiment.plan, ends, experiment.problem.ranges("A"), experiment.link)
+        plan = self._folder.experiment.planned_settings()
         card = protocol_card(self._folder)["card_sha256"]
         with Ledger(ledger_path(self._folder)) as ledger:
             known = ledger.rows(card)

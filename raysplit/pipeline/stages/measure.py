@@ -9,7 +9,6 @@ from typing import Any
 from raysplit.base.errors import UserError
 from raysplit.base.progress import say
 from raysplit.base.sealed_json import write_sealed
-from raysplit.measure.plan import make_plan
 from raysplit.measure.service import as_table
 from raysplit.measure.shards.reference import CleanReference
 from raysplit.pipeline.problem import PROTOCOL_CARD, measuring_service
@@ -20,15 +19,8 @@ from raysplit.pipeline.tracked import tracker_of
 def run(folder: RunFolder) -> list[Path]:
     """Measure and export: measurements.parquet, protocol_card.json."""
     experiment = folder.experiment
-    problem = experiment.problem
-    plan = make_plan(
-        experiment.plan,
-        (problem.min_split_point, problem.max_split_point),
-        problem.ranges("A"),
-        experiment.link,
-    )
     with measuring_service(folder) as service:
-        rows = service.measure(plan)
+        rows = service.measure(experiment.planned_settings())
         reference = service.reference()
         card: dict[str, Any] = (
             service.card
@@ -42,7 +34,7 @@ def run(folder: RunFolder) -> list[Path]:
     if not status["done"]:
         raise UserError("no setting could be measured; the reasons stand above and in the ledger")
     table_path = folder.path / "measurements.parquet"
-    as_table(rows, problem.link_names, reference.corpus.log_ppl).to_parquet(table_path)
+    as_table(rows, experiment.problem.link_names, reference.corpus.log_ppl).to_parquet(table_path)
     card_path = folder.path / PROTOCOL_CARD
     write_sealed(card_path, card)
     with tracker_of(folder, "measure") as tracker:
