@@ -86,7 +86,7 @@ def write_card(path, experiment, changes):
         for part in sections:
             section = section[part]
         section[key] = value
-    (path / "protocol_card.json").write_text(json.dumps(card))
+    write_sealed(path / "protocol_card.json", card)
 
 
 def evaluated(states):
@@ -309,6 +309,13 @@ OF_ONE_MODEL = [
 def test_runs_of_one_model_that_were_measured_otherwise_are_refused(tmp_path, card, difference):
     runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", card=card)]
     refused(runs, tmp_path / "out", f"b cannot stand beside a: {difference}.*--allow-different")
+
+
+def test_a_changed_card_is_not_believed(tmp_path):
+    runs = [write_run(tmp_path / name) for name in ("a", "b")]
+    card = tmp_path / "b" / "protocol_card.json"
+    card.write_text(card.read_text().replace("float32", "float16"))
+    refused(runs, tmp_path / "out", "protocol_card.json was changed .*`raysplit run .*` makes it")
 
 
 @pytest.mark.parametrize(("card", "difference"), CARDS)

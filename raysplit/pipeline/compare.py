@@ -10,7 +10,6 @@ that is drawn.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +37,7 @@ from raysplit.figures import (
 from raysplit.link.state import LOWER_IS_WORSE
 from raysplit.measure.table import Measurements
 from raysplit.pipeline.oracles import EVALUATION_TABLE
+from raysplit.pipeline.problem import protocol_card
 from raysplit.pipeline.run_folder import RunFolder, first_difference
 from raysplit.pipeline.views.panels import learning_panel, perplexity_band, state_label
 
@@ -61,7 +61,7 @@ class _Run:
     @cached_property
     def card(self) -> dict[str, Any]:
         """What its perplexities depend on."""
-        card: dict[str, Any] = json.loads((self.folder.path / "protocol_card.json").read_text())
+        card = protocol_card(self.folder)
         del card["model"]["name"]  # its weights are there, wherever they lie
         return {key: value for key, value in card.items() if key not in _FINDINGS}
 
