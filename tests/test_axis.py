@@ -9,6 +9,7 @@ from envs.params import params_from
 from envs.problem import ProblemConfig
 from envs.sources import TableSource
 from raysplit.link.axis import grid_axis, rounded_within
+from raysplit.measure.anchors import choose_anchors
 from raysplit.measure.plan import PlanConfig, make_plan
 
 
@@ -82,6 +83,11 @@ def test_a_plan_over_a_narrow_range_has_different_settings():
     losses = [setting.link.loss_probability for setting in plan]
     assert len(set(losses)) == 16
     assert max(losses) <= 1e-6
+
+
+def test_anchors_of_a_narrow_range_are_as_bad_as_those_of_a_wide_one():
+    narrow = choose_anchors((1, 10), {"loss_probability": (0.0, 1e-6)}, 96)
+    assert [link.loss_probability for _, link in narrow.points] == [1e-6, 5e-7, 1e-6, 7.5e-7]
 
 
 def test_a_range_that_floats_cannot_divide_is_refused():

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
+from raysplit.link.axis import rounded_within
 from raysplit.link.config import LinkConfig
 from raysplit.link.coordinates import link_state
 from raysplit.link.state import LOWER_IS_WORSE, LinkState
@@ -78,5 +81,6 @@ def _state(
     values: list[float] = []
     for name, (low, high) in ranges.items():
         best, worst = (high, low) if name in LOWER_IS_WORSE else (low, high)
-        values.append(round(best + badness.get(name, 0.0) * (worst - best), 6))
+        value = best + badness.get(name, 0.0) * (worst - best)
+        values.append(float(rounded_within(np.array(value), low, high)))
     return link_state(tuple(ranges), values, link)
