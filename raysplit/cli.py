@@ -40,7 +40,7 @@ ExperimentArgument = Annotated[
 def _folder(text: str) -> Path:
     """Refuse what an unset shell variable leaves: an empty path would mean the current folder."""
     if not text.strip():
-        raise typer.BadParameter("it is empty; name a folder, or leave --out away")
+        raise typer.BadParameter("it is empty: name a folder")
     return Path(text)
 
 
@@ -108,7 +108,15 @@ def compare(
         list[Path],
         typer.Argument(help="Run folders, evaluated.", metavar="RUN...", show_default=False),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the figures and their table.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            help="Folder for the figures and their table.",
+            parser=_folder,
+            metavar="FOLDER",
+        ),
+    ],
     allow_different: Annotated[
         bool,
         typer.Option("--allow-different", help="Draw runs measured otherwise, and say so in it."),
@@ -135,7 +143,11 @@ def import_(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Folder for it (default: in the cache, by name).", show_default=False
+            "--out",
+            help="Folder for it (default: in the cache, by name).",
+            show_default=False,
+            parser=_folder,
+            metavar="FOLDER",
         ),
     ] = None,
 ) -> None:
@@ -151,7 +163,9 @@ def doctor(
         list[Path] | None,
         typer.Option(help="Cluster file to check (default: cluster*.yaml here)."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where runs will be written.")] = Path("runs"),
+    out: Annotated[
+        Path, typer.Option(help="Where runs will be written.", parser=_folder, metavar="FOLDER")
+    ] = Path("runs"),
 ) -> None:
     """Check this machine and the cluster files; exit code 1 if anything is an error."""
     from raysplit import doctor as checks
@@ -168,7 +182,12 @@ def sweep(
     set_: SetOption = None,
     resume: Annotated[
         Path | None,
-        typer.Option("--resume", help="Go on with the sweep of this run folder.", metavar="RUN"),
+        typer.Option(
+            "--resume",
+            help="Go on with the sweep of this run folder.",
+            parser=_folder,
+            metavar="RUN",
+        ),
     ] = None,
     backend: BackendOption = None,
 ) -> None:

@@ -277,7 +277,17 @@ def test_what_the_files_say_is_refused_before_a_run_folder_is_made(tmp_path, cha
     assert not (tmp_path / "run").exists()
 
 
-def test_an_empty_out_is_refused(tmp_path):
-    done = raysplit("measure", "demo", "--out", "")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("measure", "demo", "--out", ""),
+        ("sweep", "--resume", " "),
+        ("compare", "a", "--out", ""),
+        ("import", "smollm2-135m", "--out", ""),
+        ("doctor", "--out", ""),
+    ],
+)
+def test_an_empty_folder_is_refused(words):
+    done = raysplit(*words)
     assert done.returncode == 2
     assert "it is empty" in done.stderr
