@@ -343,8 +343,11 @@ def test_the_same_file_is_imported_once_and_nothing_is_overwritten(tmp_path, cap
     assert "imported before" in capsys.readouterr().err
     assert {file: file.stat().st_mtime_ns for file in out.iterdir()} == before
     other = write_gguf(tmp_path / "other.gguf", tiny("qwen2"))
-    refused(other, "holds something else", out=out)
+    refused(other, "holds something else: delete it, or choose another --out", out=out)
     assert {file: file.stat().st_mtime_ns for file in out.iterdir()} == before
+    card = out / "import.json"
+    card.write_text(card.read_text().replace('"layers": ', '"layers": 1'))
+    refused(path, "holds something else", out=out)  # whoever changed it
 
 
 @pytest.mark.parametrize(

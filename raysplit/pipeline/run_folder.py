@@ -142,8 +142,8 @@ def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
 def write_again(folder: RunFolder) -> str:
     """Return what to do where a file of a finished stage is damaged."""
     return (
-        f"`raysplit run {folder.path / _EXPERIMENT} --out {folder.path}` makes it again, and what "
-        "follows from it"
+        f"{command('run', folder.path / _EXPERIMENT, '--out', folder.path)} makes it again, and "
+        "what follows from it"
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import shutil
 import tempfile
@@ -18,7 +17,7 @@ from typing import Any, cast
 from raysplit.base.errors import UserError, suggest
 from raysplit.base.files import sha256_of_file
 from raysplit.base.progress import console
-from raysplit.base.sealed_json import write_sealed
+from raysplit.base.sealed_json import read_sealed, write_sealed
 from raysplit.model import zoo
 from raysplit.model.cache import CARD_FILE, model_folder
 from raysplit.model.importing.gguf_file import check_magic
@@ -107,12 +106,13 @@ def _holds(folder: Path, sha256: str) -> bool:
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
+    remedy = "delete it, or choose another --out"
     try:
-        held = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))["source"]["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        held = None
-    if held != sha256:
-        raise UserError(f"{folder} holds something else: delete it, or choose another --out")
+        card = read_sealed(folder / CARD_FILE, remedy)
+    except UserError:
+        card = {"source": {}}
+    if card["source"].get("sha256") != sha256:
+        raise UserError(f"{folder} holds something else: {remedy}")
     return True
 
 
