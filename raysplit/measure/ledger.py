@@ -56,8 +56,6 @@ _SETTINGS = {
     "worker": "TEXT",
     "finished": "REAL",
 }
-
-
 _RESULTS = tuple(field.name for field in fields(Row) if field.name != "setting")
 
 

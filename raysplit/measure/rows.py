@@ -6,10 +6,11 @@ Shape suffix: B sequences of the block.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 from raysplit.base.arrays import FloatArray
 from raysplit.measure.setting import Setting
+from raysplit.perplexity.estimate import Estimate
 
 Status = Literal["done", "invalid", "quarantined"]
 
@@ -47,6 +48,31 @@ class Row:
     reason: str | None = None
     worker: str = ""
     finished: float = 0.0
+
+    @classmethod
+    def of_estimate(
+        cls,
+        setting: Setting,
+        estimate: Estimate,
+        *,
+        recomputed: int,
+        seconds: float,
+        anchor_sequences: int = 0,
+        note: str | None = None,
+    ) -> Self:
+        """Return the row of a setting that was measured."""
+        return cls(
+            setting=setting,
+            status="done",
+            log_ppl=estimate.log_ppl,
+            stderr=estimate.stderr,
+            sequences=estimate.sequences,
+            tokens=estimate.tokens,
+            recomputed=recomputed,
+            seconds=seconds,
+            anchor_sequences=anchor_sequences,
+            reason=note,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
 
-from raysplit.base.arrays import FloatArray
 from raysplit.base.errors import UserError
 from raysplit.base.files import sha256_of
 from raysplit.base.progress import progress_bar
-from raysplit.corpus.batches import BLOCK_SEQUENCES
-from raysplit.measure.anchors import AnchorPlan
+from raysplit.measure.anchored import MeasuredAnchors
 from raysplit.measure.config import BackendConfig
 from raysplit.measure.ledger import Ledger
 from raysplit.measure.rows import Row
@@ -24,17 +20,11 @@ from raysplit.measure.setting import Setting
 from raysplit.measure.shards.job import AnchorDamages, Backend, Job
 from raysplit.measure.shards.reference import CleanBlock, CleanReference
 from raysplit.measure.table import Measurements
-from raysplit.perplexity.anchored import (
-    MIN_EFFECTIVE_ANCHORED,
-    best_anchor_sequences,
-    estimate_anchored,
-)
-from raysplit.perplexity.estimate import InvalidNLLError, should_stop
+from raysplit.perplexity.estimate import InvalidNLLError
 
 # So many failures in a row stop a run, if nothing has succeeded in it yet or if they are more than
 # this share of what it was to measure.
 _FAILURES_THAT_STOP, _FAILED_SHARE_THAT_STOPS = 8, 0.1
-_PILOT_BLOCKS = 2  # of every anchor; they tell how many pay
 
 
 class MeasuringService:
@@ -50,8 +40,10 @@ class MeasuringService:
         self.card = card
         self.card_sha256 = sha256_of(card)
         self.evaluations = 0  # settings measured anew by this object
-        self._anchors: dict[int, FloatArray] = {}  # by the link's seed
         ledger.add_card(self.card_sha256, card)
+        self._anchors = job.anchors and MeasuredAnchors(
+            job, job.anchors, self.card_sha256, ledger, self._running
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -89,107 +81,31 @@ class MeasuringService:
             return {setting: known[key] for key, setting in wanted.items()}
         reference = self.reference()
         hits = len(known)
-        anchors = self._anchors_of({setting.seed for setting in missing}, reference)
-        rows_of_anchors = {row.setting: row for row in self._rows_of_anchors(missing, reference)}
-        for row in rows_of_anchors.values():
-            self._ledger.add(self.card_sha256, [row])
-            known[row.setting.key(self.card_sha256)] = row
-            self.evaluations += 1
-        left = [setting for setting in missing if setting not in rows_of_anchors]
-        if left:
-            run = _Failures(len(left))
+        damages: AnchorDamages | None = None
+        if self._anchors is not None:
+            damages = self._anchors.damages({setting.seed for setting in missing}, reference)
+            self._keep(self._anchors.rows(missing, reference), known)
+            missing = [s for s in missing if s.key(self.card_sha256) not in known]
+        if missing:
+            failures = _Failures(len(missing))
             with progress_bar(title, total=len(wanted), done=len(known)) as advance:
-                for measured in self._running().run(left, reference, anchors):
-                    row = replace(measured, finished=time.time())
-                    self._ledger.add(self.card_sha256, [row])
-                    known[row.setting.key(self.card_sha256)] = row
-                    run.count(row)
-                    self.evaluations += 1
+                for row in self._running().run(missing, reference, damages):
+                    self._keep([row], known)
+                    failures.count(row)
                     advance(1, f"{hits} from the ledger, {self._running().workers} workers")
         return {setting: known[key] for key, setting in wanted.items()}
+
+    def _keep(self, rows: Iterable[Row], known: dict[str, Row]) -> None:
+        """Put new rows into the ledger, and among those known by their keys."""
+        finished = [replace(row, finished=time.time()) for row in rows]
+        self._ledger.add(self.card_sha256, finished)
+        known |= {row.setting.key(self.card_sha256): row for row in finished}
+        self.evaluations += len(finished)
 
     def _known(self, keys: Iterable[str]) -> dict[str, Row]:
         """Return the ledger's rows, without those that failed: they are tried again."""
         known = self._ledger.rows_of(keys)
         return {key: row for key, row in known.items() if row.status != "quarantined"}
-
-    def _rows_of_anchors(
-        self, settings: Iterable[Setting], reference: CleanReference
-    ) -> Iterator[Row]:
-        """Yield the rows of settings that are anchors and were measured precisely as such."""
-        points = self._job.anchors.points if self._job.anchors else ()
-        for setting in settings:
-            if (setting.split_point, setting.link) not in points:
-                continue
-            sequences = self._anchors[setting.seed].shape[1]
-            blocks = math.ceil(sequences / BLOCK_SEQUENCES)
-            found = self._ledger.anchor_blocks(self.card_sha256, [setting], blocks)
-            damages_M = np.concatenate([found[setting, block].damages_B for block in range(blocks)])
-            if not np.isfinite(damages_M).all():
-                continue
-            clean = reference.corpus
-            nll_M = clean.nll_N[:sequences] + damages_M
-            result = estimate_anchored(nll_M, clean, np.empty((0, 0)))
-            if sequences == len(clean.nll_N) or should_stop(
-                result, self._job.target_stderr, MIN_EFFECTIVE_ANCHORED
-            ):
-                yield Row(
-                    setting=setting,
-                    status="done",
-                    log_ppl=result.log_ppl,
-                    stderr=result.stderr,
-                    sequences=result.sequences,
-                    tokens=result.tokens,
-                    recomputed=sum(block.recomputed for block in found.values()),
-                    seconds=sum(block.seconds for block in found.values()),
-                    finished=time.time(),
-                )
-
-    def _anchors_of(self, seeds: set[int], reference: CleanReference) -> AnchorDamages | None:
-        """What the anchors did to the first sequences under each seed, measured where it lacks."""
-        if self._job.anchors is None:
-            return None
-        for seed in sorted(seeds - self._anchors.keys()):
-            damages_KM = self._enough_of(self._job.anchors, seed, reference)
-            sound_K = np.isfinite(damages_KM).all(axis=1)
-            self._anchors[seed] = damages_KM[sound_K]
-        return {seed: self._anchors[seed] for seed in seeds}
-
-    def _enough_of(self, plan: AnchorPlan, seed: int, reference: CleanReference) -> FloatArray:
-        """Measure the anchors, (K, M), on as many sequences as pay, as the first of them tell.
-
-        What a ledger holds decides alike in every run that goes on with it.
-        """
-        blocks = min(_PILOT_BLOCKS, len(self._job.corpus.blocks))
-        while True:
-            damages_KM = self._anchor_damages(plan.with_seed(seed), blocks, reference)
-            sequences = best_anchor_sequences(
-                damages_KM[np.isfinite(damages_KM).all(axis=1)],
-                reference.corpus,
-                settings=plan.settings,
-                target_stderr=self._job.target_stderr,
-                step=BLOCK_SEQUENCES,
-            )
-            if sequences <= damages_KM.shape[1]:
-                return damages_KM
-            blocks = math.ceil(sequences / BLOCK_SEQUENCES)
-
-    def _anchor_damages(
-        self, anchors: list[Setting], blocks: int, reference: CleanReference
-    ) -> FloatArray:
-        """Return the damages (K, M) of the first blocks, measuring those that the ledger lacks."""
-        known = self._ledger.anchor_blocks(self.card_sha256, anchors, blocks)
-        wanted = list(itertools.product(anchors, range(blocks)))
-        missing = [unit for unit in wanted if unit not in known]
-        if missing:
-            with progress_bar("anchors", total=len(wanted), done=len(known)) as advance:
-                for found in self._running().anchor_blocks(missing, reference):
-                    self._ledger.add_anchor_block(self.card_sha256, found)
-                    known[found.setting, found.block] = found
-                    advance(1)
-        return np.stack(
-            [np.concatenate([known[a, b].damages_B for b in range(blocks)]) for a in anchors]
-        )
 
     def _clean_pass(self) -> CleanReference:
         corpus = self._job.corpus

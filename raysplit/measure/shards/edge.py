@@ -157,59 +157,45 @@ class EdgeShard:
         self._note = None
         sample = _Sample()
         try:
-            if anchor_damages_KM is None:
-                result = self._grow(sample, setting, hidden_of, reference)
-            else:
-                result = self._grow_anchored(
-                    sample, setting, hidden_of, reference, anchor_damages_KM
-                )
+            result = self._grow(sample, setting, hidden_of, reference, anchor_damages_KM)
         except InvalidNLLError as error:
             return Row(setting=setting, status="invalid", reason=str(error))
-        return Row(
-            setting=setting,
-            status="done",
-            log_ppl=result.log_ppl,
-            stderr=result.stderr,
-            sequences=result.sequences,
-            tokens=result.tokens,
+        return Row.of_estimate(
+            setting,
+            result,
             recomputed=sample.recomputed,
             seconds=time.perf_counter() - start,
             anchor_sequences=_anchor_sequences(anchor_damages_KM, result.sequences),
-            reason=self._note,
+            note=self._note,
         )
 
     def _grow(
-        self, sample: _Sample, setting: Setting, hidden_of: HiddenOf, reference: CleanReference
-    ) -> Estimate:
-        sequences = len(self._corpus.sequences)
-        blocks, done = 0.0, 0
-        while True:
-            blocks = next_sample_blocks(blocks, self._target_stderr)
-            stop = int(min(blocks * BLOCK_SEQUENCES, sequences))
-            self._draw(sample, setting, (done, stop), hidden_of, reference)
-            done = stop
-            result = sample.estimate(reference.corpus)
-            if done == sequences or should_stop(result, self._target_stderr):
-                return result
-
-    def _grow_anchored(
         self,
         sample: _Sample,
         setting: Setting,
         hidden_of: HiddenOf,
         reference: CleanReference,
-        anchor_damages_KM: FloatArray,
+        anchor_damages_KM: FloatArray | None,
     ) -> Estimate:
+        """Draw sequences until the estimate is precise, or none is left."""
         sequences = len(self._corpus.sequences)
         done = 0
         while True:
-            stop = min(next_sample_sequences(done), sequences)
+            if anchor_damages_KM is None:
+                more = next_sample_blocks(done / BLOCK_SEQUENCES, self._target_stderr)
+                stop = int(min(more * BLOCK_SEQUENCES, sequences))
+            else:
+                stop = min(next_sample_sequences(done), sequences)
             self._draw(sample, setting, (done, stop), hidden_of, reference)
             done = stop
-            nll_n = sample.in_drawing_order()
-            result = estimate_anchored(nll_n, reference.corpus, anchor_damages_KM)
-            precise = should_stop(result, self._target_stderr, MIN_EFFECTIVE_ANCHORED)
-            if done == sequences or precise:
+            if anchor_damages_KM is None:
+                result = sample.estimate(reference.corpus)
+                precise = should_stop(result, self._target_stderr)
+            else:
+                nll_n = sample.in_drawing_order()
+                result = estimate_anchored(nll_n, reference.corpus, anchor_damages_KM)
+                precise = should_stop(result, self._target_stderr, MIN_EFFECTIVE_ANCHORED)
+            if precise or done == sequences:
                 return result
 
     def _gathered_tokens(self) -> float:
