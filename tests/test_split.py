@@ -136,7 +136,7 @@ def test_spans_share_the_tensors_of_a_model_in_memory():
 def test_gemma2_runs_eager_and_says_so(tmp_path):
     save_tiny(tmp_path, "gemma2")
     checkpoint = open_checkpoint(tmp_path)
-    assert load_span(checkpoint, 0, 1).attention == "eager"
+    assert load_span(checkpoint, 0, 1).config._attn_implementation == "eager"
     with pytest.raises(UserError, match="no sdpa attention"):
         load_span(checkpoint, 0, 1, attention="sdpa")
 

@@ -4,7 +4,8 @@
     action = policy((0.8,), 3)          # noise_std 0.8, 3 layers on the device
     split_point = 3 + action - 1        # actions 0, 1, 2 move the split point by -1, 0, +1
 
-Shapes: N settings, K link coordinates, A actions, I inputs (link state, split point, maybe step).
+Shape suffixes: N settings, K link coordinates, A actions, I inputs (link state, split point, maybe
+step).
 """
 
 from __future__ import annotations

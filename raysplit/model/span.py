@@ -1,6 +1,6 @@
 """A span of consecutive layers of a causal language model, run by transformers' own layers.
 
-Legend: B batch, T tokens, D hidden, V vocabulary, L layers, N scored positions.
+Shape suffixes: B batch, T tokens, D hidden, V vocabulary, L layers, N scored positions.
 """
 
 from __future__ import annotations
@@ -62,11 +62,6 @@ class Span:
     def device(self) -> torch.device:
         """Where the weights lie."""
         return next(self.module.parameters()).device
-
-    @property
-    def attention(self) -> str:
-        """The attention implementation that runs: "sdpa" or "eager"."""
-        return str(cast("Any", self.config)._attn_implementation)
 
     @torch.inference_mode()
     def embed(self, ids_BT: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ RLlib's DQN samples one vector step, builds episode objects for every minibatch 
 through its connectors: 250 env steps a second. Here a round's minibatches are drawn at once, and
 their targets are computed in one pass, because the target network does not change within a round.
 
-Shapes: B transitions of a round or minibatch, I observation columns.
+Shape suffixes: B transitions of a round or minibatch, I observation columns.
 """
 
 # RLlib types its configurations by their base class and most attributes as Optional until setup:

@@ -6,7 +6,7 @@ can value neighbouring split points, or neighbouring link states, differently at
 scaled value alone it would have to build every edge itself. Beyond the range the hats stay as they
 are at its border.
 
-Shapes: B rows, I observation columns, F features, U units.
+Shape suffixes: B rows, I observation columns, F features, U units.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ of this size that is nine tenths of the time. This one computes advantages for t
 at once, shuffles it in each epoch and steps a fused optimiser; autograd does the rest. State,
 checkpoints and schedules stay RLlib's.
 
-Shapes: T steps, N envs, B rows to learn from, I observation columns, F features,
+Shape suffixes: T steps, N envs, B rows to learn from, I observation columns, F features,
 A actions.
 """
 

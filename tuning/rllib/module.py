@@ -3,7 +3,7 @@
 The columns of an observation come in the order link state, split point, step index. The actor reads
 the first `actor_inputs` of them, the critic the first `critic_inputs`: with or without the step.
 
-Shapes: B batch, I observation columns, F features, U units, A actions.
+Shape suffixes: B batch, I observation columns, F features, U units, A actions.
 """
 
 from __future__ import annotations

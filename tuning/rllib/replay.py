@@ -1,6 +1,6 @@
 """A replay buffer of single transitions: arrays used as a ring.
 
-Shapes: B transitions, I observation columns.
+Shape suffixes: B transitions, I observation columns.
 """
 
 from __future__ import annotations

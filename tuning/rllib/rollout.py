@@ -1,6 +1,6 @@
 """What a lean env runner hands to a lean learner, and advantages computed from it.
 
-Shapes: T steps, N parallel envs, I observation columns, A actions.
+Shape suffixes: T steps, N parallel envs, I observation columns, A actions.
 """
 
 from __future__ import annotations

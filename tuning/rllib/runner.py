@@ -4,7 +4,7 @@ RLlib's own runner builds an episode object per env and sends every observation 
 pipelines of connectors; with networks this small that costs more than the policy and the env
 together. Everything else (weights, state, metrics, remote runners) stays RLlib's.
 
-Shapes: T steps, N parallel envs, I observation columns, A actions.
+Shape suffixes: T steps, N parallel envs, I observation columns, A actions.
 """
 
 # RLlib types its configurations by their base class and most attributes as Optional until setup:
