@@ -16,7 +16,8 @@ class CorpusConfig(Config):
     Attributes:
         source: `embedded` (held-out part of CPython's documentation), `wikitext-2` (through
             `datasets`, at a pinned revision) or `file` (a local UTF-8 text file).
-        path: The text file of source `file`.
+        path: The text file of source `file`; with `wikitext-2` a local copy of its raw split, which
+            is then not loaded from the hub.
         split: The split of `wikitext-2`.
         revision: The pinned commit of the `Salesforce/wikitext` data set.
         min_words: Shorter sentences are left out.
@@ -36,8 +37,12 @@ class CorpusConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (self.source == "file") != (self.path is not None):
-            raise ValueError("corpus.path goes with corpus.source: file (and is needed there)")
+        if self.source == "file" and self.path is None:
+            raise ValueError("corpus.source: file needs corpus.path, a UTF-8 text file")
+        if self.source == "embedded" and self.path is not None:
+            raise ValueError(
+                "corpus.path goes with corpus.source: file, or wikitext-2 (a local copy of it)"
+            )
         if self.min_words > self.max_words:
             raise ValueError(
                 f"min_words {self.min_words} exceeds max_words {self.max_words}: no sentence fits"

@@ -62,7 +62,9 @@ def read_paragraphs(config: CorpusConfig) -> list[str]:
         case "embedded":
             return [p for p in cpython_docs.paragraphs() if cpython_docs.is_held_out(p)]
         case "wikitext-2":
-            return _lines(_download_wikitext(config))
+            if config.path is None:
+                return _lines(_download_wikitext(config))
+            return _lines(_read_file(config.path).split("\n"))  # as the data set has them
         case "file":
             assert config.path is not None
             return _lines(_read_file(config.path).splitlines())
@@ -105,7 +107,7 @@ def _download_wikitext(config: CorpusConfig) -> list[str]:
     except Exception as error:  # datasets raises many kinds; each means "not to be had here"
         raise UserError(
             f"WikiText-2 could not be loaded ({type(error).__name__}): check the network, or give "
-            "a local copy with corpus.source=file and corpus.path"
+            f"a local copy of its {config.split} split with --set corpus.path=FILE"
         ) from None
     return [str(line) for line in loaded["text"]]
 

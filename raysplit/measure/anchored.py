@@ -24,6 +24,7 @@ from raysplit.perplexity.anchored import (
     MIN_EFFECTIVE_ANCHORED,
     best_anchor_sequences,
     estimate_anchored,
+    seed_stderr,
 )
 from raysplit.perplexity.estimate import should_stop
 
@@ -47,14 +48,24 @@ class MeasuredAnchors:
         self._card_sha256 = card_sha256
         self._ledger = ledger
         self._running = running
-        self._damages_KM: dict[int, FloatArray] = {}  # by the link's seed, the sound anchors
+        self._damages_KM: dict[int, FloatArray] = {}  # by the link's seed; some may be NaN
 
     def damages(self, seeds: set[int], reference: CleanReference) -> AnchorDamages:
         """What the anchors did to the first sequences under each seed, measured where it lacks."""
         for seed in sorted(seeds - self._damages_KM.keys()):
-            damages_KM = self._enough(seed, reference)
-            self._damages_KM[seed] = damages_KM[_sound(damages_KM)]
-        return {seed: self._damages_KM[seed] for seed in seeds}
+            self._damages_KM[seed] = self._enough(seed, reference)
+        of_seeds = {seed: self._damages_KM[seed] for seed in seeds}
+        return {seed: damages_KM[_sound(damages_KM)] for seed, damages_KM in of_seeds.items()}
+
+    def seed_stderr(self, seeds: tuple[int, int], reference: CleanReference) -> float | None:
+        """Return what another seed of the link would change: `raysplit.perplexity.seed_stderr`.
+
+        Of the anchor for which it is largest; None where no anchor is sound under both seeds.
+        """
+        self.damages(set(seeds), reference)
+        both = zip(*(self._damages_KM[seed] for seed in seeds), strict=True)
+        found = [seed_stderr(one_M, other_M, reference.corpus) for one_M, other_M in both]
+        return max((value for value in found if math.isfinite(value)), default=None)
 
     def rows(self, settings: Iterable[Setting], reference: CleanReference) -> Iterator[Row]:
         """Yield the rows of settings that are anchors and were measured precisely as such.

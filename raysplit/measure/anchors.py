@@ -17,6 +17,8 @@ from raysplit.link.coordinates import link_state
 from raysplit.link.state import LOWER_IS_WORSE, LinkState
 from raysplit.measure.setting import Setting
 
+FEWEST_SETTINGS = 32
+"""Of a plan for which anchors cost less than they spare."""
 # (share of the way from the first to the last split point, from the best link to the worst)
 _DESIGN = ((0.0, 1.0), (0.0, 0.5), (1.0, 1.0), (1 / 3, 0.75))
 

@@ -58,21 +58,22 @@ class MeasuringConfig(Config):
             most this; 0 always takes the whole corpus.
         anchors: Estimate settings from fewer sentences (32 at the least, else 192), by what a few
             anchor settings with the same randomness did to more of them
-            (`raysplit.perplexity.anchored`). It is another estimator, and so another protocol card;
-            it pays from about 32 settings on. Needs `plan.paired` and a `target_stderr` above 0.
+            (`raysplit.perplexity.anchored`). It is another estimator, and so another protocol card.
+            It needs `plan.paired` and a `target_stderr` above 0; `auto` takes anchors where both
+            are so and the plan has at least 32 settings, from which on they pay.
         ledger: A ledger shared with other experiments; None keeps one in the run folder.
         reward_grid_points: Agents that are trained on measured rewards have each link coordinate
             rounded to one of so many values over the problem's range.
     """
 
     target_stderr: float = Field(default=0.01, ge=0.0)
-    anchors: bool = False
+    anchors: bool | Literal["auto"] = "auto"
     ledger: str | None = None
     reward_grid_points: int = Field(default=33, ge=2)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.anchors and self.target_stderr == 0:
+        if self.anchors is True and self.target_stderr == 0:
             raise ValueError(
                 "anchors: true has nothing to save at target_stderr: 0, which takes the whole "
                 "corpus: set target_stderr above 0, or leave anchors out"

@@ -95,6 +95,12 @@ class MeasuringService:
                     advance(1, f"{hits} from the ledger, {self._running().workers} workers")
         return {setting: known[key] for key, setting in wanted.items()}
 
+    def seed_stderr(self, seeds: tuple[int, int]) -> float | None:
+        """Return how far log PPL moves with the link's seed, as the anchors tell; else None."""
+        if self._anchors is None:
+            return None
+        return self._anchors.seed_stderr(seeds, self.reference())
+
     def _keep(self, rows: Iterable[Row], known: dict[str, Row]) -> None:
         """Put new rows into the ledger, and among those known by their keys."""
         finished = [replace(row, finished=time.time()) for row in rows]

@@ -102,6 +102,23 @@ def _regressed(
     )
 
 
+def seed_stderr(one_damage_M: FloatArray, other_damage_M: FloatArray, clean: CleanCorpus) -> float:
+    """Return the standard deviation of the corpus' log PPL over seeds of the link.
+
+    Settings that share a seed share what it does, so their differences are far better known. The
+    link's draws are independent between sequences; half of the mean squared difference between
+    two seeds is therefore what a sequence's NLL varies by, and the corpus' mean by 1/N of it.
+
+    Args:
+        one_damage_M: NLL over the link less the clean NLL of the first M sequences (nats).
+        other_damage_M: The same setting under another seed, of the first M' sequences.
+        clean: The whole corpus over a perfect link.
+    """
+    m = min(len(one_damage_M), len(other_damage_M))
+    variance = float(np.square(one_damage_M[:m] - other_damage_M[:m]).mean()) / 2
+    return math.sqrt(variance / len(clean.nll_N)) / float(clean.tokens_N.mean())
+
+
 def next_sample_sequences(sequences_done: int) -> int:
     """Return how many sequences the next larger sample has: at first 32, then a sixth more."""
     if sequences_done < FIRST_SEQUENCES:

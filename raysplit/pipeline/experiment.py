@@ -26,7 +26,7 @@ from raysplit.tracking.config import TrackingConfig
 from tuning.settings import TrainConfig
 from tuning.sweep.settings import SweepConfig
 
-PRESETS = ("demo", "true-reward", "algorithms", "paper", "authors")
+PRESETS = ("demo", "smollm2", "true-reward", "algorithms", "paper", "authors")
 
 # Names that the report gives to baselines.
 _NO_AGENTS = frozenset({"random", "stay", "greedy", "optimum", "untrained", "fixed"})
@@ -95,7 +95,7 @@ class Experiment(Config):
         if not self.agents:
             raise ValueError("agents is empty: name at least one, e.g. agents: {ppo: {}}")
         self.link.check_coordinates(self.problem.link_names)
-        if self.measuring.anchors and not self.plan.paired:
+        if self.measuring.anchors is True and not self.plan.paired:
             raise ValueError(
                 "measuring.anchors: true needs plan.paired: true, as settings foretell each other "
                 "by the noise that they share: leave one of them out"

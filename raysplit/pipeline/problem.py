@@ -12,7 +12,7 @@ import numpy as np
 from envs.params import LayerSplitParams, params_from
 from raysplit.base.errors import UserError
 from raysplit.base.sealed_json import read_sealed
-from raysplit.measure.anchors import AnchorPlan, choose_anchors
+from raysplit.measure.anchors import FEWEST_SETTINGS, AnchorPlan, choose_anchors
 from raysplit.measure.ledger import Ledger
 from raysplit.measure.prepare import open_model, prepare_job
 from raysplit.measure.service import MeasuringService
@@ -82,15 +82,16 @@ def same_measuring_service(folder: RunFolder) -> Generator[MeasuringService]:
 
 def anchor_plan(experiment: Experiment) -> AnchorPlan | None:
     """The anchors of the run's measurements, where it has any."""
-    if not experiment.measuring.anchors:
+    measuring, problem = experiment.measuring, experiment.problem
+    settings = len(experiment.planned_settings())
+    if measuring.anchors == "auto":
+        able = experiment.plan.paired and measuring.target_stderr > 0
+        if not able or settings < FEWEST_SETTINGS:
+            return None
+    elif not measuring.anchors:
         return None
-    problem = experiment.problem
-    return choose_anchors(
-        (problem.min_split_point, problem.max_split_point),
-        problem.ranges("A"),
-        len(experiment.planned_settings()),
-        experiment.link,
-    )
+    split_points = (problem.min_split_point, problem.max_split_point)
+    return choose_anchors(split_points, problem.ranges("A"), settings, experiment.link)
 
 
 def cost_by_split_point(experiment: Experiment, tokens: int) -> list[float]:

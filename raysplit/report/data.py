@@ -118,6 +118,8 @@ class ReportData:
         training_costs: What each agent's training cost.
         fit: The surrogate's held-out quality.
         fidelity: The check of the surrogate against measured perplexity.
+        seed_stderr: Standard deviation of log PPL over seeds of the link, at the anchor where it is
+            largest.
         sweep: The optimum under other weights.
         settings: This protocol card's settings in the ledger with a value, and without.
         protocol: The protocol card: what two perplexities must share to be compared.
@@ -143,6 +145,7 @@ class ReportData:
     training_costs: Sequence[TrainingCostRow] = ()
     fit: FitReport | None = None
     fidelity: SurrogateCheck | None = None
+    seed_stderr: float | None = None
     sweep: CostWeightSweep | None = None
     settings: tuple[int, int] = (0, 0)
     protocol: Mapping[str, str] = field(default_factory=dict[str, str])

@@ -37,7 +37,7 @@ _EVALUATION_SEED = 2**40  # no plan's seeds reach it
 
 def run(folder: RunFolder) -> list[Path]:
     """Measure the evaluation grid and write evaluation.parquet, .json and episodes.parquet."""
-    _measure_grid(folder)
+    seed_stderr = _measure_grid(folder)
     oracles = load_oracles(folder)
     uncertainty = measured_uncertainty(oracles)
     result: dict[str, Any] = {
@@ -46,6 +46,7 @@ def run(folder: RunFolder) -> list[Path]:
         "differences": _differences(uncertainty),
         "baselines": _baselines(oracles),
         "fidelity": asdict(fidelity(oracles.surrogate, oracles.measured)),
+        "seed_stderr": seed_stderr,
     }
     path = folder.path / EVALUATION
     write_sealed(path, result)
@@ -67,8 +68,8 @@ def run(folder: RunFolder) -> list[Path]:
     return [path, folder.path / EVALUATION_TABLE, write_episodes(folder, oracles)]
 
 
-def _measure_grid(folder: RunFolder) -> None:
-    """Measure every split point at every link state of the evaluation grid.
+def _measure_grid(folder: RunFolder) -> float | None:
+    """Measure every split point at every link state; return what other randomness would change.
 
     The link's randomness differs from the plan's, so that what the surrogate and the agents learned
     of the one does not count in the other; it is shared by all split points (`paired`).
@@ -83,6 +84,7 @@ def _measure_grid(folder: RunFolder) -> None:
     ]
     with same_measuring_service(folder) as service:
         rows = service.measure(settings, title="evaluate")
+        seed_stderr = service.seed_stderr((experiment.plan.seed, _EVALUATION_SEED))
     failed = [row for row in rows.values() if row.status != "done"]
     if failed:
         raise UserError(
@@ -92,6 +94,7 @@ def _measure_grid(folder: RunFolder) -> None:
         )
     table = as_table(rows, problem.link_names, card["clean_log_ppl"])
     table.to_parquet(folder.path / EVALUATION_TABLE)
+    return seed_stderr
 
 
 def _problem(folder: RunFolder, oracles: Oracles) -> dict[str, Any]:

@@ -62,6 +62,7 @@ def report_data(folder: RunFolder) -> ReportData:
         training_costs=training_costs(evaluation),
         fit=FitReport.load(folder.path / "surrogate"),
         fidelity=fidelity(evaluation),
+        seed_stderr=evaluation["seed_stderr"],
         sweep=weight_sweep(oracles),
         settings=_settings_measured(folder, card["card_sha256"]),
         protocol=_flat(card),
