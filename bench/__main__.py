@@ -17,7 +17,7 @@ BENCHMARKS = {
     "measuring": "bench.measuring",
     "learning": "bench.learning",
     "sweeps": "bench.sweeps",
-    "real-models": "bench.anchors",
+    "real-models": "bench.real_models",
     "fullsize-loading": "bench.fullsize_loading",
 }
 """BenchReport -> the module whose `run(options)` returns it."""

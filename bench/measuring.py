@@ -13,7 +13,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import median, quantiles
@@ -31,9 +30,9 @@ from bench.embedded_job import (
     some_settings,
 )
 from bench.memory import resident_bytes
-from bench.plain import MatrixProducts, PlainWay
+from bench.plain import MatrixProducts
 from bench.random_checkpoint import write_random_checkpoint
-from bench.report import BenchReport, Options
+from bench.report import NEEDS_WIKITEXT2, BenchReport, Options
 from bench.scheduling import service_times, simulated_efficiency, units_per_second
 from raysplit.corpus.batches import TokenCorpus
 from raysplit.corpus.config import CorpusConfig
@@ -47,14 +46,13 @@ from raysplit.measure.setting import Setting
 from raysplit.measure.shards.edge import EdgeShard
 from raysplit.measure.shards.job import Backend, Job
 from raysplit.measure.shards.local import LocalBackend
-from raysplit.measure.shards.reference import CleanBlock, CleanReference
+from raysplit.measure.shards.reference import CleanReference
 from raysplit.measure.shards.ue import UEShard
 from raysplit.model.checkpoint import open_checkpoint
 from raysplit.model.config import ModelConfig
 from raysplit.model.zoo import PAPER_MODELS
 
 _TARGETS = {
-    "speedup_vs_plain": (">=", 25.0),
     "suffix_vs_matmul": ("<=", 1.5),
     "ray_overhead": ("<=", 0.10),
     "two_actor_speedup": (">=", 1.8),
@@ -90,10 +88,9 @@ def run(options: Options) -> BenchReport:
 
 
 def _compare_in_process(report: BenchReport, options: Options) -> None:
-    """Against the plain way and against bare matrix products, on WikiText-2."""
+    """Against bare matrix products, on WikiText-2."""
     if options.wikitext2 is None:
-        for name in ("speedup_vs_plain", "suffix_vs_matmul"):
-            report.skip(name, "needs WikiText-2's test text: RAYSPLIT_WIKITEXT2 or --wikitext2")
+        report.skip("suffix_vs_matmul", NEEDS_WIKITEXT2)
         return
     corpus = CorpusConfig(
         source="file", path=options.wikitext2, max_sentences=640 if options.quick else None
@@ -101,52 +98,9 @@ def _compare_in_process(report: BenchReport, options: Options) -> None:
     job = embedded_job(corpus, target_stderr=0.01)
     backend = LocalBackend(job, _INPROCESS)
     try:
-        reference = _compare_with_plain(report, job, backend, settings=8 if options.quick else 40)
-        _compare_with_matmul(report, job, reference)
+        _compare_with_matmul(report, job, clean_reference(job, backend))
     finally:
         backend.close()
-
-
-def _compare_with_plain(
-    report: BenchReport, job: Job, backend: LocalBackend, settings: int
-) -> CleanReference:
-    """Time the clean pass and the settings, and some plain sentences after each part of them."""
-    plain, sentences = PlainWay(job.checkpoint), _endless(job.corpus)
-    plan = some_settings(settings)
-    plain_s: list[float] = []
-
-    def time_plain(setting: Setting, count: int) -> None:
-        some = [next(sentences) for _ in range(count)]
-        start = time.perf_counter()
-        plain.nll(setting, some)
-        plain_s.append((time.perf_counter() - start) / count)
-
-    blocks: dict[int, CleanBlock] = {}
-    clean_s, start = 0.0, time.perf_counter()
-    for block, part in backend.clean_blocks():
-        clean_s += time.perf_counter() - start
-        blocks[block] = part
-        time_plain(plan[block % len(plan)], 8)
-        start = time.perf_counter()
-    reference = CleanReference.gather(blocks, job.corpus.tokens_N, SPLIT_POINTS[0])
-    ours_s: list[float] = []
-    for setting in plan:
-        (row,) = backend.run([setting], reference)
-        assert row.status == "done"
-        ours_s.append(row.seconds)
-        time_plain(setting, 16)
-    plain_setting_s = float(np.mean(plain_s)) * len(job.corpus.sequences)
-    each_s = float(np.mean(ours_s))
-    report.add(
-        {
-            "speedup_vs_plain": plain_setting_s / (each_s + clean_s / settings),
-            "speedup_vs_plain_clean_pass_apart": plain_setting_s / each_s,
-            "plain_s_per_setting": plain_setting_s,
-            "setting_s": each_s,
-            "clean_pass_s": clean_s,
-        }
-    )
-    return reference
 
 
 def _compare_with_matmul(report: BenchReport, job: Job, reference: CleanReference) -> None:
@@ -294,9 +248,3 @@ def _bare_process_bytes() -> int:
     from transformers.models.llama import modeling_llama  # noqa: F401
 
     return resident_bytes(peak=True)
-
-
-def _endless(corpus: TokenCorpus) -> Iterator[TokenSequence]:
-    """The corpus' sentences in drawing order, which is random, over and over."""
-    while True:
-        yield from corpus.sequences

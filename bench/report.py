@@ -16,6 +16,7 @@ from typing import Any
 from raysplit.base.files import write_atomically
 
 REPORTS = Path(__file__).parent / "reports"
+NEEDS_WIKITEXT2 = "needs WikiText-2's test text: RAYSPLIT_WIKITEXT2 or --wikitext2"
 _ROOT = Path(__file__).parents[1]
 _LIBRARIES = ("torch", "transformers", "numpy", "ray", "gymnasium", "stable-baselines3")
 _COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
