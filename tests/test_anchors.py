@@ -161,6 +161,14 @@ def test_an_anchored_row_agrees_with_the_whole_corpus(folder, tmp_path, kind):
     assert any(row.anchor_sequences for row in rows.values())
 
 
+def test_a_seed_s_rows_do_not_depend_on_the_seeds_beside_it(folder, tmp_path):
+    others = [dataclasses.replace(setting, seed=5) for setting in SETTINGS[:2]]
+    together = measured(folder, tmp_path / "together", [*SETTINGS, *others])
+    alone = measured(folder, tmp_path / "alone", others)
+    assert any(row.anchor_sequences for row in alone.values())
+    assert fault_driver.facts(together)[-2:] == fault_driver.facts(alone)
+
+
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_ray_gives_the_anchored_rows_of_one_process(folder, tmp_path):
@@ -205,11 +213,67 @@ def _nll_of_first(backend, setting, stop, reference):
     return sample.in_drawing_order()
 
 
-def test_an_anchor_that_gives_no_number_is_left_out(folder, tmp_path):
+def test_an_anchor_that_gives_no_number_is_left_out(folder, tmp_path, monkeypatch):
+    plain = EdgeShard.anchor_block
+
+    def failing_at_5(self, setting, block, *arguments):
+        found = plain(self, setting, block, *arguments)
+        if setting.split_point != 5:
+            return found
+        return dataclasses.replace(found, damages_B=np.full_like(found.damages_B, math.nan))
+
+    at_all = measured(folder, tmp_path / "all", SETTINGS)
+    with monkeypatch.context() as patch:
+        patch.setattr(EdgeShard, "anchor_block", failing_at_5)
+        # The last anchor is at p = 5: the rows rest on the others.
+        found = measured(folder, tmp_path / "some", SETTINGS)
+    plan = choose_anchors((1, 5), NOISE, 1000)
+    others = AnchorPlan(tuple(point for point in plan.points if point[0] != 5), plan.settings)
+    assert 0 < len(others.points) < len(plan.points)
+    monkeypatch.setattr("tests.test_anchors.choose_anchors", lambda *_: others)
+    expected = measured(folder, tmp_path / "others", SETTINGS)
+    assert any(row.anchor_sequences for row in expected.values())
+    assert fault_driver.facts(found) == fault_driver.facts(expected)
+    assert fault_driver.facts(found) != fault_driver.facts(at_all)
+
+
+def test_where_no_anchor_gives_a_number_settings_are_measured_without(folder, tmp_path):
     deadly = {"noise_std": (0.0, 3e38)}
     rows = measured(folder, tmp_path / "l.sqlite", SETTINGS[:2], ranges=deadly, target_stderr=0.01)
     assert {row.status for row in rows.values()} == {"done"}
     assert all(math.isfinite(row.log_ppl) for row in rows.values())
+
+
+ANCHOR = Setting(1, LinkState(noise_std=1.0))
+
+
+def never_measured(*arguments):
+    raise AssertionError("an anchor's own row is measured again")
+
+
+@pytest.mark.parametrize(
+    ("blocks", "target_stderr", "sequences"),
+    [
+        pytest.param(99, 0.002, 200, id="on the whole corpus"),
+        pytest.param(2, 1.0, 128, id="precise enough on two blocks"),
+    ],
+)
+def test_an_anchor_s_own_row_is_what_it_was_measured_as(
+    folder, tmp_path, monkeypatch, blocks, target_stderr, sequences
+):
+    assert (ANCHOR.split_point, ANCHOR.link) in choose_anchors((1, 5), NOISE, 1000).points
+    whole = measured(folder, tmp_path / "whole", [ANCHOR], anchored=False, target_stderr=0)[ANCHOR]
+    monkeypatch.setattr("raysplit.measure.anchored._PILOT_BLOCKS", blocks)
+    monkeypatch.setattr(EdgeShard, "measure", never_measured)
+    row = measured(folder, tmp_path / "own", [ANCHOR], target_stderr=target_stderr)[ANCHOR]
+    assert (row.status, row.sequences, row.anchor_sequences) == ("done", sequences, 0)
+    assert row.recomputed == sequences
+    if sequences == whole.sequences:
+        assert row.stderr == 0
+        assert row.log_ppl == pytest.approx(whole.log_ppl, rel=1e-7)
+    else:
+        assert 0 < row.stderr <= target_stderr
+        assert abs(row.log_ppl - whole.log_ppl) <= 4 * row.stderr
 
 
 # --- the ledger --------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import pytest
 
 from raysplit import figures
 from raysplit.base.errors import UserError
+from raysplit.base.files import sha256_of
 from raysplit.base.sealed_json import write_sealed
 from raysplit.measure.table import Measurements
 from raysplit.pipeline import compare as stage
@@ -67,17 +68,22 @@ def write_run(
 
 
 def write_card(path, experiment, changes):
-    """The card of a run; the model's weights and tokens follow its name."""
+    """The card of a run; the model's weights and tokens follow its name, findings its folder."""
     name = experiment.model.name
+    found = int(sha256_of(str(path))[:6], 16)
     card = {
         "model": {"name": name, "weights_sha256": name, "dtype": "float32", "attention": "sdpa"},
-        "tokenizer": {"sha256": name, "bos": "<s>"},
+        "tokenizer": {"sha256": name, "prefix": "<s>"},
         "corpus": {"source": "embedded", "sha256": name, "sequences": 9, "scored_tokens": 99},
         "protocol": experiment.protocol.model_dump(mode="json"),
         "link": experiment.link.model_dump(mode="json"),
+        "estimate": {"target_stderr": 0.01},
         "device": "cpu",
         "libraries": {"torch": "2.9.0"},
-        "clean_log_ppl": 2.0 + len(str(path)),  # what was found differs from run to run
+        # What was found differs from run to run.
+        "clean_log_ppl": 2.0 + found,
+        "tokens_per_sequence": 9.0 + found,
+        "signal_rms": {"1": 1.0 + found},
         "card_sha256": str(path),
     }
     for place, value in changes.items():
@@ -296,6 +302,7 @@ CARDS = [
     ({"device": "cuda"}, "device is 'cpu' there and 'cuda' here"),
     ({"libraries.torch": "2.8.0"}, "libraries.torch is '2.9.0' there and '2.8.0' here"),
     ({"model.dtype": "bfloat16"}, "model.dtype is 'float32' there and 'bfloat16' here"),
+    ({"estimate.target_stderr": 0.1}, "estimate.target_stderr is 0.01 there and 0.1 here"),
 ]
 OF_ONE_MODEL = [
     ({"model.weights_sha256": "x"}, "model.weights_sha256 is 'tiny' there and 'x' here"),

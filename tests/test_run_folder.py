@@ -251,6 +251,17 @@ def test_a_folder_of_another_version_is_refused_by_one_line(tmp_path, monkeypatc
     }
 
 
+def test_a_folder_of_another_patch_of_this_version_is_read(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    with RunFolder.open(run, demo()) as folder:
+        monkeypatch.setattr(run_folder, "__version__", f"{__version__.rpartition('.')[0]}.99")
+        declare_all(folder)
+    monkeypatch.undo()
+    assert RunFolder.read(run).stage_record("measure")["versions"]["raysplit"].endswith(".99")
+    with RunFolder.open(run, demo()) as folder:
+        assert done(folder) == list(STAGE_NAMES)
+
+
 def test_a_sweep_that_was_not_begun_cannot_be_resumed(tmp_path):
     run = tmp_path / "a run"
     with RunFolder.open(run, demo()):
