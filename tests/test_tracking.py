@@ -404,3 +404,10 @@ class TestMode:
         monkeypatch.setenv("WANDB_MODE", "offline")
         assert self.mode() == "offline"
         assert self.mode(mode="online") == "online"
+
+    @pytest.mark.parametrize(("word", "mode"), [("dryrun", "offline"), ("run", "online")])
+    def test_older_words_of_the_environment_are_understood(self, monkeypatch, word, mode):
+        if mode == "offline":
+            monkeypatch.setenv("WANDB_API_KEY", CANARY)
+        monkeypatch.setenv("WANDB_MODE", word)
+        assert self.mode() == mode

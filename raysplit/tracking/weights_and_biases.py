@@ -14,6 +14,7 @@ import logging
 import netrc
 import os
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Generator, Mapping, Sequence
@@ -32,6 +33,14 @@ _LOCAL_START_S = 90.0  # W&B's service has to start on a busy machine, too
 _log = logging.getLogger(__name__)
 
 Mode = Literal["online", "offline", "disabled"]
+# What WANDB_MODE may say; the last two are W&B's older words.
+_MODES: dict[str, Mode] = {
+    "online": "online",
+    "offline": "offline",
+    "disabled": "disabled",
+    "run": "online",
+    "dryrun": "offline",
+}
 
 
 class WandbTracker(Tracker):
@@ -87,7 +96,7 @@ class WandbTracker(Tracker):
                 "W&B cannot be reached (%r); logging offline; to send it later: "
                 "cd %s && wandb sync wandb/offline-run-*",
                 error,
-                folder,
+                shlex.quote(str(folder)),
             )
             WandbTracker.reachable = False
             # W&B's service still holds the id of the attempt.
@@ -174,10 +183,8 @@ def _data_folder(folder: Path) -> Generator[None]:
 def _mode(config: TrackingConfig) -> Mode:
     if config.mode != "auto":
         return config.mode
-    asked = os.environ.get("WANDB_MODE")
-    if asked in ("online", "offline", "disabled"):
-        return asked
-    return "online" if _key_at_hand() else "offline"
+    asked = _MODES.get(os.environ.get("WANDB_MODE", ""))
+    return asked or ("online" if _key_at_hand() else "offline")
 
 
 def _key_at_hand() -> bool:
