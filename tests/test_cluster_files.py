@@ -11,6 +11,7 @@ import yaml
 from raysplit.doctor import ec2, run_checks
 from raysplit.doctor.cluster_file import check_cluster_file
 from raysplit.doctor.setup_rules import OLDEST_PYTHON
+from tests.closed_folder import forbid
 
 ROOT = Path(__file__).parent.parent
 RAY = "2.60.0"
@@ -70,6 +71,7 @@ def open_to(net):
 OPEN_PORT = open_to("0.0.0.0/0")
 RULES = ("provider", "security_group", "IpPermissions")
 TYPES = "available_node_types"
+TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
 
 # The ten faults that the doctor promises to find: name, fault, row, words of the finding.
 TEN_FAULTS = [
@@ -159,6 +161,7 @@ MORE_AWS_FAULTS = [
     ("unpinned setup", replace("-c ~/raysplit/constraints.txt ", ""), "setup", "constraints.txt"),
     ("no README", drop("file_mounts", "~/raysplit/README.md"), "setup", "README.md is missing"),
     ("no envs", drop("file_mounts", "~/raysplit/envs"), "setup", "envs is missing"),
+    ("$HOME", replace("-e ~/raysplit", "-e $HOME/raysplt"), "setup", "uses ~/raysplt"),
     ("login", replace("grep -q RAY_AUTH_MODE", "true #"), "setup", "for logins"),
     # Start commands: what YAML and the shell make of them.
     ("literal", replace("- >-\n    ulimit", "- |\n    ulimit"), "start commands", "cuts it off"),
@@ -455,6 +458,10 @@ VALID_AWS_FILES = {
             ],
         )
     ),
+    "home in more places": all_of(
+        replace("AUTH_MODE=token\n", f"AUTH_MODE=token {TOKEN_PATH}=$HOME/.ray/auth_token\n"),
+        replace(" ~/raysplit/constraints.txt -e ~/", " ${HOME}/raysplit/constraints.txt -e $HOME/"),
+    ),
     "our Ray": in_setup("pip install 'ray[default]==2.60.0' 'ray>=2.50,<3' x-ray==1.0"),
     "not Ray": in_setup("which ray > ray.txt; pip show ray >ray.txt"),
     "no secrets": all_of(
@@ -669,7 +676,35 @@ def test_a_readable_ssh_key_is_found(project):
     (project / "home/.ssh/id_ed25519").chmod(0o644)
     (row,) = findings(project / "cluster-onprem.yaml").values()
     assert row.status == "error"
-    assert "chmod 600" in row.remedy
+    assert row.remedy == f"chmod 600 {project}/home/.ssh/id_ed25519"
+
+
+def test_the_command_that_hides_a_key_can_be_pasted(project):
+    key = project / "home/.ssh/my key"
+    key.write_text("x")
+    key.chmod(0o644)
+    path = project / "cluster-onprem.yaml"
+    path.write_text(put("auth", "ssh_private_key", "~/.ssh/my key")(path.read_text()))
+    (row,) = findings(path).values()
+    assert row.remedy == f"chmod 600 '{key}'"
+
+
+def test_files_that_may_not_be_seen_count_as_missing(project, monkeypatch):
+    forbid(monkeypatch, project / "home")
+    found = {detail for _, detail in findings(project / "cluster-onprem.yaml")}
+    assert found == {
+        "the ssh key ~/.ssh/id_ed25519 is not on this machine",
+        "~/.ray/auth_token is not here",
+    }
+
+
+def test_a_token_elsewhere_is_mounted_where_it_is_wanted(project):
+    path = project / "cluster.yaml"
+    wanted = f"{TOKEN_PATH}=${{HOME}}/secrets/token RAY_AUTH_MODE=token\n"
+    path.write_text(replace("RAY_AUTH_MODE=token\n", wanted)(path.read_text()))
+    (row,) = findings(path).values()
+    assert "no file mount brings ~/secrets/token" in row.detail
+    assert row.remedy == 'add "~/secrets/token": "~/.ray/auth_token" to file_mounts'
 
 
 def test_a_missing_token_is_a_warning_with_its_command(project):

@@ -18,6 +18,7 @@ from raysplit.doctor.cluster_file import check_cluster_file
 from raysplit.doctor.ec2 import gpu_count, instance_types, is_arm, virtual_cpus
 from raysplit.doctor.run import print_table
 from raysplit.doctor.start_rules import start_commands
+from tests.closed_folder import forbid
 
 
 @pytest.fixture
@@ -157,6 +158,19 @@ def test_a_file_in_place_of_the_run_folder_is_an_error(tmp_path):
     assert machine.check_disk(tmp_path / "runs" / "a", 0.001).status == "error"
 
 
+def test_a_folder_that_may_not_be_entered_is_an_error(tmp_path, monkeypatch):
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    forbid(monkeypatch, closed)
+    row = machine.check_disk(closed / "runs" / "a", 0.001)
+    assert (row.status, row.detail) == ("error", f"{closed} cannot be written")
+
+
+def test_a_token_that_may_not_be_seen_counts_as_missing(tmp_path, monkeypatch):
+    forbid(monkeypatch, tmp_path)
+    assert machine.check_token(tmp_path / "auth_token").status == "warning"
+
+
 def test_small_shared_memory_is_a_warning(tmp_path, monkeypatch):
     usage = machine.shutil._ntuple_diskusage(64 << 20, 0, 64 << 20)
     monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: usage)
@@ -176,12 +190,12 @@ def test_a_taken_port_is_named_with_its_use(interface):
 
 
 def test_the_token_must_exist_and_be_private(tmp_path):
-    token = tmp_path / "auth_token"
+    token = tmp_path / "auth token"
     assert machine.check_token(token).status == "warning"
     token.write_text("canary-secret")
     token.chmod(0o644)
     readable = machine.check_token(token)
-    assert (readable.status, readable.remedy) == ("warning", f"chmod 600 {token}")
+    assert (readable.status, readable.remedy) == ("warning", f"chmod 600 '{token}'")
     token.chmod(0o600)
     private = machine.check_token(token)
     assert private.status == "ok"
@@ -189,7 +203,8 @@ def test_the_token_must_exist_and_be_private(tmp_path):
 
 
 def test_versions_are_compared_with_the_constraints(tmp_path):
-    pins = tmp_path / "constraints.txt"
+    pins = tmp_path / "the project" / "constraints.txt"
+    pins.parent.mkdir()
     installed = machine.installed_version("ray"), machine.installed_version("numpy")
     pins.write_text(f"# made by hand\nray=={installed[0]}\nnumpy=={installed[1]}  # why\n")
     (row,) = machine.check_versions(pins)
@@ -197,8 +212,12 @@ def test_versions_are_compared_with_the_constraints(tmp_path):
     pins.write_text(
         "ray==2.59.0\nnumpy==1.0\nnot-installed==1\npip==0.1 ; python_version < '3'\n-r x.txt\n"
     )
-    rows = {row.name: row.status for row in machine.check_versions(pins)}
-    assert rows == {"version: ray": "error", "version: numpy": "warning"}
+    rows = {row.name: row for row in machine.check_versions(pins)}
+    assert {name: row.status for name, row in rows.items()} == {
+        "version: ray": "error",
+        "version: numpy": "warning",
+    }
+    assert rows["version: ray"].remedy == f"pip install -c '{pins}' ray==2.59.0"
     assert machine.pinned_ray_version(machine.read_constraints(pins)) == "2.59.0"
     (row,) = machine.check_versions(tmp_path / "none.txt")
     assert row.status == "warning"
@@ -267,7 +286,10 @@ def test_the_example_in_the_documentation_prints_what_stands_below_it(capsys):
     assert capsys.readouterr().out == printed
 
 
-@pytest.mark.parametrize("wrong", [{"gpus": 0}, {"efficiency": 0}, {"price_per_gpu_hour": -1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"gpus": 0}, {"efficiency": 0}, {"price_per_gpu_hour": -1}, {"other_stages_hours": -1}],
+)
 def test_impossible_costs_are_refused(wrong):
     right = {"settings": 1, "seconds_per_setting": 1, "gpus": 1}
     prices = {"price_per_gpu_hour": 1, "price_per_head_hour": 1}

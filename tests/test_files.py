@@ -3,8 +3,9 @@ import hashlib
 import pytest
 
 from raysplit.base.errors import UserError
-from raysplit.base.files import replacing, sha256_of, write_atomically
+from raysplit.base.files import refuse_unwritable, replacing, sha256_of, write_atomically
 from raysplit.base.sealed_json import read_sealed, write_sealed
+from tests.closed_folder import forbid
 
 
 @pytest.mark.parametrize("content", ["λ = 0.2\r\n", b"\x00\xff\r\n"])
@@ -25,6 +26,18 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(UserError, match="cannot be written"):
         write_atomically(path / "below a file", "new")
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path, monkeypatch):
+    refuse_unwritable(tmp_path / "not" / "yet")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file is no folder; choose another"):
+        refuse_unwritable(tmp_path / "file" / "below")
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    forbid(monkeypatch, closed)
+    with pytest.raises(UserError, match=rf"cannot be written \(as {closed}\)"):
+        refuse_unwritable(closed / "runs" / "a")
 
 
 def test_the_hash_of_json_is_that_of_its_canonical_text():

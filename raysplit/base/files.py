@@ -114,11 +114,20 @@ def refuse_unwritable(folder: Path) -> None:
     Raises:
         UserError: It is one.
     """
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    there = nearest_existing(folder)
     if not there.is_dir():
         raise UserError(f"{folder} cannot be made: {there} is no folder; choose another")
     if not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"{folder} cannot be written (as {there}): choose another folder")
+
+
+def nearest_existing(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that is there.
+
+    What lies in a folder that may not be entered counts as not there.
+    """
+    # Not by Path.exists, which raises PermissionError.
+    return next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
 
 
 def sha256_of_file(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import shutil
 import socket
 import stat
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from raysplit.base.files import nearest_existing
 from raysplit.base.packages import package_homes
 from raysplit.doctor.check import Check, error, named, ok, warning
 from raysplit.model.cache import cache_folder, imported_models
@@ -62,7 +64,7 @@ def check_versions(path: Path) -> list[Check]:
         finding = error if name == "ray" else warning  # nodes of a cluster refuse another Ray
         if not pin.contains(version, prereleases=True):
             fault = f"{version} is installed, {pin} is pinned"
-            found = finding(fault, f"pip install -c {path.name} '{name}{pin}'")
+            found = finding(fault, shlex.join(["pip", "install", "-c", str(path), f"{name}{pin}"]))
             differing += named(f"version: {name}", found)
     return differing or [ok(f"{len(installed)} installed packages match {path.name}")]
 
@@ -115,10 +117,8 @@ def check_gpus(torch_version: str, command: Sequence[str] = _NVIDIA_SMI) -> Chec
 
 def check_disk(folder: Path, needed_gib: float) -> Check:
     """Return whether the folder can be written and has room; it need not exist yet."""
-    place = folder.expanduser().absolute()
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK):
+    place = nearest_existing(folder.expanduser().absolute())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         return error(f"{place} cannot be written", "choose another folder, or chown")
     usage = shutil.disk_usage(place)
     free_gib = usage.free / GIB
@@ -176,13 +176,13 @@ def check_token(path: Path | None = None) -> Check:
     if path is None and os.environ.get("RAY_AUTH_TOKEN"):
         return ok("given by RAY_AUTH_TOKEN")
     token = path or Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
-    if not token.is_file() or token.stat().st_size == 0:
+    if not os.path.isfile(token) or token.stat().st_size == 0:
         remedy = "`ray get-auth-token --generate > /dev/null`, or copy the cluster's token"
         return warning(f"{token} is missing or empty: a cluster cannot be joined", remedy)
     mode = stat.S_IMODE(token.stat().st_mode)
     if mode & 0o077:
         fault = f"{token} has mode {mode:o}: others on this machine may run code on the cluster"
-        return warning(fault, f"chmod 600 {token}")
+        return warning(fault, shlex.join(["chmod", "600", str(token)]))
     return ok(f"{token}, mode {mode:o}")
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,10 +110,11 @@ def ssh_findings(file: ClusterFile) -> Iterator[Check]:
     """Yield faults of the ssh user and key."""
     auth = part(file.config, "auth", dict)
     key = auth.get("ssh_private_key")
-    path = Path(str(key)).expanduser()
+    path = str(Path(str(key)).expanduser())
     if not auth.get("ssh_user"):
         yield error("auth.ssh_user is missing: Ray cannot log in", "name the user of the machines")
-    if key and not path.is_file():
+    if key and not os.path.isfile(path):
         yield warning(f"the ssh key {key} is not on this machine", "make or copy it")
-    elif key and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        yield error(f"others may read the ssh key {key}, so ssh refuses it", f"chmod 600 {key}")
+    elif key and os.stat(path).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        remedy = shlex.join(["chmod", "600", path])
+        yield error(f"others may read the ssh key {key}, so ssh refuses it", remedy)

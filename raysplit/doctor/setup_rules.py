@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -22,6 +23,7 @@ _GPU_TAG = re.compile(r"-(cu\d+|gpu|rocm)")
 _TOKEN = "~/.ray/auth_token"
 # What the build reads, see pyproject.toml.
 _PROJECT_PARTS = ("pyproject.toml", "README.md", "LICENSE", "raysplit", "envs", "tuning")
+_HOME = re.compile(r"\$HOME\b|\$\{HOME\}")  # what a shell takes for ~
 _HOME_PATH = re.compile(r"~/[\w./-]+")
 # ray==2.59.0, ray[default]>=2.4,<3; and a wheel: .../ray-3.0.0.dev0-cp311-cp311-linux.whl
 _VERSION = r"(?:===|[=~!<>]=|[<>])\s*\d[\w.*+]*"
@@ -98,7 +100,7 @@ def mount_findings(file: ClusterFile) -> Iterator[Check]:
     """Yield local paths of file mounts that do not exist (relative ones: in the current folder)."""
     for remote, local in file.mounts.items():
         path, wanted = Path(local).expanduser(), f"{local}, wanted at {remote},"
-        if path.exists():
+        if os.path.exists(path):
             continue
         if local == _TOKEN:
             yield warning(
@@ -115,9 +117,10 @@ def token_findings(file: ClusterFile) -> Iterator[Check]:
     """Yield a fault where no file mount brings the token that RAY_AUTH_MODE=token asks for."""
     heads = start_commands_of(file, HEAD)
     wanted = heads[0].environment.get("RAY_AUTH_TOKEN_PATH", _TOKEN) if heads else _TOKEN
+    wanted = _HOME.sub("~", wanted)
     if not _is_mounted(wanted, file.mounts):
         fault = f"no file mount brings {wanted}: the launcher does not carry Ray's token"
-        yield error(fault, f'add "{_TOKEN}": "{_TOKEN}" to file_mounts')
+        yield error(fault, f'add "{wanted}": "{_TOKEN}" to file_mounts')
 
 
 def _is_mounted(path: str, mounts: Iterable[str]) -> bool:
@@ -145,7 +148,8 @@ def setup_findings(file: ClusterFile) -> Iterator[Check]:
         fault = "setup_commands sets no RAY_AUTH_MODE for logins: `ray exec` gets InvalidToken"
         yield warning(fault, "write the line with ~/.bashrc of the shipped file")
     for command in commands:
-        yield from _unmounted(command.partition("pip install")[2], file.mounts)
+        arguments = _HOME.sub("~", command.partition("pip install")[2])
+        yield from _unmounted(arguments, file.mounts)
 
 
 def _other_ray(key: str, commands: list[str], ray_version: str) -> Iterator[Check]:
