@@ -51,8 +51,9 @@ def cluster_cost(
     """
     if settings < 0 or seconds_per_setting < 0 or gpus < 1 or not 0 < efficiency <= 1:
         raise UserError("settings and seconds must be >= 0, gpus >= 1, efficiency in (0, 1]")
-    if min(price_per_gpu_hour, price_per_head_hour, start_minutes, idle_minutes) < 0:
-        raise UserError("prices and minutes must be >= 0")
+    times = (start_minutes, idle_minutes, other_stages_hours)
+    if min(price_per_gpu_hour, price_per_head_hour, *times) < 0:
+        raise UserError("prices, minutes and hours must be >= 0")
     measuring = settings * seconds_per_setting / (3600 * gpus * efficiency)
     start = start_minutes / 60
     total = start + measuring + other_stages_hours
