@@ -1,6 +1,7 @@
 """Corpus: what is held out, how sentences are cut, how sequences become blocks and batches."""
 
 import random
+import re
 
 import numpy as np
 import pytest
@@ -73,6 +74,13 @@ def test_unusable_files_are_refused(tmp_path, content, message):
     path = tmp_path / "text.txt"
     path.write_bytes(content)
     with pytest.raises(UserError, match=message):
+        read_sentences(CorpusConfig(source="file", path=path))
+
+
+def test_the_command_that_converts_a_file_can_be_pasted(tmp_path):
+    path = tmp_path / "my text.txt"
+    path.write_text("This is a sentence of it .", encoding="utf-16")
+    with pytest.raises(UserError, match=re.escape(f"-t UTF-8 '{path}' > utf8.txt`")):
         read_sentences(CorpusConfig(source="file", path=path))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import random
 import re
+import shlex
 from pathlib import Path
 
 from raysplit.base.errors import UserError
@@ -84,7 +85,7 @@ def _read_file(path: Path) -> str:
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
         raise UserError(
             f"corpus.path {path} is UTF-16 or UTF-32 text: convert it, for UTF-16 with "
-            f"`iconv -f UTF-16 -t UTF-8 {path} > utf8.txt`"
+            f"`{shlex.join(['iconv', '-f', 'UTF-16', '-t', 'UTF-8', str(path)])} > utf8.txt`"
         )
     try:
         text = content.decode("utf-8")
