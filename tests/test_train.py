@@ -221,6 +221,17 @@ def test_a_faithful_surrogate_passes_the_gate_and_a_misleading_one_is_named():
     assert "misleads" in bad.warning
 
 
+def test_over_a_trace_a_perfect_surrogate_loses_nothing():
+    """There greedy is far from the optimum, which is no loss of the surrogate's."""
+    losses_R1 = np.random.default_rng(0).uniform(0.0, 0.3, (40, 1))
+    params = replace(example_params(), link_dynamics="trace", trace_RK=losses_R1)
+    oracle = Oracle(params, example_source)
+    assert oracle.share_of_gap(oracle.policy_return(oracle.greedy_policy())) < 0.97
+    found = fidelity(oracle, oracle)
+    assert (found.share_lost, found.regret) == pytest.approx((0, 0), abs=1e-12)
+    assert found.warning is None
+
+
 def test_the_exported_policy_is_that_of_the_newest_checkpoint(agent):
     with quiet_rllib(0), one_thread():
         algorithm = _build(example_params(), example_source, QUICK, 7)

@@ -57,7 +57,7 @@ class Fidelity:
     Attributes:
         rank_correlation: Spearman's, of the rewards of a link state's split points, averaged over
             the link states.
-        regret: What the optimal policy of the surrogate gives up on measured perplexities.
+        regret: What the optimal plan of the surrogate gives up on measured perplexities.
         share_lost: The same as a share of the gap between random and the optimum.
         warning: What the report says where the surrogate misleads, else None.
     """
@@ -91,17 +91,16 @@ def summarise(scores: Sequence[Score], seed: int = 0) -> Summary:
 def fidelity(surrogate: Oracle, measured: Oracle) -> Fidelity:
     """Compare oracles of one problem and grid, on the surrogate and on measured perplexities."""
     correlation = _mean_rank_correlation(surrogate.rewards_PM, measured.rewards_PM)
-    trace = surrogate.params.link_dynamics == "trace"
-    planned = surrogate.greedy_policy() if trace else surrogate.optimal_policy()
-    planned_score = score(measured, planned)
-    share_lost = 1 - planned_score.share_of_gap
+    # The plan itself and not a policy of it: over a trace the plan knows the rows to come.
+    planned = measured.plan_return(surrogate.actions_TPM)
+    share_lost = 1 - measured.share_of_gap(planned)
     misleads = correlation < LOWEST_RANK_CORRELATION or share_lost > LARGEST_SHARE_LOST
     warning = (
         f"the surrogate misleads: planning on it loses {share_lost:.1%} of the gap on measured "
         f"perplexities, and its rank correlation over split points is {correlation:.2f}; "
         "measure more settings"
     )
-    return Fidelity(correlation, planned_score.regret, share_lost, warning if misleads else None)
+    return Fidelity(correlation, measured.regret(planned), share_lost, warning if misleads else None)
 
 
 def _interval(values: Sequence[float], seed: int) -> Interval:
