@@ -192,6 +192,10 @@ def test_every_hyperparameter_can_be_overridden_by_name(algorithm):
         ({"num_env_runners": 3}, "multiple of all parallel envs"),
         ({"algorithm": "dqn", "overrides": {"clip_range": 0.1}}, "dqn has no hyper-parameter"),
         ({"algorithm": "dqn", "overrides": {"step_seen_by": "critic"}}, "one network"),
+        (
+            {"algorithm": "dqn", "overrides": {"steps_per_gradient_step": 20.5}},
+            "20.5 but an update has only 20 steps; lower it or raise steps_per_update",
+        ),
         ({"overrides": {"link_knots": 1}}, "use 0, or 2 and more"),
         ({"overrides": {"activation": "tanh"}}, "needs scale_observations: true and"),
         ({"seeds": [1, 1]}, "each only once"),

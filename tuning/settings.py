@@ -148,6 +148,15 @@ class DQNHyperparameters(Hyperparameters):
             )
         return self
 
+    @model_validator(mode="after")
+    def _each_round_learns(self) -> Self:
+        if self.steps_per_gradient_step > self.steps_per_update:
+            raise ValueError(
+                f"steps_per_gradient_step is {self.steps_per_gradient_step!r} but an update has "
+                f"only {self.steps_per_update} steps; lower it or raise steps_per_update"
+            )
+        return self
+
 
 HYPERPARAMETERS: dict[Algorithm, type[Hyperparameters]] = {
     "ppo": PPOHyperparameters,
