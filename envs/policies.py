@@ -3,7 +3,8 @@
 A policy is any callable (split_points_N, link_states_NK, steps_N) -> actions_N in {0, 1, 2}, which
 mean -1, 0, +1. One that also has `action_probabilities` is evaluated as stochastic.
 
-Shape suffixes: N states, K link coordinates, T steps, P split points, M nodes of the link.
+Shape suffixes: N states, n of them at one split point, K link coordinates, T steps, P split points,
+M nodes of the link.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import numpy as np
 from envs.checks import checked_actions
 from envs.params import ACTIONS
 from raysplit.base.arrays import FloatArray, IntArray
+
+_MOST_DISTANCES = 2**22  # held at a time: 32 MiB
 
 
 class Policy(Protocol):
@@ -117,14 +120,23 @@ class TabularPolicy:
         self, split_points_N: IntArray, link_states_NK: FloatArray, steps_N: IntArray
     ) -> IntArray:
         """Return the actions of the nearest nodes, the first of those equally near."""
-        from scipy.spatial.distance import cdist  # loads slowly; no agent needs it
-
         actions_N = np.empty(len(split_points_N), dtype=np.int64)
         index_N = split_points_N - self.first_split_point
         for p in np.unique(index_N):
             of_p = index_N == p
-            distance_nM = cdist(
-                link_states_NK[of_p], self.links_PMK[p], "sqeuclidean", w=self.span_K**-2
-            )
-            actions_N[of_p] = self.actions_TPM[steps_N[of_p], p, distance_nM.argmin(axis=1)]
+            nodes_n = self._nearest(int(p), link_states_NK[of_p])
+            actions_N[of_p] = self.actions_TPM[steps_N[of_p], p, nodes_n]
         return actions_N
+
+    def _nearest(self, p: int, links_nK: FloatArray) -> IntArray:
+        """Return the nodes nearest to link states, a slice of them at a time.
+
+        A long trace has as many nodes as it has states to look up.
+        """
+        from scipy.spatial.distance import cdist  # loads slowly; no agent needs it
+
+        nodes_MK = self.links_PMK[p]
+        rows = max(1, _MOST_DISTANCES // len(nodes_MK))
+        slices = (links_nK[begin : begin + rows] for begin in range(0, len(links_nK), rows))
+        distances = (cdist(links, nodes_MK, "sqeuclidean", w=self.span_K**-2) for links in slices)
+        return np.concatenate([distance_nM.argmin(axis=1) for distance_nM in distances])

@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 
 from envs.link_chain import grid_axes, grid_states, link_chain
 from envs.oracle import Oracle, moved_by_grid, share_of_gap
@@ -353,6 +354,26 @@ def test_of_two_nodes_equally_near_the_first_is_taken():
     policy = TabularPolicy(1, nodes[None], np.array([1.0, 4.0]), np.array([[[0, 1, 2, 0]]]))
     states = np.array([[0.25, 3.0], [0.5, 2.0], [0.5, 1.9]])
     assert policy(np.ones(3, dtype=int), states, np.zeros(3, dtype=int)).tolist() == [0, 1, 2]
+
+
+def test_a_long_trace_is_looked_up_in_slices(monkeypatch):
+    """All distances at once would be rows times rows."""
+    rng = np.random.default_rng(0)
+    nodes_M1 = rng.random((300, 1))
+    policy = TabularPolicy(1, nodes_M1[None], np.ones(1), rng.integers(0, 3, (1, 1, 300)))
+    states = np.ones(300, dtype=int), nodes_M1, np.zeros(300, dtype=int)
+    whole = policy(*states)
+    assert whole.tolist() == policy.actions_TPM.ravel().tolist()
+    monkeypatch.setattr("envs.policies._MOST_DISTANCES", 7 * 300)
+    asked = []
+
+    def counted(a, b, *metric, **weights):
+        asked.append(len(a))
+        return cdist(a, b, *metric, **weights)
+
+    monkeypatch.setattr("scipy.spatial.distance.cdist", counted)
+    assert policy(*states).tolist() == whole.tolist()
+    assert asked == [7] * 42 + [6]
 
 
 def test_the_random_policy_is_seeded():
