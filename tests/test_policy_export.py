@@ -98,6 +98,20 @@ def test_a_policy_of_the_module_is_the_modules_policy(knots):
     np.testing.assert_allclose(policy.outputs(obs[:, :2]), expected, atol=1e-5)
 
 
+def test_a_narrow_range_far_from_zero_keeps_its_digits():
+    """-97 to -96.9 dB: what is left of the centre is a thousandth of it."""
+    policy = make_policy("relu")
+    low, high = np.float32(-97), np.float32(-96.9)
+    policy = ExportedPolicy(
+        policy.description, policy.layers, [(low + high) / 2, 5.5], [(high - low) / 2, 4.5]
+    )
+    split_points, _, steps = settings()
+    links = np.linspace(low, high, len(steps), dtype=np.float32)[:, None]
+    expected = by_definition(policy, split_points, links.astype(float), steps)
+    inputs = np.column_stack([links, split_points]).astype(np.float32)
+    np.testing.assert_allclose(policy.outputs(inputs), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_a_saved_policy_comes_back(tmp_path):
     policy = make_policy(sees_step=True)
     policy.save(tmp_path / "policy")

@@ -79,15 +79,13 @@ class ExportedPolicy:
         self._prepare()
 
     def _prepare(self) -> None:
-        """Fold the scaling into the first layer; keep what a single call reads and writes."""
-        (weight, bias), *rest = self.layers
-        folded = weight / self.half_range_I
-        first = (folded, bias - folded @ self.centre_I)
-        self._folded = [
+        """Keep what a single call reads and writes."""
+        self._buffered = [
             (np.ascontiguousarray(weight), bias, np.empty_like(bias))
-            for weight, bias in [first, *rest]
+            for weight, bias in self.layers
         ]
         self._input_I = np.zeros(len(self.centre_I), np.float32)
+        self._scaled_I = np.empty_like(self._input_I)
         self._links = len(self.description.link_names)
         self._first = self.description.min_split_point
         self._last = self.description.max_split_point
@@ -116,12 +114,12 @@ class ExportedPolicy:
         input_I[links] = split_point
         if self.description.sees_step:
             input_I[links + 1] = step
-        hidden = input_I
-        for weight, bias, out in self._folded[:-1]:
+        hidden = self._scaled(input_I, self._scaled_I)
+        for weight, bias, out in self._buffered[:-1]:
             np.dot(weight, hidden, out=out)
             out += bias
             hidden = self._activate(out, out=out)
-        weight, bias, out = self._folded[-1]
+        weight, bias, out = self._buffered[-1]
         np.dot(weight, hidden, out=out)
         out += bias
         return int(out.argmax())
@@ -175,11 +173,20 @@ class ExportedPolicy:
 
     def outputs(self, inputs_NI: Float32Array) -> Float32Array:
         """Return the network's outputs for raw inputs, shape (N, A)."""
-        hidden = inputs_NI
-        for weight, bias, _ in self._folded[:-1]:
+        hidden = self._scaled(inputs_NI)
+        for weight, bias in self.layers[:-1]:
             hidden = self._activate(hidden @ weight.T + bias)
-        weight, bias, _ = self._folded[-1]
+        weight, bias = self.layers[-1]
         return hidden @ weight.T + bias
+
+    def _scaled(self, inputs: Float32Array, out: Float32Array | None = None) -> Float32Array:
+        """Scale as training does (`tuning.rllib.features`).
+
+        Folded into the first layer, two large numbers would cancel where a range is narrow for
+        its distance from 0.
+        """
+        scaled = np.subtract(inputs, self.centre_I, out=out)
+        return np.divide(scaled, self.half_range_I, out=scaled)
 
     def save(self, folder: Path) -> None:
         """Write the weights, then the description that holds their checksum."""
