@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,6 +104,24 @@ def test_another_configuration_in_the_same_folder_is_refused(agent):
     params = replace(example_params(), cost_weight=2.0)
     with pytest.raises(UserError, match="new folder"):
         train(params, example_source, QUICK, 0, agent.folder)
+
+
+def test_another_agents_checkpoint_is_refused_before_anything_is_built(agent, tmp_path):
+    """Weights of another network would fail to load, and the other's start would be replaced."""
+    folder = tmp_path / "copy"
+    shutil.copytree(agent.folder, folder)
+    (folder / "agent.json").unlink()
+    untrained = (folder / "untrained/policy.safetensors").read_bytes()
+    overrides = QUICK.overrides | {"hidden_sizes": (8,)}
+    with pytest.raises(UserError, match="another problem or configuration; use a new folder"):
+        train(
+            example_params(),
+            example_source,
+            QUICK.model_copy(update={"overrides": overrides}),
+            0,
+            folder,
+        )
+    assert (folder / "untrained/policy.safetensors").read_bytes() == untrained
 
 
 def test_a_folder_without_an_agent_says_so(tmp_path):

@@ -70,7 +70,17 @@ def restore_checkpoint(algorithm: Algorithm, folder: Path) -> dict[str, Any]:
     algorithm.restore_from_path(folder.resolve() / "rllib")
     if weights_sha256(algorithm) != manifest["weights_sha256"]:
         raise UserError(f"checkpoint {folder} loaded other weights than were saved; {_REMEDY}")
-    return json.loads((folder / "record.json").read_text())
+    return _record(folder)
+
+
+def checkpoint_record(folder: Path) -> dict[str, Any]:
+    """Return the record of a checkpoint that is whole, without loading its weights.
+
+    Raises:
+        UserError: The checkpoint is damaged.
+    """
+    verify_checkpoint(folder)
+    return _record(folder)
 
 
 def verify_checkpoint(folder: Path) -> dict[str, Any]:
@@ -102,6 +112,10 @@ def weights_sha256(algorithm: Algorithm) -> str:
         digest.update(f"{name} {value.dtype} {value.shape}\n".encode())
         digest.update(value.tobytes())
     return digest.hexdigest()
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "record.json").read_text())
 
 
 def _checksums(folder: Path) -> dict[str, str]:

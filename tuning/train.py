@@ -36,6 +36,7 @@ from tuning.agent import CurvePoint, TrainedAgent, check_inputs, inputs_sha256, 
 from tuning.algorithm1 import Algorithm1Source, build_algorithm1
 from tuning.checkpoint import (
     checkpoint_at,
+    checkpoint_record,
     checkpoints_of,
     restore_checkpoint,
     save_checkpoint,
@@ -86,11 +87,13 @@ def train(
             return finished
         except (UserError, OSError):
             (out / "agent.json").unlink()  # a policy is damaged: export both again
+    begun = _begun(out, inputs)
     with quiet_rllib(config.num_env_runners), one_thread():
         run = _Run(_build(params, source, config, seed), source, config, out, inputs)
         try:
             policy_of(run.algorithm, params, f"nobody, seed {seed}").save(out / "untrained")
-            run.resume()
+            if begun:
+                run.resume(begun)
             run.finish_training(on_progress, run.judged_by(judge, params))
             run.export(params, seed)
         except RuntimeError as error:  # RLlib's own runner wraps what an env raises
@@ -100,6 +103,15 @@ def train(
         finally:
             run.algorithm.stop()
     return load_agent(out, inputs)
+
+
+def _begun(out: Path, inputs: str) -> Path | None:
+    """Return the checkpoint to go on from, once it is known to be whole and of this agent."""
+    found = checkpoints_of(out)
+    if not found:
+        return None
+    check_inputs(out, checkpoint_record(found[-1])["inputs_sha256"], inputs)
+    return found[-1]
 
 
 def _build(
@@ -151,13 +163,9 @@ class _Run:
     def seconds(self) -> float:
         return self.curve[-1].seconds if self.curve else 0.0
 
-    def resume(self) -> None:
-        """Go on from the newest checkpoint, if there is one."""
-        found = checkpoints_of(self.out)
-        if not found:
-            return
-        record = restore_checkpoint(self.algorithm, found[-1])
-        check_inputs(self.out, record["inputs_sha256"], self.inputs)
+    def resume(self, checkpoint: Path) -> None:
+        """Go on from a checkpoint."""
+        record = restore_checkpoint(self.algorithm, checkpoint)
         self.curve = [CurvePoint(**point) for point in record["curve"]]
         if isinstance(self.source, Algorithm1Source):
             self.source.resume(record["algorithm_1"])
