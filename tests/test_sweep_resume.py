@@ -18,6 +18,7 @@ from raysplit.pipeline import sweep_state
 from tests.test_sweep import AGENT, HERE, TINY, job_in
 from tuning.sweep.records import trial_folders
 from tuning.sweep.run import begun_trials, run_sweep, trials_left
+from tuning.sweep.trial import drop_damaged_parts
 
 PROGRAM = """
 import sys
@@ -76,6 +77,16 @@ def test_a_damaged_checkpoint_or_agent_costs_work_and_nothing_else(tmp_path):
     assert again[0].episode_return == before.episode_return
     assert again[0].progress.curve == before.progress.curve
     assert second.record() is not None
+
+
+@pytest.mark.parametrize("kind", ["policy", "untrained"])
+def test_either_policys_damage_is_noticed(tmp_path, kind):
+    run_sweep(job_in(tmp_path), TINY, HERE, lambda record: None)
+    agent = trial_folders(tmp_path)[0].agent
+    assert drop_damaged_parts(agent) == []
+    with (agent / kind / "policy.safetensors").open("ab") as weights:
+        weights.write(b"1")
+    assert drop_damaged_parts(agent) == [agent / "agent.json"]
 
 
 def test_a_finished_training_whose_record_is_lost_is_only_scored_again(tmp_path):

@@ -66,6 +66,15 @@ class TrainedAgent:
         """Load what the agent's own network, of its own seed, would do without any training."""
         return ExportedPolicy.load(self.folder / "untrained")
 
+    def is_whole(self) -> bool:
+        """Tell whether both policies can be loaded."""
+        try:
+            self.policy()
+            self.untrained_policy()
+        except UserError:
+            return False
+        return True
+
 
 def load_agent(out: Path, inputs: str | None = None) -> TrainedAgent:
     """Read a finished agent.

@@ -81,12 +81,9 @@ def train(
     inputs = inputs_sha256(params, fingerprint(params, source), config, seed)
     if (out / "agent.json").exists():
         finished = load_agent(out, inputs)
-        try:
-            finished.policy()
-            finished.untrained_policy()
+        if finished.is_whole():
             return finished
-        except (UserError, OSError):
-            (out / "agent.json").unlink()  # a policy is damaged: export both again
+        (out / "agent.json").unlink()  # a policy is damaged: export both again
     begun = _begun(out, inputs)
     with quiet_rllib(config.num_env_runners), one_thread():
         run = _Run(_build(params, source, config, seed), source, config, out, inputs)

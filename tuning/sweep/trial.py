@@ -165,12 +165,9 @@ def drop_damaged_parts(agent: Path) -> list[Path]:
         What was deleted.
     """
     dropped: list[Path] = []
-    if (agent / "agent.json").exists():
-        try:
-            load_agent(agent).policy()
-        except (UserError, OSError, ValueError):
-            (agent / "agent.json").unlink()
-            dropped.append(agent / "agent.json")
+    if (agent / "agent.json").exists() and not _is_finished(agent):
+        (agent / "agent.json").unlink()
+        dropped.append(agent / "agent.json")
     for checkpoint in checkpoints_of(agent):
         try:
             verify_checkpoint(checkpoint)
@@ -178,3 +175,10 @@ def drop_damaged_parts(agent: Path) -> list[Path]:
             shutil.rmtree(checkpoint)
             dropped.append(checkpoint)
     return dropped
+
+
+def _is_finished(agent: Path) -> bool:
+    try:
+        return load_agent(agent).is_whole()
+    except UserError:  # the record itself is damaged
+        return False
