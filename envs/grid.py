@@ -66,7 +66,8 @@ class Grid:
             x_N = link_states_NK[:, k]
             inside_N = (x_N >= axis[0]) & (x_N <= axis[-1])
             if not inside_N.all():
+                value, *ends = (float(x) for x in (x_N[~inside_N][0], axis[0], axis[-1]))
                 raise UserError(
-                    f"link coordinate {k} = {x_N[~inside_N][0]:g} is outside the table's "
-                    f"[{axis[0]:g}, {axis[-1]:g}]; measure over the problem's whole range"
+                    f"link coordinate {k} = {value!r} is outside the table's {ends}; "
+                    "measure over the problem's whole range"
                 )

@@ -57,17 +57,16 @@ class LinkRange(Config):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if not self.low < self.high:
-            raise ValueError(f"low {self.low:g} must be below high {self.high:g}")
-        if self.high - self.low < _NARROWEST * max(abs(self.low), abs(self.high)):
-            raise ValueError(
-                f"low {self.low!r} and high {self.high!r} are too close together for a grid "
-                "between them: widen the range"
-            )
+            raise ValueError(f"low {self.low!r} must be below high {self.high!r}")
+        _check_width("the range", self.low, self.high)
         for name, interval in (("case_l", self.case_l), ("case_h", self.case_h)):
-            if interval and not self.low <= interval[0] < interval[1] <= self.high:
+            if interval is None:
+                continue
+            if not self.low <= interval[0] < interval[1] <= self.high:
                 raise ValueError(
-                    f"{name} {list(interval)} must be a part of [{self.low:g}, {self.high:g}]"
+                    f"{name} {list(interval)} must be a part of [{self.low!r}, {self.high!r}]"
                 )
+            _check_width(name, *interval)
         return self
 
     def of_case(self, case: Case, *, lower_is_worse: bool) -> ValueRange:
@@ -81,6 +80,14 @@ class LinkRange(Config):
         border = float(rounded_within(exact, self.low, self.high)[0])
         takes_lower_part = (case == "L") != lower_is_worse
         return (self.low, border) if takes_lower_part else (border, self.high)
+
+
+def _check_width(name: str, low: float, high: float) -> None:
+    if high - low < _NARROWEST * max(abs(low), abs(high)):
+        raise ValueError(
+            f"the ends of {name}, {low!r} and {high!r}, are too close together for a grid "
+            "between them: widen it"
+        )
 
 
 class LinkDynamicsConfig(Config):

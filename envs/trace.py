@@ -30,8 +30,9 @@ def read_trace(problem: ProblemConfig) -> FloatArray:
     outside = ~((trace_RK >= low_K) & (trace_RK <= high_K))
     if outside.any():
         row, k = np.argwhere(outside)[0]
+        value, *ends = (float(x) for x in (trace_RK[row, k], low_K[k], high_K[k]))
         raise UserError(
-            f"trace {path}, {table.places[row]}: {list(ranges)[k]} {trace_RK[row, k]:g} is outside "
-            f"[{low_K[k]:g}, {high_K[k]:g}]; widen problem.link or choose case A"
+            f"trace {path}, {table.places[row]}: {list(ranges)[k]} {value!r} is outside {ends}; "
+            "widen problem.link or choose case A"
         )
     return trace_RK

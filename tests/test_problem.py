@@ -81,6 +81,11 @@ def test_lambda_is_the_yaml_key_and_survives_a_round_trip():
         ({"link": LOSS, "dynamics": {"kind": "gauss_markov"}}, "is needed there"),
         ({"link": {"snr_db": [0, 9]}, "dynamics": {"drift_per_layer": 5e-4}}, "snr_db"),
         ({"link": {"noise_std": {"low": 0, "high": 1, "case_l": [0, 2]}}}, "a part of"),
+        (
+            {"link": {"noise_std": {"low": 0, "high": 1, "case_h": [0.5, 0.5 + 1e-12]}}},
+            "of case_h, 0.5 and 0.500000000001, are too close together",
+        ),
+        ({"link": {"noise_std": [1.0000001, 1.0]}}, "low 1.0000001 must be below high 1.0"),
         ({"link": LOSS, "lambada": 1}, "Extra inputs"),
     ],
 )
