@@ -76,20 +76,12 @@ class LayerSplitEnv(gymnasium.Env[Observation, np.int64]):
             UserError: If the source cannot serve the problem's reward.
         """
         self.params = params or example_params()
-        self.set_source(example_source if source is None else source)
+        self.source = example_source if source is None else source
+        check_source(self.params, self.source)
         low, high = observation_bounds(self.params)
         self.observation_space = spaces.Box(low, high, dtype=np.float32)
         self.action_space = spaces.Discrete(ACTIONS)
         self._state: State | None = None
-
-    def set_source(self, source: PPLSource) -> None:
-        """Take rewards from another source from the next step on.
-
-        Raises:
-            UserError: If the source cannot serve the problem's reward.
-        """
-        check_source(self.params, source)
-        self.source = source
 
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None

@@ -60,7 +60,8 @@ class LayerSplitVectorEnv(VectorEnv[Observation, Actions, Values]):
             UserError: If the source cannot serve the problem's reward.
         """
         self.params = params or example_params()
-        self.set_source(example_source if source is None else source)
+        self.source = example_source if source is None else source
+        check_source(self.params, self.source)
         self.num_envs = num_envs
         low, high = observation_bounds(self.params)
         self.single_observation_space = spaces.Box(low, high, dtype=np.float32)
@@ -69,15 +70,6 @@ class LayerSplitVectorEnv(VectorEnv[Observation, Actions, Values]):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._state: State | None = None
         self._all_ended = False
-
-    def set_source(self, source: PPLSource) -> None:
-        """Take rewards from another source from the next step on.
-
-        Raises:
-            UserError: If the source cannot serve the problem's reward.
-        """
-        check_source(self.params, source)
-        self.source = source
 
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None

@@ -291,9 +291,6 @@ def test_objective_refuses_a_source_of_gains():
     gains = as_source(lambda p, x: np.zeros(len(p)), quantity="relative_gain")
     with pytest.raises(UserError, match="objective needs PPL"):
         LayerSplitEnv(make_params(), gains)
-    env = LayerSplitEnv(make_params(), SOURCE)
-    with pytest.raises(UserError, match="objective needs PPL"):
-        env.set_source(gains)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -362,14 +359,6 @@ def test_an_action_that_is_none_is_refused(action):
     env.reset(seed=0)
     with pytest.raises(UserError, match="0, 1, 2"):
         env.step(action)
-
-
-def test_the_source_can_be_exchanged_within_an_episode():
-    env = LayerSplitEnv(make_params(**{"lambda": 0.0}), SOURCE)
-    env.reset(options={"split_point": 2, "link_state": [0.2]})
-    before = env.step(np.int64(1))[1]
-    env.set_source(as_source(lambda p, x: 2 * ppl(p, x), quantity="ppl"))
-    assert env.step(np.int64(1))[1] == pytest.approx(2 * before)
 
 
 def test_physics_leaves_its_inputs_alone():

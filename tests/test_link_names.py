@@ -74,8 +74,6 @@ def test_a_source_of_other_columns_is_refused_wherever_it_meets_a_problem(name):
         use(params, source)
         with pytest.raises(UserError, match=message):
             use(exchanged, source)
-    with pytest.raises(UserError, match=message):
-        LayerSplitEnv(exchanged, as_source(two_columns, quantity="ppl")).set_source(source)
 
 
 def test_a_callable_has_no_names_and_gets_the_problems_order():

@@ -19,7 +19,7 @@ from envs.sources import as_source
 from raysplit.base.errors import UserError
 from raysplit.base.threads import one_thread
 from tuning.agent import load_agent
-from tuning.checkpoint import restore_checkpoint
+from tuning.checkpoint import checkpoints_of, restore_checkpoint
 from tuning.evaluate import fidelity, score, summarise
 from tuning.rllib.local import quiet_rllib
 from tuning.settings import TrainConfig
@@ -43,9 +43,9 @@ def test_an_agent_leaves_a_curve_a_policy_and_a_checkpoint(agent):
     assert [point.step for point in agent.curve] == [400, 800]
     assert all(-12 < point.episode_return < -5 for point in agent.curve)
     assert 0 < agent.curve[0].seconds < agent.curve[1].seconds
-    assert agent.checkpoint.name == "step-000000800"
-    assert (agent.algorithm, agent.preset, agent.seed) == ("ppo", "paper", 0)
+    assert checkpoints_of(agent.folder)[-1].name == "step-000000800"
     policy = agent.policy()
+    assert policy.description.trained_by == "ppo paper, seed 0, 800 steps"
     assert policy.description.link_names == ("loss_probability",)
     assert not policy.description.sees_step
     assert policy((0.1,), 3) in {0, 1, 2}
@@ -256,7 +256,7 @@ def test_the_exported_policy_is_that_of_the_newest_checkpoint(agent):
         algorithm = _build(example_params(), example_source, QUICK, 7)
         try:
             another = policy_of(algorithm, example_params(), "")
-            restore_checkpoint(algorithm, agent.checkpoint)
+            restore_checkpoint(algorithm, checkpoints_of(agent.folder)[-1])
             restored = policy_of(algorithm, example_params(), "")
         finally:
             algorithm.stop()

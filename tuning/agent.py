@@ -44,18 +44,10 @@ class TrainedAgent:
 
     Attributes:
         folder: Where it lives.
-        algorithm: ppo, a2c or dqn.
-        preset: paper or tuned.
-        seed: Its seed.
-        checkpoint: RLlib's last checkpoint, with its manifest.
         curve: The learning curve.
     """
 
     folder: Path
-    algorithm: str
-    preset: str
-    seed: int
-    checkpoint: Path
     curve: tuple[CurvePoint, ...]
 
     def policy(self) -> ExportedPolicy:
@@ -85,14 +77,7 @@ def load_agent(out: Path, inputs: str | None = None) -> TrainedAgent:
     try:
         record = read_sealed(out / "agent.json", f"this is no finished agent; {_TRAIN_AGAIN}")
         check_inputs(out, record["inputs_sha256"], inputs)
-        return TrainedAgent(
-            folder=out,
-            algorithm=record["algorithm"],
-            preset=record["preset"],
-            seed=record["seed"],
-            checkpoint=out / record["checkpoint"],
-            curve=tuple(CurvePoint(**point) for point in record["curve"]),
-        )
+        return TrainedAgent(out, tuple(CurvePoint(**point) for point in record["curve"]))
     except (KeyError, TypeError) as error:
         raise UserError(f"{out} holds no finished agent ({error}); {_TRAIN_AGAIN}") from error
 

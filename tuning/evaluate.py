@@ -100,7 +100,9 @@ def fidelity(surrogate: Oracle, measured: Oracle) -> Fidelity:
         f"perplexities, and its rank correlation over split points is {correlation:.2f}; "
         "measure more settings"
     )
-    return Fidelity(correlation, measured.regret(planned), share_lost, warning if misleads else None)
+    return Fidelity(
+        correlation, measured.regret(planned), share_lost, warning if misleads else None
+    )
 
 
 def _interval(values: Sequence[float], seed: int) -> Interval:

@@ -216,7 +216,6 @@ class _Run:
             "algorithm": self.config.algorithm,
             "preset": self.config.preset,
             "seed": seed,
-            "checkpoint": str(checkpoints_of(self.out)[-1].relative_to(self.out)),
             "inputs_sha256": self.inputs,
             "curve": [asdict(point) for point in self.curve],
         }
