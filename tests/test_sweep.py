@@ -23,7 +23,7 @@ from raysplit.measure.on_ray import session
 from raysplit.pipeline import sweep as stage
 from tuning.rllib.learner import TrainBatch
 from tuning.settings import TrainConfig
-from tuning.sweep.plan import Base, check_space, planned_combinations
+from tuning.sweep.plan import Base, _draw, check_space, planned_combinations
 from tuning.sweep.records import TrialDescription, TrialFolder, TrialProgress, TrialRecord
 from tuning.sweep.resources import check_machine, trial_bundles
 from tuning.sweep.results import best_first, curves_table, sweep_results
@@ -62,6 +62,14 @@ def test_grid_and_random_draw_from_the_same_space():
     assert {type(s.overrides["epochs"]) for s in drawn} == {int}
     grid = SweepConfig(method="grid", space={"epochs": (1, 2), "clip_range": (0.1, 0.2, 0.3)})
     assert len({tuple(s.overrides.values()) for s in planned_combinations(grid)}) == 6
+
+
+@pytest.mark.parametrize(("log", "share"), [(False, [1 / 3] * 3), (True, [0.5646, 0.2625, 0.1729])])
+def test_integers_are_drawn_evenly_ends_included(log, share):
+    """Evenly in x or in log x over half a unit to either side: log(1.5 / 0.5) / log(3.5 / 0.5)."""
+    generator = np.random.default_rng(0)
+    drawn = [_draw(Range(low=1, high=3, log=log), generator) for _ in range(20_000)]
+    assert np.bincount(drawn)[1:] / 20_000 == pytest.approx(share, abs=0.01)
 
 
 def test_a_setting_drawn_twice_is_one_setting():

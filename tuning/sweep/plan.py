@@ -131,8 +131,11 @@ def _drawn(config: SweepConfig, generator: np.random.Generator) -> Overrides:
 def _draw(values: tuple[Number, ...] | Range, generator: np.random.Generator) -> Number:
     if not isinstance(values, Range):
         return values[int(generator.integers(len(values)))]
+    # An integer stands for the half unit on either side of it, so that the ends get their share.
+    half = 0.5 if values.integers else 0.0
+    low, high = values.low - half, values.high + half
     if values.log:
-        drawn = float(np.exp(generator.uniform(np.log(values.low), np.log(values.high))))
+        drawn = float(np.exp(generator.uniform(np.log(low), np.log(high))))
     else:
-        drawn = float(generator.uniform(values.low, values.high))
-    return round(drawn) if values.integers else drawn
+        drawn = float(generator.uniform(low, high))
+    return min(max(round(drawn), int(values.low)), int(values.high)) if values.integers else drawn
