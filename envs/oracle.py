@@ -1,7 +1,7 @@
 """The exact optimum of a problem by dynamic programming, and the exact return of any policy.
 
-States are (step, split point, link state); the link is a finite chain (`chain.py`): exact for a
-constant link started from the grid and for a trace, and as fine as its grid for a random link.
+States are (step, split point, link state); the link is a finite chain (`link_chain.py`): exact for
+a constant link started from the grid and for a trace, and as fine as its grid for a random link.
 Returns are expectations over the case's starts, discounted by the problem's `discount` (default 1).
 
 Shape suffixes: T steps, A actions, P split points, M nodes of the link, G grid points,
@@ -10,6 +10,7 @@ K link coordinates.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from envs.checks import check_source, checked_actions
 from envs.dynamics import moved, reward
-from envs.link_chain import LinkChain, grid_states, link_chain
+from envs.link_chain import grid_states, link_chain
 from envs.params import ACTIONS, LayerSplitParams
 from envs.policies import (
     FixedPolicy,
@@ -58,7 +59,10 @@ class Oracle:
         *,
         grid_points: Sequence[int] | None = None,
     ) -> None:
-        """Ask the source for every split point and node, once, and solve the problem.
+        """Ask the source for every split point and node, and solve the problem.
+
+        Under drift and on a trace the nodes are not the grid's link states, and the source is asked
+        for those too.
 
         Args:
             params: The problem.
@@ -76,8 +80,8 @@ class Oracle:
         )
         self.link_states_GK = grid_states(params, self.grid_points)
         self.chain = link_chain(params, self.grid_points)
-        self.rewards_PM = _rewards(params, source, self.chain)
-        self.static_rewards_PG = self._rewards_on_grid(source)
+        self.rewards_PM = self._rewards(self.chain.links_PMK)
+        self.static_rewards_PG = self._rewards_on_grid()
         self.values_TPM, self.actions_TPM = self._optimum()
         self.optimal_return = self._expected(self.values_TPM[0])
         self.random_return = self.policy_return(RandomPolicy())
@@ -186,12 +190,16 @@ class Oracle:
     def _expected(self, values_PM: FloatArray) -> float:
         return float((self.chain.start_PM * values_PM).sum())
 
-    def _rewards_on_grid(self, source: PPLSource) -> FloatArray:
+    def _rewards(self, links_PMK: FloatArray) -> FloatArray:
+        split_points_N, links_NK = _flat_states(self.params, links_PMK)
+        rewards_N = reward(self.params, self.source, split_points_N, links_NK)
+        return rewards_N.reshape(links_PMK.shape[:2])
+
+    def _rewards_on_grid(self) -> FloatArray:
+        if self.params.link_dynamics != "trace" and not self.params.drift_per_layer:
+            return self.rewards_PM  # the nodes are the grid
         shape = (len(self.params.split_points_P), *self.link_states_GK.shape)
-        split_points_N, links_NK = _flat_states(
-            self.params, np.broadcast_to(self.link_states_GK, shape)
-        )
-        return reward(self.params, source, split_points_N, links_NK).reshape(shape[:2])
+        return self._rewards(np.broadcast_to(self.link_states_GK, shape))
 
     def _tabular(self, actions_TPM: IntArray) -> TabularPolicy:
         return TabularPolicy(
@@ -220,24 +228,12 @@ def moved_by_grid(oracle: Oracle) -> float | None:
     if oracle.params.link_dynamics not in ("iid", "gauss_markov"):
         return None
     gap = oracle.optimal_return - oracle.random_return
-    if _refined_settings(oracle) > _MOST_SETTINGS or gap <= 0:
+    finer = [2 * points - 1 for points in oracle.grid_points]
+    settings = math.prod(finer) * len(oracle.params.split_points_P)
+    if settings > _MOST_SETTINGS or gap <= 0:
         return None
-    return abs(_refined(oracle).optimal_return - oracle.optimal_return) / gap
-
-
-def _refined(oracle: Oracle) -> Oracle:
-    finer = [2 * points - 1 for points in oracle.grid_points]
-    return Oracle(oracle.params, oracle.source, grid_points=finer)
-
-
-def _refined_settings(oracle: Oracle) -> float:
-    finer = [2 * points - 1 for points in oracle.grid_points]
-    return float(np.prod(finer)) * len(oracle.params.split_points_P)
-
-
-def _rewards(params: LayerSplitParams, source: PPLSource, chain: LinkChain) -> FloatArray:
-    split_points_N, links_NK = _flat_states(params, chain.links_PMK)
-    return reward(params, source, split_points_N, links_NK).reshape(chain.links_PMK.shape[:2])
+    refined = Oracle(oracle.params, oracle.source, grid_points=finer)
+    return abs(refined.optimal_return - oracle.optimal_return) / gap
 
 
 def _flat_states(params: LayerSplitParams, links_PMK: FloatArray) -> tuple[IntArray, FloatArray]:

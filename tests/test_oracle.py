@@ -464,6 +464,17 @@ def test_the_map_under_drift_is_that_of_the_undrifted_links():
     )
 
 
+@pytest.mark.parametrize(
+    ("section", "settings"), [({}, 10 * 5), ({"dynamics": {"drift_per_layer": 5e-4}}, 10 * 55)]
+)
+def test_no_setting_of_the_grid_is_asked_twice(section, settings):
+    """With drift, the map of the grid's own link states comes on top of the 50 nodes of each p."""
+    asked = []
+    counted = as_source(lambda p, x: asked.extend(p) or ppl(p, x), quantity="ppl")
+    Oracle(objective(5, **section), counted)
+    assert len(asked) == settings
+
+
 def test_the_oracle_refuses_a_source_that_cannot_serve():
     with pytest.raises(UserError, match="objective needs PPL"):
         Oracle(objective(), GAIN)
