@@ -36,8 +36,7 @@ class Grid:
 
     def rows(self) -> tuple[IntArray, FloatArray]:
         """Return every setting of the grid, in the order of the flattened table."""
-        links_GK = np.stack(np.meshgrid(*self.axes, indexing="ij"), axis=-1)
-        links_GK = links_GK.reshape(-1, len(self.axes))
+        links_GK = product_of_axes(self.axes)
         split_points = np.arange(self.first, self.last + 1)
         return np.repeat(split_points, len(links_GK)), np.tile(links_GK, (len(split_points), 1))
 
@@ -71,3 +70,8 @@ class Grid:
                     f"link coordinate {k} = {value!r} is outside the table's {ends}; "
                     "measure over the problem's whole range"
                 )
+
+
+def product_of_axes(axes: Sequence[FloatArray]) -> FloatArray:
+    """Return all G combinations of K axes' values, shape (G, K), the last coordinate fastest."""
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri  # pyright: ignore[reportMissingTypeStubs] - scipy is untyped
 
 from envs.dynamics import drifted
+from envs.grid import product_of_axes
 from envs.params import LayerSplitParams
 from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.link.axis import grid_axis
@@ -58,8 +59,7 @@ def grid_axes(params: LayerSplitParams, grid_points: Sequence[int]) -> list[Floa
 
 def grid_states(params: LayerSplitParams, grid_points: Sequence[int]) -> FloatArray:
     """Return all G link states of the grid, shape (G, K), the last coordinate fastest."""
-    axes = np.meshgrid(*grid_axes(params, grid_points), indexing="ij")
-    return np.stack(axes, axis=-1).reshape(-1, len(params.link_names))
+    return product_of_axes(grid_axes(params, grid_points))
 
 
 def link_chain(params: LayerSplitParams, grid_points: Sequence[int]) -> LinkChain:

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.dqn import DQN
+from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS
 from ray.rllib.algorithms.dqn.dqn_learner import QF_LOSS_KEY, DQNLearner
 from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -129,7 +130,7 @@ class LeanDQNLearner(FlatOptimizer, DQNTorchLearner):
         with torch.no_grad():
             next_q_BA = self.net.forward_target(
                 {Columns.OBS: torch.from_numpy(transitions.next_obs_BI)}
-            )["qf_preds"]
+            )[QF_PREDS]
         goes_on_B = torch.from_numpy(~transitions.terminated_B)
         rewards_B = self.net.rewards(torch.from_numpy(transitions.rewards_B))
         return rewards_B + self.config.gamma * next_q_BA.max(1).values * goes_on_B
