@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
@@ -72,6 +73,31 @@ class Base:
         return inputs_sha256(self.params, self.source_id, self.config(overrides), seed)[:16]
 
 
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One trial of Tune: a setting, and the seeds that run in it after each other."""
+
+    overrides: Overrides
+    seeds: tuple[int, ...]
+
+    def tune_config(self, config: SweepConfig) -> dict[str, Any]:
+        """Return its configuration in Tune: optuna's space is the setting itself."""
+        if config.method == "optuna":
+            return dict(self.overrides)
+        return {"trial": {"overrides": dict(self.overrides), "seeds": list(self.seeds)}}
+
+    @classmethod
+    def from_tune(cls, config: Mapping[str, Any], seeds: Sequence[int]) -> Trial:
+        """Return the trial of a configuration in Tune; a setting of optuna's has all `seeds`."""
+        planned = config.get("trial", {"overrides": config, "seeds": seeds})
+        return cls(planned["overrides"], tuple(planned["seeds"]))
+
+
+def name_of(values: Mapping[str, Any]) -> str:
+    """Return the same text for the same values, whatever their order."""
+    return json.dumps(dict(values), sort_keys=True)
+
+
 def planned_combinations(config: SweepConfig) -> list[Combination]:
     """Return the settings of panels, grid and random; optuna finds its own as it goes."""
     match config.method:
@@ -87,7 +113,7 @@ def planned_combinations(config: SweepConfig) -> list[Combination]:
         case "random":
             generator = np.random.default_rng(config.search_seed)
             drawn = [_drawn(config, generator) for _ in range(config.samples)]
-            different = {json.dumps(overrides): overrides for overrides in drawn}
+            different = {name_of(overrides): overrides for overrides in drawn}
             return [joint_combination(config, overrides) for overrides in different.values()]
         case "optuna":
             return []

@@ -12,12 +12,10 @@ A process start costs as long as a training, so Tune keeps its actors for the ne
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,7 @@ from ray.tune.search import Searcher
 from raysplit.base.errors import UserError
 from raysplit.measure.config import BackendConfig
 from raysplit.measure.on_ray.session import start_ray
-from tuning.sweep.plan import Overrides, planned_combinations
+from tuning.sweep.plan import Trial, name_of, planned_combinations
 from tuning.sweep.records import TrialFolder, TrialRecord, trial_folders
 from tuning.sweep.resources import Bundles, check_machine, placed_bundles, trial_bundles
 from tuning.sweep.search import (
@@ -50,14 +48,6 @@ _ATTEMPTS = 6
 OnTrial = Callable[[TrialRecord], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One trial of Tune: a setting, and the seeds that run in it after each other."""
-
-    overrides: Overrides
-    seeds: tuple[int, ...]
-
-
 def planned_trials(job: SweepJob, config: SweepConfig) -> list[Trial]:
     """Return one trial for each different training of the plan; optuna plans none."""
     found: dict[str, Trial] = {}
@@ -70,8 +60,12 @@ def planned_trials(job: SweepJob, config: SweepConfig) -> list[Trial]:
 
 def records_of(job: SweepJob, trial: Trial) -> list[TrialRecord]:
     """Return what is on record of a trial's trainings."""
-    folders = [TrialFolder(job.folder, job.base.key(trial.overrides, s)) for s in trial.seeds]
-    return [record for folder in folders if (record := folder.record())]
+    return [record for folder in _folders(job, trial) if (record := folder.record())]
+
+
+def _folders(job: SweepJob, trial: Trial) -> list[TrialFolder]:
+    keys = (job.base.key(trial.overrides, seed) for seed in trial.seeds)
+    return [TrialFolder(job.folder, key) for key in keys]
 
 
 def is_over(job: SweepJob, config: SweepConfig, trial: Trial) -> bool:
@@ -103,7 +97,7 @@ def begun_trials(job: SweepJob, config: SweepConfig) -> list[Trial]:
     for folder in trial_folders(job.folder):
         trial = folder.description()
         if trial is not None and trial.search == job.search:
-            name = json.dumps(dict(trial.overrides), sort_keys=True)
+            name = name_of(trial.overrides)
             found[name] = Trial(trial.overrides, config.seeds)
     return list(found.values())
 
@@ -160,7 +154,7 @@ def _run_tune(
     on_trial: OnTrial,
 ) -> None:
     optuna = config.method == "optuna"
-    listed = [_tune_config(config, trial) for trial in left]
+    listed = [trial.tune_config(config) for trial in left]
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(tune_trial, job=job, seeds=config.seeds),
@@ -194,13 +188,6 @@ def _run_tune(
         raise UserError(f"{len(missing)} trial(s) left no record in {job.folder}; --resume goes on")
 
 
-def _tune_config(config: SweepConfig, trial: Trial) -> dict[str, Any]:
-    """A trial's configuration in Tune."""
-    if config.method == "optuna":
-        return dict(trial.overrides)
-    return {"trial": {"overrides": dict(trial.overrides), "seeds": list(trial.seeds)}}
-
-
 def sweep_scheduler(job: SweepJob, config: SweepConfig, left: list[Trial]) -> TrialScheduler:
     """Return the scheduler in the state that the records of earlier trials give."""
     total_steps = job.base.agent.total_steps
@@ -213,7 +200,7 @@ def sweep_scheduler(job: SweepJob, config: SweepConfig, left: list[Trial]) -> Tr
         and record.trial.search == job.search
     ]
     resumed = {
-        resumed_name(_tune_config(config, trial)): _reported(job, trial, total_steps)
+        resumed_name(trial.tune_config(config)): _reported(job, trial, total_steps)
         for trial in left
     }
     return scheduler(config, total_steps, over, resumed)
@@ -221,11 +208,9 @@ def sweep_scheduler(job: SweepJob, config: SweepConfig, left: list[Trial]) -> Tr
 
 def _reported(job: SweepJob, trial: Trial, total_steps: int) -> list[ReportedPoint]:
     """What a trial that is to go on has reported, in its finished seeds and in the one begun."""
-    folders = [TrialFolder(job.folder, job.base.key(trial.overrides, s)) for s in trial.seeds]
-    records = [folder.record() for folder in folders]
     trainings = [
         (record.progress, record.episode_return) if record else (folder.progress(), None)
-        for folder, record in zip(folders, records, strict=True)
+        for folder, record in ((folder, folder.record()) for folder in _folders(job, trial))
     ]
     return trial_reports(trainings, total_steps)
 
@@ -264,9 +249,7 @@ class Recorder(tune.Callback):
         **info: Any,  # noqa: ANN401
     ) -> None:
         """Pass on the records of a trial."""
-        config = trial.config.get("trial", {"overrides": trial.config, "seeds": self._config.seeds})
-        for seed in config["seeds"]:
-            folder = TrialFolder(self._job.folder, self._job.base.key(config["overrides"], seed))
+        for folder in _folders(self._job, Trial.from_tune(trial.config, self._config.seeds)):
             record = folder.record()
             if record is None and self._config.asha is not None:
                 record = self._stopped(folder)

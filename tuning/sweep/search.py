@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from types import SimpleNamespace
@@ -16,7 +15,7 @@ from ray.tune.search import Searcher
 from typing_extensions import override
 
 from raysplit.base.errors import UserError
-from tuning.sweep.plan import Overrides
+from tuning.sweep.plan import Overrides, name_of
 from tuning.sweep.records import TrialProgress, TrialRecord
 from tuning.sweep.settings import Range, SweepConfig
 
@@ -109,7 +108,7 @@ def scheduler(
 
 def resumed_name(config: Mapping[str, Any]) -> str:
     """Return a trial's name before Tune has given it an id: its Tune configuration."""
-    return json.dumps(dict(config), sort_keys=True)
+    return name_of(config)
 
 
 class _ResumableAsha(AsyncHyperBandScheduler):
@@ -135,7 +134,7 @@ def _as_trials(
         return {record.trial.key: [record] for record in records}
     by_setting: dict[str, dict[int, TrialRecord]] = {}
     for record in records:
-        setting = json.dumps(dict(record.trial.overrides), sort_keys=True)
+        setting = name_of(record.trial.overrides)
         by_setting.setdefault(setting, {})[record.trial.seed] = record
     return {
         setting: [by_seed[seed] for seed in config.seeds if seed in by_seed]

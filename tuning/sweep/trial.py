@@ -23,8 +23,9 @@ from tuning.agent import CurvePoint, load_agent
 from tuning.checkpoint import checkpoints_of, verify_checkpoint
 from tuning.evaluate import judge_of, score
 from tuning.settings import TrainConfig
-from tuning.sweep.plan import Base, Overrides
+from tuning.sweep.plan import Base, Overrides, Trial
 from tuning.sweep.records import TrialDescription, TrialFolder, TrialProgress, TrialRecord
+from tuning.sweep.search import METRIC, STEP
 from tuning.train import train
 
 RECENT_POINTS = 5
@@ -56,12 +57,12 @@ def tune_trial(config: dict[str, Any], job: SweepJob, seeds: Sequence[int]) -> N
     """Run a Tune trial: a planned one, or a setting that a search suggests, with all seeds."""
     if not (job.folder / "trials").is_dir():  # a node that joined after the sweep had begun
         raise UserError(f"node {socket.gethostname()} does not see {job.folder}")
-    planned = config.get("trial", {"overrides": config, "seeds": seeds})
+    trial = Trial.from_tune(config, seeds)
     run_trial(
         job,
-        planned["overrides"],
-        planned["seeds"],
-        lambda step, value: tune.report({"step": step, "episode_return": value}),
+        trial.overrides,
+        trial.seeds,
+        lambda step, value: tune.report({STEP: step, METRIC: value}),
     )
 
 
