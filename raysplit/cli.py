@@ -158,6 +158,47 @@ def import_(
 
 
 @app.command()
+def budget(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A model's name, a checkpoint's folder or a config.json.",
+            metavar="MODEL",
+            show_default=False,
+        ),
+    ],
+    phone: Annotated[str, typer.Option(help="flagship, mid-range or sustained.")] = "flagship",
+    edge: Annotated[str, typer.Option(help="h100, rtx-4090 or jetson-orin.")] = "h100",
+    network: Annotated[str, typer.Option(help="lte, 5g-low-band or 5g-mmwave.")] = "lte",
+    prompt_tokens: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 512,
+    output_tokens: Annotated[int, typer.Option(help="Tokens of the answer.")] = 128,
+    codec: Annotated[
+        list[str] | None,
+        typer.Option(help="As what hidden states are sent, e.g. int4-rotated/64; repeatable."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override a number, e.g. --set phone.memory_gb=8; repeatable."),
+    ] = None,
+    sources: Annotated[
+        bool, typer.Option("--sources", help="Also print where each constant comes from.")
+    ] = False,
+) -> None:
+    """Compute what each split costs in seconds, joules and memory, without measuring anything."""
+    from raysplit.budget.run import print_budget
+
+    print_budget(
+        model,
+        {"phone": phone, "edge": edge, "network": network},
+        prompt_tokens,
+        output_tokens,
+        codecs=codec or (),
+        overrides=set_ or (),
+        sources=sources,
+    )
+
+
+@app.command()
 def doctor(
     cluster: Annotated[
         list[Path] | None,

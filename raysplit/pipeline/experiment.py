@@ -13,6 +13,7 @@ from envs.problem import ProblemConfig
 from raysplit.base.config import Config, check_name
 from raysplit.base.errors import UserError, command, suggest, yaml_reason
 from raysplit.base.explain import explain
+from raysplit.base.overrides import apply_override
 from raysplit.base.yaml_text import parse_yaml
 from raysplit.corpus.config import CorpusConfig
 from raysplit.corpus.sequences import ProtocolConfig
@@ -131,7 +132,7 @@ def load_experiment(name_or_path: str, overrides: list[str] | None = None) -> Ex
     """
     values = _read(name_or_path)
     for override in overrides or []:
-        _apply(values, override)
+        apply_override(values, override)
     _refuse_odd_texts(values, f"{name_or_path}: ")
     try:
         return Experiment.model_validate(values)
@@ -170,23 +171,6 @@ def _read(name_or_path: str) -> dict[str, Any]:
             f"{name_or_path} must be a mapping of sections such as 'name' and 'problem'"
         )
     return cast("dict[str, Any]", values)
-
-
-def _apply(values: dict[str, Any], override: str) -> None:
-    path, equals, text = override.partition("=")
-    if not equals or not path:
-        raise UserError(f"--set {override!r} must have the form section.key=value")
-    *sections, key = path.split(".")
-    for section in sections:
-        inner: Any = values.setdefault(section, {})
-        if not isinstance(inner, dict):
-            raise UserError(f"--set {path}: '{section}' is a value, not a section")
-        values = cast("dict[str, Any]", inner)
-    try:
-        values[key] = parse_yaml(text)
-    except yaml.YAMLError as error:
-        reason = yaml_reason(error).removeprefix("line 1: ")
-        raise UserError(f"--set {path}: {text!r} is not a YAML value ({reason})") from None
 
 
 def _refuse_odd_texts(value: Any, where: str) -> None:  # noqa: ANN401 - any YAML value
