@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from raysplit.base.errors import UserError
 from raysplit.measure.ledger import Ledger
 from raysplit.measure.rows import Row
 from raysplit.measure.table import Measurements
@@ -15,7 +16,8 @@ from raysplit.pipeline.experiment import load_experiment
 from raysplit.pipeline.problem import ledger_path, measured_problem
 from raysplit.pipeline.rewards import RewardSources
 from raysplit.pipeline.run_folder import RunFolder
-from raysplit.pipeline.stages import evaluate, measure
+from raysplit.pipeline.stages import evaluate, fit, measure
+from raysplit.surrogate import Surrogate
 from tuning.settings import TrainConfig
 
 RANGES = {"noise_std": (0.0, 6.0), "loss_probability": (0.0, 0.3)}
@@ -134,3 +136,26 @@ def test_every_column_is_measured_under_its_own_name(tmp_path, service, names):
     state = {"noise_std": 3.0, "loss_probability": 0.15}  # both on the rewards' grid
     asked = np.array([[state[name] for name in names]])
     np.testing.assert_allclose(np.log(source(np.array([4]), asked)), log_ppl(4, 3.0, 0.15))
+
+
+def test_the_surrogate_answers_for_every_split_point_of_the_problem(tmp_path):
+    """Also where nothing could be measured at the first or the last of them."""
+    changes = ["problem.max_split_point=10", "surrogate.steps=1", "surrogate.folds=2"]
+    split_points = np.repeat(np.arange(2, 10), 3)
+    noise = np.tile([0.0, 3.0, 6.0], 8)
+    table = Measurements(
+        split_points_N=split_points,
+        link_names=("noise_std",),
+        link_states_NK=noise[:, None],
+        log_ppl_N=log_ppl(split_points, noise, 0),
+        stderr_N=np.full(24, 0.01),
+        clean_log_ppl=2.0,
+    )
+    with RunFolder.open(tmp_path / "run", load_experiment("demo", changes)) as folder:
+        table.to_parquet(folder.path / "measurements.parquet")
+        fit.run(folder)
+        surrogate = Surrogate.load(folder.path / "surrogate")
+    ends, states = np.array([1, 10]), np.full((2, 1), 3.0)
+    assert np.isfinite(surrogate.predict_log_ppl(ends, states)[0]).all()
+    with pytest.raises(UserError, match=r"outside 1\.\.10"):
+        surrogate.predict_log_ppl(ends + 1, states)

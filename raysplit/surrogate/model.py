@@ -36,7 +36,7 @@ class Scaling:
     """How rows become network inputs, and outputs log PPL.
 
     Attributes:
-        split_points: Smallest and largest trained split point.
+        split_points: First and last split point that is answered for.
         low_K: Smallest trained value of each link coordinate.
         high_K: Largest trained value of each link coordinate.
         output_mean: Mean log PPL of the training rows.
@@ -99,7 +99,7 @@ class Surrogate:
         its border.
 
         Raises:
-            UserError: If a split point was not within the trained range.
+            UserError: If a split point is not among those that are answered for.
         """
         rows = len(split_points_N)
         mean_N, spread_N = np.empty(rows), np.empty(rows)

@@ -16,7 +16,13 @@ from raysplit.surrogate import fit
 def run(folder: RunFolder) -> list[Path]:
     """Fit and save: surrogate/."""
     table = Measurements.from_parquet(folder.path / "measurements.parquet")
-    surrogate, report = fit(table, folder.experiment.surrogate, folder.experiment.plan.seed)
+    experiment, problem = folder.experiment, folder.experiment.problem
+    surrogate, report = fit(
+        table,
+        experiment.surrogate,
+        experiment.plan.seed,
+        split_points=(problem.min_split_point, problem.max_split_point),
+    )
     target = folder.path / "surrogate"
     surrogate.save(target)
     report.save(target)
