@@ -247,6 +247,20 @@ def test_models_measured_at_other_link_states_say_at_which(tmp_path, drawn):
     assert high == ["small, noise σ = 6", "large, noise σ = 9"]
 
 
+def test_link_states_that_differ_little_are_not_said_to_be_one(tmp_path, drawn):
+    wider = {"noise_std": [0.0, 6.0 + 1e-8]}
+    runs = [
+        write_run(tmp_path / "a", model="small"),
+        write_run(tmp_path / "b", model="large", states=wider),
+    ]
+    stage.compare(runs, tmp_path / "out")
+    high = drawn["ppl_against_split_point"]["AWGN, high noise"]
+    assert [curve.label for curve in high.curves] == [
+        "small, noise σ = 6",
+        "large, noise σ = 6.00000001",
+    ]
+
+
 def test_the_table_holds_the_points_that_are_drawn(tmp_path, drawn):
     runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", model="large")]
     stage.compare(runs, tmp_path / "out")

@@ -39,7 +39,7 @@ from raysplit.measure.table import Measurements
 from raysplit.pipeline.oracles import EVALUATION_TABLE
 from raysplit.pipeline.problem import protocol_card
 from raysplit.pipeline.run_folder import RunFolder, first_difference
-from raysplit.pipeline.views.panels import learning_panel, perplexity_band, state_label
+from raysplit.pipeline.views.panels import learning_panel, perplexity_band, state_labels
 
 TABLE = "compare.parquet"
 _NEEDED = ("measure", "fit", "train", "evaluate")
@@ -49,6 +49,7 @@ _OF_THE_TOKENS = {"sha256", "sequences", "scored_tokens"}
 _CASES = "LHA"
 
 _Item = TypeVar("_Item")
+_State = tuple[tuple[str, float], ...]  # a link's coordinates with their values
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class _Curve:
     label: str
     run: _Run
     band: Band
-    state: str = ""  # the link's, where it has one
+    state: _State = ()  # the link's, where it has one
 
 
 def compare(paths: Sequence[Path], out: Path, *, allow_different: bool = False) -> None:
@@ -207,19 +208,30 @@ def _perplexity(run: _Run) -> Iterator[_Curve]:
     best_K, worst_K = np.where(falling, high, low), np.where(falling, low, high)
     for degree, state_K in (("low", best_K), ("high", worst_K)):
         panel = f"{run.channel}, {degree} {run.impairment}"
-        state = state_label(table.link_names, state_K)
+        state = tuple(zip(table.link_names, state_K.tolist(), strict=True))
         yield _Curve(panel, run.model, run, perplexity_band(table, state_K), state)
 
 
 def _with_states(curves: Sequence[_Curve]) -> Iterator[_Curve]:
     """Put the link state below the panel's title where all share it, else beside the models."""
     for title, group in _grouped(curves, lambda curve: curve.panel).items():
-        states = {curve.state for curve in group}
+        labels = _state_labels({curve.state for curve in group})
         for curve in group:
-            if len(states) == 1:
-                yield replace(curve, panel=f"{title}\n{curve.state}")
+            if len(labels) == 1:
+                yield replace(curve, panel=f"{title}\n{labels[curve.state]}")
             else:
-                yield replace(curve, label=f"{curve.label}, {curve.state}")
+                yield replace(curve, label=f"{curve.label}, {labels[curve.state]}")
+
+
+def _state_labels(states: Iterable[_State]) -> dict[_State, str]:
+    """Label link states so that no two look alike, though they be of different coordinates."""
+    by_names = _grouped(list(states), lambda state: ", ".join(name for name, _ in state))
+    labels: dict[_State, str] = {}
+    for group in by_names.values():
+        names = [name for name, _ in group[0]]
+        values_SK = np.array([[value for _, value in state] for state in group])
+        labels |= dict(zip(group, state_labels(names, values_SK), strict=True))
+    return labels
 
 
 def _learning(run: _Run, panel: LearningPanel) -> Iterator[_Curve]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from envs.problem import ProblemConfig
 from raysplit.base.errors import command
+from raysplit.base.number_texts import distinct_texts
 from raysplit.measure.ledger import Ledger
 from raysplit.pipeline.oracles import load_oracles, read_evaluation
 from raysplit.pipeline.problem import ledger_path, protocol_card
@@ -77,7 +78,11 @@ def report_data(folder: RunFolder) -> ReportData:
 def _link_phrase(folder: RunFolder) -> str:
     link, problem = folder.experiment.link, folder.experiment.problem
     fading = "no fading" if link.fading == "none" else f"{link.fading} fading"
-    ranges = ", ".join(f"{n} {low:g} to {high:g}" for n, (low, high) in problem.ranges().items())
+    texts = {name: distinct_texts(ends) for name, ends in problem.ranges().items()}
+    ranges = ", ".join(
+        f"{name} {texts[name][low]} to {texts[name][high]}"
+        for name, (low, high) in problem.ranges().items()
+    )
     return f"{fading}, one packet per {link.packet}; {ranges}"
 
 

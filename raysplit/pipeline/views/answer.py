@@ -14,7 +14,7 @@ from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.figures import AnswerLine, AnswerPlane, Band, CostWeightSweep
 from raysplit.pipeline.oracles import Oracles
 from raysplit.pipeline.views.convergence import converged_split_points
-from raysplit.pipeline.views.panels import shown_states, state_label
+from raysplit.pipeline.views.panels import shown_states, state_labels
 
 _WEIGHT_FACTORS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
@@ -30,6 +30,7 @@ def answer_map(oracles: Oracles) -> AnswerLine | AnswerPlane:
         )
         for name, by_seed in oracles.agents.items()
     }
+    fixed, _ = measured.best_fixed()
     ends = (params.min_split_point, params.max_split_point)
     if len(params.link_names) == 1:
         return AnswerLine(
@@ -40,7 +41,7 @@ def answer_map(oracles: Oracles) -> AnswerLine | AnswerPlane:
             optimal_objective_X=_objective(measured, optimum_G[:, None]),
             choices={name: _spread(states_GK[:, 0], chosen) for name, chosen in converged.items()},
             objectives={name: _objective(measured, chosen) for name, chosen in converged.items()}
-            | {f"fixed p = {_best_fixed(measured)}": _fixed_objective(measured)},
+            | {f"fixed p = {fixed}": _objective(measured, np.full((len(states_GK), 1), fixed))},
         )
     axes, (rows, keep) = _plane(states_GK)
     return AnswerPlane(
@@ -68,7 +69,7 @@ def weight_sweep(oracles: Oracles) -> CostWeightSweep | None:
     return CostWeightSweep(
         weights_W=weights,
         chosen=_WEIGHT_FACTORS.index(1.0),
-        states=[state_label(oracles.params.link_names, states[i]) for i in shown],
+        states=state_labels(oracles.params.link_names, states[shown]),
         optimum_SW=np.stack([o.optimal_static_split_points()[shown] for o in solved], axis=1),
         split_points=(oracles.params.min_split_point, oracles.params.max_split_point),
         best_fixed_share_W=np.array([o.share_of_gap(o.best_fixed()[1]) for o in solved]),
@@ -88,14 +89,6 @@ def _objective(oracle: Oracle, split_points_GC: IntArray) -> FloatArray:
         oracle.static_rewards_PG.T, split_points_GC - oracle.params.min_split_point, axis=1
     )
     return -rewards_GC.mean(axis=1)
-
-
-def _best_fixed(oracle: Oracle) -> int:
-    return oracle.best_fixed()[0]
-
-
-def _fixed_objective(oracle: Oracle) -> FloatArray:
-    return -oracle.static_rewards_PG[_best_fixed(oracle) - oracle.params.min_split_point]
 
 
 def _spread(x: FloatArray, chosen_GC: IntArray) -> Band:

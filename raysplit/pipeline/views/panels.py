@@ -2,13 +2,18 @@
 
 They read a run folder and need neither its surrogate nor its policies, so that several runs can be
 put side by side.
+
+Shape suffixes: N rows, G link states of the grid, S those shown, K link coordinates.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from raysplit.base.arrays import FloatArray, IntArray
+from raysplit.base.number_texts import distinct_texts
 from raysplit.figures import (
     Band,
     LearningPanel,
@@ -32,13 +37,13 @@ def perplexity_panel(table: Measurements, title: str = "PPL against the split po
     states_GK = np.unique(table.link_states_NK, axis=0)
     if table.link_names[0] in LOWER_IS_WORSE:
         states_GK = states_GK[::-1]  # a panel goes from mild to harsh
+    shown_SK = states_GK[shown_states(states_GK)]
+    labels = state_labels(table.link_names, shown_SK)
     return PPLPanel(
         title=title,
         curves=[
-            PPLCurve(
-                label=state_label(table.link_names, state_K), band=perplexity_band(table, state_K)
-            )
-            for state_K in states_GK[shown_states(states_GK)]
+            PPLCurve(label=label, band=perplexity_band(table, state_K))
+            for label, state_K in zip(labels, shown_SK, strict=True)
         ],
         clean_ppl=float(np.exp(table.clean_log_ppl)),
     )
@@ -46,8 +51,8 @@ def perplexity_panel(table: Measurements, title: str = "PPL against the split po
 
 def perplexity_band(table: Measurements, state_K: FloatArray) -> Band:
     """Return measured PPL and its 95 % interval over the split points, at one link state."""
-    here_N = np.asarray(np.isclose(table.link_states_NK, state_K).all(axis=1))
-    part = table.select(here_N)
+    # One of the table's own states, bit by bit: a narrow range has others close by.
+    part = table.select(np.asarray((table.link_states_NK == state_K).all(axis=1)))
     order = np.argsort(part.split_points_N)
     log_ppl, half = part.log_ppl_N[order], _Z95 * part.stderr_N[order]
     return Band(
@@ -86,8 +91,13 @@ def shown_states(states_GK: FloatArray) -> IntArray:
     return np.unique(np.linspace(0, len(states_GK) - 1, _SHOWN_STATES).round().astype(int))
 
 
-def state_label(names: tuple[str, ...], state_K: FloatArray) -> str:
-    """Return a link state in words, such as "noise σ = 0.4"."""
-    return ", ".join(
-        f"{coordinate_label(name)} = {value:g}" for name, value in zip(names, state_K, strict=True)
-    )
+def state_labels(names: Sequence[str], states_SK: FloatArray) -> list[str]:
+    """Return link states in words, such as "noise σ = 0.4", no two alike."""
+    texts = [distinct_texts(values_S.tolist()) for values_S in states_SK.T]
+    return [
+        ", ".join(
+            f"{coordinate_label(name)} = {text[float(value)]}"
+            for name, text, value in zip(names, texts, state_K, strict=True)
+        )
+        for state_K in states_SK
+    ]

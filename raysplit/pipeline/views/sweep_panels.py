@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from raysplit.base.number_texts import distinct_texts
 from raysplit.figures import Band, SweepPanel, band_over_seeds
 from tuning.sweep.settings import SweepConfig
 
@@ -46,9 +47,11 @@ def _bands(curves: pd.DataFrame, name: str, space: list[str]) -> Mapping[str, Ba
 
 def _groups(values: pd.Series) -> tuple[list[str], pd.Series]:
     """Labels in ascending order, and each row's: the value, or a range of values where many."""
-    distinct = np.unique(values)
+    distinct = np.unique(values).astype(np.float64)
     if len(distinct) <= _MOST_CURVES:
-        return [f"{value:g}" for value in distinct], values.map(lambda value: f"{value:g}")
+        texts = distinct_texts(distinct)
+        return [texts[value] for value in distinct], values.map(texts)
     chunks = np.array_split(distinct, _GROUPS)
-    label_of = {v: f"{chunk[0]:.2g} to {chunk[-1]:.2g}" for chunk in chunks for v in chunk}
+    texts = distinct_texts((end for chunk in chunks for end in (chunk[0], chunk[-1])), digits=2)
+    label_of = {v: f"{texts[chunk[0]]} to {texts[chunk[-1]]}" for chunk in chunks for v in chunk}
     return list(dict.fromkeys(label_of.values())), values.map(label_of)
