@@ -100,3 +100,48 @@ def test_parquet_follows_the_same_rules(tmp_path):
     path.write_bytes(b"no parquet")
     with pytest.raises(UserError, match=r"table\.parquet cannot be read as Parquet"):
         read_table(path, ["a"], "plan")
+
+
+SAME = [[0.0, 1.5], [1.0, 2000.25]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a;b\n0;1,5\n1;2000,25\n",
+        "a;b\n0;1.5\n1;2000.25\n",
+        "a\tb\n0\t1,5\n1\t2000,25\n",
+        "a|b\n0,0|1,5\n1,0|2000,25\n",
+        "a,b\n0,1.5\n1,2000.25\n",
+        "\ufeffa;b;c\n0;1,5;x\n1;2,00025e3;y, z\n",
+    ],
+)
+def test_any_separator_where_it_is_asked_for(tmp_path, text):
+    path = tmp_path / "table.csv"
+    path.write_text(text, encoding="utf-8")
+    assert read_table(path, ("a", "b"), "trace", any_separator=True).values_RC.tolist() == SAME
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a;b\n0;1,5\n1;2.5\n", "line 3: b is '2.5', and cells before it have decimals with ','"),
+        ("a;b\n0;1.5\n1;2,5\n", "line 3: b is '2,5', and cells before it have decimals with '.'"),
+        ("a;b\n0;1.000,5\n", "line 2: b is '1.000,5', which is no number"),
+        ("a,b\n0,1,5\n", r"line 2 has 3 cell\(s\) and the header 2: a decimal comma"),
+        ('a,b\n0,"1,5"\n', "which is no number; write decimals with a point"),
+        ("a b\n0 1\n", r"lacks the column\(s\) a, b"),
+    ],
+)
+def test_a_mixture_of_marks_is_refused(tmp_path, text, message):
+    path = tmp_path / "table.csv"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        read_table(path, ("a", "b"), "trace", any_separator=True)
+
+
+def test_columns_can_be_chosen_from_the_header(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("x,b,a\n0,1,2\n")
+    table = read_table(path, lambda header: sorted(header)[:2], "trace")
+    assert table.values_RC.tolist() == [[2, 1]]

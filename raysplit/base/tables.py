@@ -16,7 +16,7 @@ import csv
 import itertools
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,9 @@ import numpy as np
 
 from raysplit.base.arrays import FloatArray
 from raysplit.base.errors import UserError
+
+_WITH_COMMA = re.compile(r"\s*[+-]?\d*,\d+([eE][+-]?\d+)?\s*")
+_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,13 +44,19 @@ class Table:
     places: tuple[str, ...]
 
 
-def read_table(path: Path, needed: Sequence[str], what: str) -> Table:
-    """Read columns of numbers from a CSV (UTF-8, comma, decimal point) or Parquet file.
+Columns = Sequence[str] | Callable[[Sequence[str]], Sequence[str]]
+"""Names of columns, or what chooses them from all columns of the file."""
+
+
+def read_table(path: Path, needed: Columns, what: str, *, any_separator: bool = False) -> Table:
+    """Read columns of numbers from a CSV (UTF-8) or Parquet file.
 
     Args:
         path: The file; Parquet by its name, `.parquet`.
-        needed: Names of the columns.
+        needed: Names of the columns, or a function that returns them for those of the file.
         what: What the file is, as messages begin: "trace".
+        any_separator: Cells may be separated by semicolons, tabs or bars instead of commas; their
+            decimals may then have a comma, all of them or none.
 
     Raises:
         UserError: It cannot be read, a column is missing or there twice, a row has other cells
@@ -57,11 +66,12 @@ def read_table(path: Path, needed: Sequence[str], what: str) -> Table:
     try:
         if path.suffix.lower() == ".parquet":
             return _read_parquet(path, needed, subject)
-        return _read_csv(path, needed, subject)
+        return _read_csv(path, needed, subject, any_separator)
     except OSError as error:
+        names = "columns of numbers" if callable(needed) else f"the column(s) {', '.join(needed)}"
         raise UserError(
             f"{subject} cannot be read ({error.strerror or error}); it names a CSV or Parquet file "
-            f"with the column(s) {', '.join(needed)}"
+            f"with {names}"
         ) from None
     except (UnicodeError, csv.Error) as error:
         raise UserError(
@@ -69,12 +79,16 @@ def read_table(path: Path, needed: Sequence[str], what: str) -> Table:
         ) from None
 
 
-def _read_csv(path: Path, needed: Sequence[str], subject: str) -> Table:
+def _read_csv(path: Path, columns: Columns, subject: str, any_separator: bool) -> Table:
     with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark first
-        reader = csv.reader(file, skipinitialspace=True, strict=True)
+        separator = _separator(file.readline()) if any_separator else ","
+        file.seek(0)
+        reader = csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True)
         header = [name.strip() for name in next(reader, [])]
         _refuse_other_separators(header, subject)
+        needed = _chosen(columns, header)
         _check_columns(header, needed, subject)
+        number = _Numbers(commas_are_decimal=separator != ",")
         places: list[str] = []
         rows: list[list[float]] = []
         index = [header.index(name) for name in needed]
@@ -92,12 +106,12 @@ def _read_csv(path: Path, needed: Sequence[str], subject: str) -> Table:
                     f"{subject}, {places[-1]} has a value in a column without a name: give the "
                     "column one; decimals have a point, as a comma separates cells"
                 )
-            rows.append([_number(cells[i], header[i], f"{subject}, {places[-1]}") for i in index])
+            rows.append([number(cells[i], header[i], f"{subject}, {places[-1]}") for i in index])
     values_RC = np.array(rows, dtype=np.float64).reshape(len(rows), len(needed))
     return Table(values_RC, tuple(header), tuple(places))
 
 
-def _read_parquet(path: Path, needed: Sequence[str], subject: str) -> Table:
+def _read_parquet(path: Path, needed: Columns, subject: str) -> Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -106,6 +120,7 @@ def _read_parquet(path: Path, needed: Sequence[str], subject: str) -> Table:
     except pa.ArrowException as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{subject} cannot be read as Parquet: {reason}") from None
+    needed = _chosen(needed, table.column_names)
     _check_columns(table.column_names, needed, subject)
     columns: list[FloatArray] = []
     for name in needed:
@@ -118,6 +133,14 @@ def _read_parquet(path: Path, needed: Sequence[str], subject: str) -> Table:
         raise UserError(f"{subject}, row {row + 1}: {needed[c]} is not finite, or empty")
     places = tuple(f"row {row + 1}" for row in range(len(values_RC)))
     return Table(values_RC, tuple(table.column_names), places)
+
+
+def _chosen(columns: Columns, header: Sequence[str]) -> Sequence[str]:
+    return columns(header) if callable(columns) else columns
+
+
+def _separator(header: str) -> str:
+    return next((separator for separator in _OTHER_SEPARATORS if separator in header), ",")
 
 
 def _check_columns(header: Sequence[str], needed: Sequence[str], subject: str) -> None:
@@ -133,7 +156,7 @@ def _check_columns(header: Sequence[str], needed: Sequence[str], subject: str) -
 
 
 def _refuse_other_separators(header: Sequence[str], subject: str) -> None:
-    for separator, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+    for separator, name in _OTHER_SEPARATORS.items():
         if len(header) == 1 and separator in header[0]:
             raise UserError(
                 f"{subject} has {name} between its cells: separate them by commas, and write "
@@ -148,12 +171,31 @@ def _hint_at_commas(cells: Sequence[str], header: Sequence[str]) -> str:
     return ": give every column its cell, and put text with commas in quotes"
 
 
-def _number(cell: str, name: str, where: str) -> float:
-    try:
-        value = float(cell)
-    except ValueError:
-        comma = "; write decimals with a point" if re.fullmatch(r"\s*[+-]?\d+,\d+", cell) else ""
-        raise UserError(f"{where}: {name} is {cell!r}, which is no number{comma}") from None
-    if not np.isfinite(value):
-        raise UserError(f"{where}: {name} is {cell.strip()}, which is not finite")
-    return value
+class _Numbers:
+    """Reads cells; where commas are decimal, the first mark of a file is that of all its cells."""
+
+    def __init__(self, commas_are_decimal: bool) -> None:
+        self._commas_are_decimal = commas_are_decimal
+        self._mark = ""
+
+    def __call__(self, cell: str, name: str, where: str) -> float:
+        if self._commas_are_decimal:
+            cell = self._with_point(cell, name, where)
+        try:
+            value = float(cell)
+        except ValueError:
+            comma = "; write decimals with a point" if _WITH_COMMA.fullmatch(cell) else ""
+            raise UserError(f"{where}: {name} is {cell!r}, which is no number{comma}") from None
+        if not np.isfinite(value):
+            raise UserError(f"{where}: {name} is {cell.strip()}, which is not finite")
+        return value
+
+    def _with_point(self, cell: str, name: str, where: str) -> str:
+        mark = next((mark for mark in ",." if mark in cell), "")
+        self._mark = self._mark or mark
+        if mark != self._mark and mark:
+            raise UserError(
+                f"{where}: {name} is {cell.strip()!r}, and cells before it have decimals with "
+                f"{self._mark!r}: write all decimals alike, and thousands without a mark"
+            )
+        return cell.replace(",", ".") if _WITH_COMMA.fullmatch(cell) else cell
