@@ -32,7 +32,9 @@ from raysplit.radio.harq import (
 )
 from raysplit.radio.mcs import EFFICIENCY, ResourceGrid, rate_mbit_s
 from raysplit.radio.place import Place
+from raysplit.radio.reading import read_mahimahi, read_table_trace, read_trace_file
 from raysplit.radio.tdl import PROFILES, PowerDelayProfile, frequency_response, tdl_gains
+from raysplit.radio.trace import Quantity, Steps, Trace, capacity_mbit_s
 from raysplit.radio.transfer import Transfers, simulate_transfers
 
 __all__ = [
@@ -47,10 +49,14 @@ __all__ = [
     "OuterLoopRun",
     "Place",
     "PowerDelayProfile",
+    "Quantity",
     "ResourceGrid",
+    "Steps",
+    "Trace",
     "Transfers",
     "attempts_before",
     "block_error_rate",
+    "capacity_mbit_s",
     "cell_names",
     "digital_link",
     "doppler_hz",
@@ -70,6 +76,9 @@ __all__ = [
     "packet_loss",
     "place_names",
     "rate_mbit_s",
+    "read_mahimahi",
+    "read_table_trace",
+    "read_trace_file",
     "residual_error_rate",
     "rsrp_to_snr_db",
     "simulate_transfers",
