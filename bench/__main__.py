@@ -19,6 +19,7 @@ BENCHMARKS = {
     "sweeps": "bench.sweeps",
     "real-models": "bench.real_models",
     "fullsize-loading": "bench.fullsize_loading",
+    "radio-budget": "bench.radio",
 }
 """BenchReport -> the module whose `run(options)` returns it."""
 
@@ -34,12 +35,18 @@ def main() -> None:
         default=os.environ.get("RAYSPLIT_WIKITEXT2"),
         help="WikiText-2's raw test text (default: the environment's RAYSPLIT_WIKITEXT2)",
     )
+    parser.add_argument(
+        "--lte-trace",
+        type=Path,
+        default=os.environ.get("RAYSPLIT_LTE_TRACE"),
+        help="mahimahi's Verizon-LTE-short.up (default: the environment's RAYSPLIT_LTE_TRACE)",
+    )
     parser.add_argument("--reports", type=Path, help="folder (default: bench/reports, quick: runs)")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(BENCHMARKS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(BENCHMARKS)}")
     reports = arguments.reports or (Path("runs") if arguments.quick else REPORTS)
-    options = Options(arguments.quick, arguments.wikitext2, reports)
+    options = Options(arguments.quick, arguments.wikitext2, reports, arguments.lte_trace)
     met = True
     for name in arguments.names or BENCHMARKS:
         report = importlib.import_module(BENCHMARKS[name]).run(options)

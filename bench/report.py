@@ -30,11 +30,13 @@ class Options:
         quick: Small sizes: shows that a benchmark runs, not how fast anything is.
         wikitext2: WikiText-2's raw test text, or None to skip what needs it.
         reports: Folder for the reports.
+        lte_trace: A recorded uplink in mahimahi's format, or None to skip what needs it.
     """
 
     quick: bool = False
     wikitext2: Path | None = None
     reports: Path = REPORTS
+    lte_trace: Path | None = None
 
 
 @dataclass(slots=True)

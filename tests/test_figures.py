@@ -28,6 +28,7 @@ from raysplit.figures import (
     SweepPanel,
 )
 from raysplit.figures.style import colour_of, line_styles, ordered_colours
+from raysplit.radio import Steps
 from raysplit.surrogate import ErrorStatistics, FitReport
 
 X = np.linspace(0, 1.2, 7)
@@ -383,3 +384,21 @@ class TestTrend:
         found = figures.trend(np.linspace(0, 1, 30), np.full(30, 4.0))
         assert found.slope == pytest.approx(0, abs=1e-9)
         assert found.r2 == 0.0
+
+
+def test_link_trace_shows_every_step_and_the_quantiles_over_time():
+    """Three steps of 2 s and a last one of 1 s, which counts for half of the others."""
+    steps = Steps("capacity_mbit_s", np.array([4.0, 8.0, 0.0, 6.0]), 2.0, np.array([2, 2, 2, 1.0]))
+    figure = figures.link_trace(steps)
+    over_time, distribution = figure.axes
+    (stairs,) = over_time.patches
+    assert stairs.get_data().values.tolist() == [4, 8, 0, 6]
+    assert stairs.get_data().edges.tolist() == [0, 2, 4, 6, 7]
+    assert over_time.get_ylabel() == "capacity (Mbit/s)"
+    (line,) = distribution.lines
+    assert line.get_xdata().tolist() == [0, 0, 4, 6, 8]
+    assert line.get_ydata() == pytest.approx([0, 2 / 7, 4 / 7, 5 / 7, 1])
+    # Half of the time is reached within the value 4.
+    assert (
+        distribution.get_title(loc="left") == "Distribution: 5% below 0, 50% below 4, 95% below 8"
+    )

@@ -1,5 +1,8 @@
 """Rates, block errors and link adaptation against the standard, closed forms and brute force."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
@@ -185,3 +188,11 @@ def test_what_no_radio_has_is_refused(call, message):
 def test_a_section_refuses_unknown_keys():
     with pytest.raises(ValidationError, match="resource_block"):
         ResourceGrid(resource_block=3)
+
+
+def test_the_pages_example_runs():
+    text = (Path(__file__).parents[1] / "docs" / "radio.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(block, "docs/radio.md", "exec"), names)
+    assert names["snr_db"] == pytest.approx(7, abs=0.5), "as the comment says"

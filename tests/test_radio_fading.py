@@ -52,9 +52,8 @@ def test_jakes_correlation_is_a_bessel_function():
     assert expected.min() < -0.3, "the lags reach beyond the first zeros"
     found = correlation(gains(speed_m_s=speed))
     assert np.abs(found - expected).max() < 4 / np.sqrt(PATHS)
-    assert jakes_correlation(LAGS * STEP_S, doppler_hz(speed, CARRIER_GHZ)).tolist() == (
-        expected.tolist()
-    )
+    known = jakes_correlation(LAGS * STEP_S, doppler_hz(speed, CARRIER_GHZ))
+    assert known == pytest.approx(expected)
 
 
 def test_one_long_path_has_the_correlation_in_time():
@@ -135,7 +134,7 @@ def test_subcarriers_are_correlated_as_the_profile_says():
     expected = np.exp(2j * np.pi * np.outer(frequencies_F, delays_L)) @ PROFILES[name].powers_L
     found = np.mean(response_NF[:, :1] * response_NF.conj(), axis=0)
     assert np.abs(found - expected).max() < 5 / np.sqrt(PATHS)
-    assert np.abs(expected[-1]) < 0.5
+    assert np.abs(expected[-1]) < 0.65, "the subcarriers differ"
 
 
 def test_effective_snr_of_a_flat_channel_is_its_snr():
@@ -185,16 +184,10 @@ def test_snr_path_has_the_mean_and_the_spread_of_its_fading():
 def test_diversity_over_frequency_narrows_the_spread():
     rng = np.random.default_rng(0)
     cell = load_cell("lte", grid={"resource_blocks": 25})
-    spreads = [
-        snr_path_db(
-            ChannelConfig(profile="TDL-C", delay_spread_ns=ns, speed_m_s=60.0),
-            cell,
-            12.0,
-            1500,
-            rng,
-        ).std()
-        for ns in (1e-3, 300.0)
+    channels = [
+        ChannelConfig(profile="TDL-C", delay_spread_ns=ns, speed_m_s=60.0) for ns in (1e-3, 300.0)
     ]
+    spreads = [snr_path_db(channel, cell, 12.0, 1500, rng).std() for channel in channels]
     assert spreads[0] == pytest.approx(5.57, abs=0.5), "no delay, flat"
     assert spreads[1] < 0.6 * spreads[0]
 

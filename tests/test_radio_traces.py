@@ -113,7 +113,7 @@ def test_snr_and_rsrp_become_capacity():
 def test_an_episode_fits_or_is_refused(tmp_path):
     trace = read(tmp_path, "time_s,mbps\n0,1\n1,2\n2,3\n")
     assert len(trace.steps(0.5, episode_steps=5).values_S) == 6
-    with pytest.raises(UserError, match="lasts 3 s, which is 3 step.s. of 1 s; an episode of 3"):
+    with pytest.raises(UserError, match=r"lasts 3 s, which is 3 step.s. of 1 s; an episode of 3"):
         trace.steps(1.0, episode_steps=3)
     with pytest.raises(UserError, match="step_s = 0"):
         trace.steps(0.0)
@@ -166,7 +166,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "latin").write_bytes("time_s;Qualität;mbps\n".encode("latin-1"))
     with pytest.raises(UserError, match="save it as CSV, UTF-8"):
         read_trace_file(tmp_path / "latin")
-    with pytest.raises(UserError, match="unknown quantity 'snr' .* did you mean 'snr_db'"):
+    with pytest.raises(UserError, match=r"unknown quantity 'snr' .* did you mean 'snr_db'"):
         read(tmp_path, "time_s,snr\n0,1\n1,1\n", quantity="snr")
 
 

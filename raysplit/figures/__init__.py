@@ -4,6 +4,7 @@
 """
 
 from raysplit.figures.answer import AnswerLine, AnswerPlane, answer_line, answer_plane
+from raysplit.figures.capacity import link_trace
 from raysplit.figures.comparison import EpisodeReturns, returns_and_intervals, violins
 from raysplit.figures.learning import (
     LearningPanel,
@@ -38,6 +39,7 @@ __all__ = [
     "cost_weight_sweep",
     "hyperparameter_panels",
     "learning_curves",
+    "link_trace",
     "note_above",
     "ppl_against_split_point",
     "returns_and_intervals",
