@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from raysplit.base.config import Config
 from raysplit.link.axis import rounded_within
+from raysplit.link.codec import Codec
 from raysplit.link.state import LOWER_IS_WORSE, check_coordinates, check_value
 
 Case = Literal["L", "H", "A"]
@@ -131,6 +132,8 @@ class ProblemConfig(Config):
     Attributes:
         case: L: good links and small initial split points; H: bad links and large ones; A: all.
         link: The link coordinates that vary, with their ranges; the others stay at their default.
+        codecs: What hidden states are sent as (`raysplit.link.codec`). All are measured; decisions
+            are made for the first.
         dynamics: How the link changes within an episode.
         min_split_point: Fewest layers on the device.
         max_split_point: Most layers on the device.
@@ -148,6 +151,7 @@ class ProblemConfig(Config):
 
     case: Case = "A"
     link: dict[str, LinkRange] = Field(min_length=1)
+    codecs: tuple[str, ...] = Field(default=("identity",), min_length=1)
     dynamics: LinkDynamicsConfig = LinkDynamicsConfig()
     min_split_point: int = Field(default=1, ge=1)
     max_split_point: int = Field(default=10, ge=2)
@@ -160,6 +164,13 @@ class ProblemConfig(Config):
     )
     raw: bool = False
     observe_step: bool = False
+
+    @field_validator("codecs")
+    @classmethod
+    def _names_of_codecs(cls, codecs: tuple[str, ...]) -> tuple[str, ...]:
+        if len({Codec(name) for name in codecs}) < len(codecs):
+            raise ValueError("a codec stands there twice: name each once")
+        return codecs
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -181,6 +192,16 @@ class ProblemConfig(Config):
     def link_names(self) -> tuple[str, ...]:
         """The link coordinates that vary, in the order of observations and link states."""
         return tuple(self.link)
+
+    @property
+    def all_codecs(self) -> tuple[Codec, ...]:
+        """The codecs that are measured."""
+        return tuple(map(Codec, self.codecs))
+
+    @property
+    def codec(self) -> Codec:
+        """The codec that decisions are made for."""
+        return self.all_codecs[0]
 
     @property
     def start_split_points(self) -> tuple[int, int]:

@@ -97,6 +97,10 @@ def test_where_it_runs_is_no_part_of_the_results():
         *((f"agents.{name}={{}}", "baseline") for name in ("random", "stay", "Greedy", "optimum")),
         *((f"agents.{name}={{}}", "baseline") for name in ("fixed", "untrained")),
         ("tracking.project=a/b", "tracking.project = 'a/b': a W&B project has .* none of / "),
+        ("problem.codecs=[int4, int5]", "problem.codecs = .*unknown codec 'int5'.*did you mean"),
+        ("problem.codecs=[int4, int4]", "a codec stands there twice"),
+        ("problem.codecs=[]", "problem.codecs"),
+        ("problem.codecs=int4", "problem.codecs = 'int4': must be a list of texts?"),
         ('corpus={source: file, path: "a\\0"}', r"corpus.path = 'a\\x00' holds a NUL"),
     ],
 )

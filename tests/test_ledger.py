@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from raysplit.base.errors import UserError
+from raysplit.link.codec import Codec
 from raysplit.link.state import LinkState
 from raysplit.measure.ledger import Ledger
 from raysplit.measure.rows import Row
@@ -51,6 +52,49 @@ def test_rows_come_back_as_they_were(ledger):
         assert list(again.rows("card").values()) == rows
         assert again._connection.execute("SELECT card FROM cards").fetchall() == [('{"a": 1}',)]
         assert again.rows("other") == {}
+
+
+def test_codecs_are_settings_of_their_own_and_come_back(ledger):
+    codecs = ("identity", "int4-rotated/64", "top25%")
+    rows = [
+        row(setting=Setting(1, LinkState(noise_std=0.5), 7, Codec(name)), log_ppl=float(i))
+        for i, name in enumerate(codecs)
+    ]
+    assert len({r.setting.key("card") for r in rows}) == 3
+    ledger.add("card", rows)
+    ledger.add("card", rows)
+    assert list(ledger.rows("card").values()) == rows
+    ledger._connection.execute("UPDATE settings SET codec = 'int8' WHERE codec = 'top25%'")
+    assert list(ledger.rows("card").values()) == rows[:2]  # its checksum does not fit
+
+
+# Written by the last raysplit whose ledgers knew no codecs.
+FORMAT_3 = """
+CREATE TABLE cards (sha256 TEXT, card TEXT, created REAL, content_sha256 TEXT,
+  PRIMARY KEY (sha256));
+CREATE TABLE settings (key TEXT, card TEXT, split_point INTEGER, link TEXT, seed INTEGER,
+  status TEXT, log_ppl REAL, stderr REAL, sequences INTEGER, tokens INTEGER, recomputed INTEGER,
+  seconds REAL, anchor_sequences INTEGER, attempts INTEGER, reason TEXT, worker TEXT, finished REAL,
+  content_sha256 TEXT, PRIMARY KEY (key));
+INSERT INTO settings VALUES('b60bdbe5efe2099cf43fc350804d335a4246a7bf4db9ca7e9e404aed1497978e',
+  'card',3,'{"noise_std": 0.5}',7,'done',2.5,0.01,64,1234,60,0.5,0,1,NULL,'here:1',100.0,
+  'ed00224ada8c864833d83a82c29684edb0fa9f2d30ba940fdff6cc9b40403986');
+PRAGMA user_version = 3;
+"""
+
+
+def test_a_ledger_from_before_codecs_still_counts(tmp_path, capsys):
+    path = tmp_path / "ledger.sqlite"
+    old = sqlite3.connect(path)
+    old.executescript(FORMAT_3)
+    old.close()
+    coded = row(setting=Setting(3, LinkState(noise_std=0.5), 7, Codec("int4/64")))
+    with Ledger(path) as ledger:
+        assert ledger.rows_of([row(3).setting.key("card")]) == {row(3).setting.key("card"): row(3)}
+        ledger.add("card", [row(3, log_ppl=9.0), coded])
+    with Ledger(path) as ledger:  # of today's format by now
+        assert list(ledger.rows("card").values()) == [row(3), coded]
+    assert not capsys.readouterr().err
 
 
 def test_a_setting_is_taken_once(ledger):

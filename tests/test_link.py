@@ -12,6 +12,8 @@ from torch import Tensor
 
 from raysplit.base.errors import UserError
 from raysplit.link.channel import Received, batch_generator, transmit
+from raysplit.link.codec import IDENTITY, Codec
+from raysplit.link.codec.roundtrip import roundtrip
 from raysplit.link.config import LinkConfig
 from raysplit.link.coordinates import link_state
 from raysplit.link.fading import fading_scale_for_outage, outage_probability
@@ -485,6 +487,58 @@ def test_everything_happens_on_the_tensors_device_whatever_the_default(concealme
     with torch.device("meta"):
         received_BTD = send(sent_BTD, state, config, corpus_mean_D=mean_D).hidden_BTD
     assert torch.equal(received_BTD, expected_BTD)
+
+
+@pytest.mark.parametrize("exempt_prefix", [True, False])
+def test_what_is_sent_is_encoded_and_nothing_else(exempt_prefix: bool) -> None:
+    config = LinkConfig(exempt_prefix=exempt_prefix)
+    codec = Codec("int3/4")
+    received = send(hidden(), LinkState(), config, codec=codec)
+    expected_BTD = torch.where(sent(config)[:, :, None], roundtrip(hidden(), codec), hidden())
+    assert torch.equal(received.hidden_BTD, expected_BTD)
+    assert not torch.equal(received.hidden_BTD, hidden())
+    assert torch.equal(received.touched_B, sent(config).any(dim=1))
+
+
+def test_a_sink_at_the_exempt_position_spoils_no_scale() -> None:
+    sink_BTD = hidden()
+    sink_BTD[:, 0] *= 1e4
+    plain, beside_a_sink = (
+        send(h, LinkState(), LinkConfig(), codec=Codec("int4")).hidden_BTD[:, 1:]
+        for h in (hidden(), sink_BTD)
+    )
+    assert torch.equal(plain, beside_a_sink)
+
+
+def test_the_edge_conceals_and_holds_what_it_decoded() -> None:
+    codec = Codec("int3/4")
+    config = LinkConfig(concealment="hold_last", exempt_prefix=False)
+    received_TD = send(hidden(), LinkState(loss_probability=0.5), config, codec=codec).hidden_BTD[0]
+    decoded_TD = roundtrip(hidden(), codec)[0]
+    arrived = [t for t in range(T) if torch.equal(received_TD[t], decoded_TD[t])]
+    assert 0 < len(arrived) < T
+    for t in range(T):
+        before = [a for a in arrived if a <= t]
+        expected_D = decoded_TD[before[-1]] if before else torch.zeros(D)
+        assert torch.equal(received_TD[t], expected_D)
+
+
+def test_noise_is_the_same_whatever_the_codec() -> None:
+    state, codec = LinkState(snr_db=3.0), Codec("int4/8")
+    noise_BTD = send(hidden(), state, LinkConfig()).hidden_BTD - hidden()
+    received = send(hidden(), state, LinkConfig(), codec=codec)
+    expected_BTD = torch.where(
+        sent(LinkConfig())[:, :, None], roundtrip(hidden(), codec) + noise_BTD, hidden()
+    )
+    assert torch.allclose(received.hidden_BTD, expected_BTD, atol=1e-6)
+
+
+def test_identity_is_the_link_without_a_codec() -> None:
+    assert send(hidden(), LinkState(), LinkConfig(), codec=IDENTITY).touched_B.sum() == 0
+    same = send(hidden(), ROUGH, LinkConfig(fading="rayleigh"), codec=IDENTITY)
+    assert torch.equal(
+        same.hidden_BTD, send(hidden(), ROUGH, LinkConfig(fading="rayleigh")).hidden_BTD
+    )
 
 
 def test_padding_may_hold_anything() -> None:

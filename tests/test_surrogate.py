@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -46,6 +48,14 @@ def noisy_table(seed=0, violent=(), noise=0.01):
     return table(p, x, y + noise * np.random.default_rng(seed).normal(size=y.shape))
 
 
+def coded_table():
+    """Every second row with a codec that doubles the perplexity."""
+    p, x = grid(np.arange(1, 11), np.linspace(0, 1.2, 15))
+    codecs_N = np.arange(len(p)) % 2
+    values = table(p, x, true_log_ppl(p, x) + np.log(2) * codecs_N)
+    return replace(values, codecs=("int8", "int4"), codecs_N=codecs_N)
+
+
 QUICK = SurrogateConfig(steps=400)
 
 
@@ -66,6 +76,28 @@ class TestMeasurements:
             np.testing.assert_array_equal(ours, theirs)
             assert ours.dtype == theirs.dtype
         assert [f.name for f in tmp_path.iterdir()] == ["rows.parquet"]
+
+    def test_codecs_have_a_column_and_tables_of_their_own(self, tmp_path):
+        original = coded_table()
+        original.to_parquet(tmp_path / "rows.parquet")
+        assert pq.read_table(tmp_path / "rows.parquet").column("codec").to_pylist()[:3] == [
+            "int8", "int4", "int8",
+        ]  # fmt: skip
+        again = Measurements.from_parquet(tmp_path / "rows.parquet")
+        assert again.codecs == original.codecs
+        np.testing.assert_array_equal(again.codecs_N, original.codecs_N)
+        parts = again.by_codec()
+        assert list(parts) == ["int8", "int4"]
+        for i, (name, part) in enumerate(parts.items()):
+            assert part.codecs == (name,)
+            assert not part.codec_indices_N.any()
+            np.testing.assert_array_equal(part.log_ppl_N, original.log_ppl_N[i::2])
+
+    def test_without_codecs_the_file_has_no_such_column(self, tmp_path):
+        noisy_table().to_parquet(tmp_path / "rows.parquet")
+        written = pq.read_table(tmp_path / "rows.parquet")
+        assert "codec" not in written.column_names
+        assert b"codec" not in written.schema.metadata[b"raysplit.measurements"]
 
     def test_a_table_without_link_coordinates_survives(self, tmp_path):
         original = Measurements(
@@ -370,3 +402,36 @@ class TestQuality:
         _, report = fit(table(p, x, true_log_ppl(p, x)), SurrogateConfig(steps=20), seed=0)
         assert report.gain is None
         assert report.measured_gain_G.shape == (0,)
+
+
+def test_each_codec_has_its_own_predictions(tmp_path):
+    surrogate, found = fit(coded_table(), QUICK, seed=0)
+    assert found.log_ppl.r2 > 0.99
+    p, x = grid(np.arange(2, 10), np.array([0.2, 0.5, 1.0]))
+    first, _ = surrogate.predict_log_ppl(p, x)
+    second, _ = surrogate.predict_log_ppl(p, x, np.ones(len(p), dtype=np.int64))
+    np.testing.assert_allclose(first, true_log_ppl(p, x), atol=0.1)
+    np.testing.assert_allclose(second - first, np.log(2), atol=0.1)
+    surrogate.save(tmp_path)
+    again = Surrogate.load(tmp_path)
+    assert again.codecs == ("int8", "int4")
+    np.testing.assert_array_equal(again.predict_log_ppl(p, x, np.ones(len(p), int))[0], second)
+
+
+def test_one_codec_alone_is_no_input():
+    """Whatever its name, the surrogate is that of a table that knows no codecs."""
+    plain = noisy_table()
+    named = replace(plain, codecs=("int4/64",), codecs_N=np.zeros(len(plain), dtype=np.int64))
+    ours, theirs = (fit(rows, QUICK, seed=0)[0] for rows in (plain, named))
+    p, x = grid(np.arange(1, 11), np.array([0.3]))
+    np.testing.assert_array_equal(ours.predict_log_ppl(p, x)[0], theirs.predict_log_ppl(p, x)[0])
+    assert ours.weights.first_MIH.shape[1] == 2
+
+
+def test_gains_compare_rows_of_one_codec():
+    rows = table(
+        np.array([1, 1, 2, 2, 2]), np.array([[0.5], [0.5], [0.5], [0.5], [0.7]]), np.arange(5.0)
+    )
+    rows = replace(rows, codecs=("int8", "int4"), codecs_N=np.array([0, 1, 1, 0, 0]))
+    later, first = gain_pairs(rows)
+    assert (later.tolist(), first.tolist()) == ([2, 3], [1, 0])

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from raysplit.link.codec import IDENTITY, Codec
+from raysplit.link.codec.roundtrip import roundtrip
 from raysplit.link.config import LinkConfig
 from raysplit.link.gains import draw_gains
 from raysplit.link.state import LinkState
@@ -60,10 +62,11 @@ def transmit(
     config: LinkConfig,
     generator: torch.Generator,
     *,
+    codec: Codec = IDENTITY,
     signal_rms: float | None = None,
     corpus_mean_D: Tensor | None = None,
 ) -> Received:
-    """Send hidden states across the link.
+    """Send hidden states across the link: encoded by the UE, decoded and concealed by the edge.
 
     Args:
         hidden_BTD: Clean hidden states at the split point, right-padded; never modified.
@@ -72,6 +75,7 @@ def transmit(
         state: The link's state.
         config: The kind of link.
         generator: On the tensor's device; see `batch_generator`.
+        codec: What hidden states are encoded with. Noise lands on what the edge decodes.
         signal_rms: Root mean square of the transmitted hidden states over the corpus, the signal
             that `snr_db` refers to (see `raysplit.link.signal`). None takes that of this very
             tensor, so the noise then differs from batch to batch.
@@ -89,7 +93,8 @@ def transmit(
     lost_P = (gain_P < config.gain_threshold) | (erasure_P < state.loss_probability)
 
     noise_std = _noise_std(hidden_BTD, sent_BT, state, signal_rms)
-    received_BTD = _propagate(hidden_BTD, gain_P, noise_std, config, generator)
+    decoded_BTD = roundtrip(hidden_BTD, codec)
+    received_BTD = _propagate(decoded_BTD, gain_P, noise_std, config, generator)
     all_changed = received_BTD is not hidden_BTD
     if _can_lose(state, config):
         received_BTD = _conceal(received_BTD, lost_P, sent_BT, config, corpus_mean_D)

@@ -74,7 +74,7 @@ class MeasuredAnchors:
         """
         clean = reference.corpus
         for setting in settings:
-            if (setting.split_point, setting.link) not in self._plan.points:
+            if not self._plan.holds(setting):
                 continue
             sequences = self._damages_KM[setting.seed].shape[1]
             blocks = math.ceil(sequences / BLOCK_SEQUENCES)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raysplit.link.axis import rounded_within
+from raysplit.link.codec import IDENTITY, Codec
 from raysplit.link.config import LinkConfig
 from raysplit.link.coordinates import link_state
 from raysplit.link.state import LOWER_IS_WORSE, LinkState
@@ -30,19 +31,26 @@ class AnchorPlan:
     Attributes:
         points: Split point and link state of each.
         settings: How many settings they are to serve: the more, the more sequences they get.
+        codec: The codec of all of them; settings with another one are foretold a little worse.
     """
 
     points: tuple[tuple[int, LinkState], ...]
     settings: int
+    codec: Codec = IDENTITY
 
     def with_seed(self, seed: int) -> list[Setting]:
         """Return the anchors under one seed."""
-        return [Setting(split_point, link, seed) for split_point, link in self.points]
+        return [Setting(split_point, link, seed, self.codec) for split_point, link in self.points]
+
+    def holds(self, setting: Setting) -> bool:
+        """Tell whether a setting is an anchor, under whatever seed."""
+        return setting.codec == self.codec and (setting.split_point, setting.link) in self.points
 
     def describe(self) -> list[str]:
         """Return a line for each, for the protocol card."""
         return [
             ", ".join([f"p={p}", *(f"{name}={value!r}" for name, value in link.as_dict().items())])
+            + ("" if self.codec == IDENTITY else f", codec={self.codec}")
             for p, link in self.points
         ]
 
@@ -52,6 +60,7 @@ def choose_anchors(
     ranges: Mapping[str, tuple[float, float]],
     settings: int,
     link: LinkConfig | None = None,
+    codec: Codec = IDENTITY,
 ) -> AnchorPlan:
     """Choose the anchors of a problem.
 
@@ -60,6 +69,7 @@ def choose_anchors(
         ranges: Link coordinate -> (low, high).
         settings: How many settings they are to serve.
         link: The kind of link; only the coordinate `outage_probability` needs it.
+        codec: The codec of the anchors.
     """
     first, last = split_points
     points = [
@@ -71,7 +81,7 @@ def choose_anchors(
     ]
     if len(ranges) > 1:  # what each coordinate does on its own
         points += [(first, _state(ranges, {name: 1.0}, link)) for name in ranges]
-    return AnchorPlan(tuple(dict.fromkeys(points)), settings)
+    return AnchorPlan(tuple(dict.fromkeys(points)), settings, codec)
 
 
 def _state(

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from raysplit.link.codec import IDENTITY, Codec
 from raysplit.link.state import LinkState
 from raysplit.measure.ledger_file import FORMAT, open_ledger_file, unusable
 from raysplit.measure.rows import AnchorBlock, Row, anchor_block_key
@@ -56,6 +57,7 @@ _SETTINGS = {
     "worker": "TEXT",
     "finished": "REAL",
 }
+_SINCE_FORMAT_4 = {"codec": "TEXT"}  # its name; nothing for hidden states sent as computed
 _RESULTS = tuple(field.name for field in fields(Row) if field.name != "setting")
 
 
@@ -72,7 +74,7 @@ class Ledger:
         self._cards = SealedTable(path, "cards", _CARDS)
         self._clean = SealedTable(path, "clean", _CLEAN)
         self._anchors = SealedTable(path, "anchors", _ANCHORS)
-        self._settings = SealedTable(path, "settings", _SETTINGS)
+        self._settings = SealedTable(path, "settings", _SETTINGS, _SINCE_FORMAT_4)
         self._connection = open_ledger_file(path)
         self._create_tables()
 
@@ -202,10 +204,12 @@ def _record(card_sha256: str, row: Row) -> Record:
         "seed": setting.seed,
         **{name: getattr(row, name) for name in _RESULTS},
         "finished": row.finished or time.time(),
+        "codec": None if setting.codec == IDENTITY else setting.codec.name,
     }
 
 
 def _row(record: Record) -> Row:
     link = LinkState(**json.loads(record["link"]))
-    setting = Setting(record["split_point"], link, record["seed"])
+    codec = IDENTITY if record["codec"] is None else Codec(record["codec"])
+    setting = Setting(record["split_point"], link, record["seed"], codec)
     return Row(setting=setting, **{name: record[name] for name in _RESULTS})

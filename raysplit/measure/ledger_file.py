@@ -12,8 +12,9 @@ from pathlib import Path
 from raysplit.base.errors import UserError
 from raysplit.measure.sealed_rows import lenient_text
 
-FORMAT = 3
+FORMAT = 4
 """Version of the tables, kept in the file's user_version; raysplit 0.1 wrote none."""
+_OLDEST_FORMAT = 3  # of those that are taken over as they are: it knew no codecs
 _LOCK_TIMEOUT_S = 30.0
 _LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _SMALLEST_FREE_BYTES = 2**16
@@ -70,7 +71,7 @@ def _refuse_another_format(path: Path, connection: sqlite3.Connection) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
     connection.execute("COMMIT")
-    if version == FORMAT or (version == 0 and not tables):
+    if _OLDEST_FORMAT <= version <= FORMAT or (version == 0 and not tables):
         return
     if version > FORMAT:
         reason, remedy = "is of a newer raysplit", "install that one"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from typing import Any
 
 from raysplit.base.errors import UserError
@@ -15,6 +16,7 @@ from raysplit.corpus.sequences import (
     window_sequences,
 )
 from raysplit.corpus.texts import read_paragraphs, read_sentences
+from raysplit.link.codec import Codec
 from raysplit.link.config import LinkConfig
 from raysplit.measure.anchors import AnchorPlan
 from raysplit.measure.card import protocol_card
@@ -38,16 +40,19 @@ def prepare_job(
     split_points: tuple[int, int],
     device: str,
     anchors: AnchorPlan | None = None,
+    codecs: Iterable[Codec] = (),
 ) -> tuple[Job, dict[str, Any]]:
     """Return the job and its protocol card.
 
     Raises:
-        UserError: If the checkpoint or the corpus cannot be used, or a split point leaves the
-        model.
+        UserError: If the checkpoint or the corpus cannot be used, a split point leaves the model,
+            or one of the codecs cannot serve its hidden size.
     """
     model = model.model_copy(update={"dtype": resolve_dtype(model.dtype, device)})
     checkpoint = open_model(model)
     zoo.check_split_points(model.name, checkpoint.layers, split_points)
+    for codec in codecs:
+        codec.check_hidden_size(checkpoint.hidden_size)
     tokenizer = load_tokenizer(checkpoint)
     prefix_id = prefix_token_id(tokenizer, protocol.prefix)
     if prefix_id is None:

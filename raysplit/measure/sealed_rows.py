@@ -35,26 +35,39 @@ class SealedTable:
     changed row like another.
     """
 
-    def __init__(self, path: Path, name: str, columns: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        columns: Mapping[str, str],
+        later_columns: Mapping[str, str] | None = None,
+    ) -> None:
         """Describe the table.
 
         Args:
             path: The file, for messages.
             name: The table's name.
             columns: Name -> SQL type: TEXT, INTEGER, REAL or BLOB; the first is the key.
+            later_columns: The same of those that an older file lacks and gets. A row that holds
+                nothing there has the hash that it had without them.
         """
         self._path = path
         self._name = name
-        self._columns = columns
+        self._columns = {**columns, **(later_columns or {})}
+        self._first_columns = len(columns)
         self._key = next(iter(columns))
 
     def create(self, connection: sqlite3.Connection) -> None:
-        """Create the table, unless it is there."""
+        """Create the table, unless it is there, and the columns that it lacks."""
         columns = ", ".join(f"{name} {kind}" for name, kind in self._columns.items())
         connection.execute(
             f"CREATE TABLE IF NOT EXISTS {self._name} "
             f"({columns}, {_SEAL} TEXT, PRIMARY KEY ({self._key}))"
         )
+        there = {name for _, name, *_ in connection.execute(f"PRAGMA table_info({self._name})")}
+        for name, kind in self._columns.items():
+            if name not in there:
+                connection.execute(f"ALTER TABLE {self._name} ADD COLUMN {name} {kind}")
 
     def put(
         self,
@@ -75,10 +88,12 @@ class SealedTable:
             there = next(self.select(connection, f"{self._key} = ?", key), None)
             if there is None or replace_if(there):
                 values = [self._stored(column, record[column]) for column in self._columns]
+                names = ", ".join((*self._columns, _SEAL))
                 marks = ", ".join("?" * (len(values) + 1))
                 connection.execute(f"DELETE FROM {self._name} WHERE {self._key} = ?", key)
                 connection.execute(
-                    f"INSERT INTO {self._name} VALUES ({marks})", (*values, _hash(values))
+                    f"INSERT INTO {self._name} ({names}) VALUES ({marks})",
+                    (*values, self._hash(values)),
                 )
 
     def select(
@@ -94,10 +109,17 @@ class SealedTable:
         with closing(connection.execute(query, values)) as cursor:
             for *content, seal in cursor:
                 record = dict(zip(self._columns, content, strict=True))
-                if seal == _hash(content):
+                if seal == self._hash(content):
                     yield record
                 else:
                     _report_damage(self._path, f"{self._name} {str(record[self._key])[:12]}")
+
+    def _hash(self, values: list[Any]) -> str:
+        hashed = list(values)
+        while len(hashed) > self._first_columns and hashed[-1] is None:
+            hashed.pop()
+        text = json.dumps(hashed, default=lambda blob: hashlib.sha256(blob).hexdigest())
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def _stored(self, column: str, value: Any) -> Any:  # noqa: ANN401 - any SQLite value
         """Return a value as SQLite will give it back: the hash is taken of that."""
@@ -116,8 +138,3 @@ def _report_damage(path: Path, row: str) -> None:
         "yellow",
         " (its checksum does not fit): it is not used, and measured anew where it is needed",
     )
-
-
-def _hash(values: list[Any]) -> str:
-    text = json.dumps(values, default=lambda blob: hashlib.sha256(blob).hexdigest())
-    return hashlib.sha256(text.encode()).hexdigest()

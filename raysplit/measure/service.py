@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -12,6 +12,7 @@ import numpy as np
 from raysplit.base.errors import UserError
 from raysplit.base.files import sha256_of
 from raysplit.base.progress import progress_bar
+from raysplit.link.codec import IDENTITY, Codec
 from raysplit.measure.anchored import MeasuredAnchors
 from raysplit.measure.config import BackendConfig
 from raysplit.measure.ledger import Ledger
@@ -182,9 +183,12 @@ def _open_backend(job: Job, config: BackendConfig) -> Backend:
 
 
 def as_table(
-    rows: dict[Setting, Row], link_names: tuple[str, ...], clean_log_ppl: float
+    rows: dict[Setting, Row],
+    link_names: tuple[str, ...],
+    clean_log_ppl: float,
+    codecs: Sequence[Codec] = (IDENTITY,),
 ) -> Measurements:
-    """Gather the rows that are `done` into a table, under the coordinates that were asked for."""
+    """Gather the rows that are `done`, under the coordinates and codecs that were asked for."""
     settings = [setting for setting, row in rows.items() if row.status == "done"]
     done = [rows[setting] for setting in settings]
     states = [[getattr(setting.link, name) for name in link_names] for setting in settings]
@@ -196,4 +200,6 @@ def as_table(
         stderr_N=np.array([row.stderr for row in done], dtype=np.float64),
         anchor_sequences_N=np.array([row.anchor_sequences for row in done], dtype=np.int64),
         clean_log_ppl=clean_log_ppl,
+        codecs=tuple(codec.name for codec in codecs),
+        codecs_N=np.array([codecs.index(setting.codec) for setting in settings], dtype=np.int64),
     )

@@ -1,4 +1,4 @@
-"""The measured table: one perplexity with its error bar for each (split point, link state).
+"""The measured table: one perplexity with its error bar for each split point, link state and codec.
 
 What measuring hands to the surrogate, the figures and the table source. It holds valid rows only:
 settings that failed stay in the ledger with their reason.
@@ -13,8 +13,9 @@ Shape suffixes: N rows, K link coordinates.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,8 @@ from raysplit.base.arrays import BoolArray, FloatArray, IntArray
 from raysplit.base.errors import UserError
 from raysplit.base.files import replacing
 
-_OWN_COLUMNS = ("split_point", "log_ppl", "stderr", "anchor_sequences")
+_OWN_COLUMNS = ("split_point", "log_ppl", "stderr", "anchor_sequences", "codec")
+_ONE_CODEC = ("identity",)
 _METADATA_KEY = b"raysplit.measurements"
 
 
@@ -41,6 +43,9 @@ class Measurements:
         clean_log_ppl: The whole model's log perplexity on the same corpus over a perfect link.
         anchor_sequences_N: Sequences of the anchors that an estimate rests on besides its own, 0
             without, None where not known; written for readers of the Parquet file.
+        codecs: Names of the codecs, those of all rows among them; the first is the one that
+            decisions are made for.
+        codecs_N: Each row's index into `codecs`, int64; None stands for zeros.
 
     Raises:
         UserError: If the columns do not fit together or hold a value that is not finite.
@@ -53,6 +58,8 @@ class Measurements:
     stderr_N: FloatArray
     clean_log_ppl: float
     anchor_sequences_N: IntArray | None = None
+    codecs: tuple[str, ...] = _ONE_CODEC
+    codecs_N: IntArray | None = None
 
     def __post_init__(self) -> None:
         rows, coordinates = len(self.split_points_N), len(self.link_names)
@@ -68,6 +75,8 @@ class Measurements:
         }
         if self.anchor_sequences_N is not None:
             shapes["anchor_sequences_N"] = (self.anchor_sequences_N, (rows,))
+        if self.codecs_N is not None:
+            shapes["codecs_N"] = (self.codecs_N, (rows,))
         for name, (array, expected) in shapes.items():
             if array.shape != expected:
                 raise UserError(
@@ -88,18 +97,34 @@ class Measurements:
         """Perplexities, the exponential of `log_ppl_N`."""
         return np.exp(self.log_ppl_N)
 
+    @property
+    def codec_indices_N(self) -> IntArray:
+        """Each row's index into `codecs`."""
+        if self.codecs_N is not None:
+            return self.codecs_N
+        return np.zeros(len(self), dtype=np.int64)
+
+    def by_codec(self) -> dict[str, Measurements]:
+        """Return each codec's own table, in the order of `codecs`."""
+        return {
+            name: replace(self.select(self.codec_indices_N == i), codecs=(name,), codecs_N=None)
+            for i, name in enumerate(self.codecs)
+        }
+
     def select(self, rows: BoolArray | IntArray) -> Measurements:
         """Return the table of the rows named by a mask or by indices."""
-        return Measurements(
+
+        def part(values_N: IntArray | None) -> IntArray | None:
+            return None if values_N is None else values_N[rows]
+
+        return replace(
+            self,
             split_points_N=self.split_points_N[rows],
-            link_names=self.link_names,
             link_states_NK=self.link_states_NK[rows],
             log_ppl_N=self.log_ppl_N[rows],
             stderr_N=self.stderr_N[rows],
-            clean_log_ppl=self.clean_log_ppl,
-            anchor_sequences_N=None
-            if self.anchor_sequences_N is None
-            else self.anchor_sequences_N[rows],
+            anchor_sequences_N=part(self.anchor_sequences_N),
+            codecs_N=part(self.codecs_N),
         )
 
     def to_parquet(self, path: Path) -> None:
@@ -108,12 +133,18 @@ class Measurements:
         Raises:
             UserError: If the disk is full or the folder cannot be written.
         """
-        columns = {"split_point": self.split_points_N}
+        columns: dict[str, Any] = {"split_point": self.split_points_N}
         columns |= {name: self.link_states_NK[:, k] for k, name in enumerate(self.link_names)}
         columns |= {"log_ppl": self.log_ppl_N, "stderr": self.stderr_N}
         if self.anchor_sequences_N is not None:
             columns["anchor_sequences"] = self.anchor_sequences_N
-        note = {"link_names": self.link_names, "clean_log_ppl": self.clean_log_ppl}
+        note: dict[str, Any] = {
+            "link_names": self.link_names,
+            "clean_log_ppl": self.clean_log_ppl,
+        }
+        if self.codecs != _ONE_CODEC:
+            columns["codec"] = [self.codecs[i] for i in self.codec_indices_N]
+            note["codecs"] = self.codecs
         table = pa.table(columns).replace_schema_metadata({_METADATA_KEY: json.dumps(note)})
         with replacing(path) as new:
             pq.write_table(table, new)
@@ -138,6 +169,7 @@ class Measurements:
             )
         note = json.loads(metadata)
         names: tuple[str, ...] = tuple(note["link_names"])
+        codecs: tuple[str, ...] = tuple(note.get("codecs", _ONE_CODEC))
 
         def column(name: str) -> FloatArray:
             return np.array(table.column(name), dtype=np.float64)
@@ -152,5 +184,9 @@ class Measurements:
             clean_log_ppl=note["clean_log_ppl"],
             anchor_sequences_N=np.array(table.column("anchor_sequences"), dtype=np.int64)
             if "anchor_sequences" in table.column_names
+            else None,
+            codecs=codecs,
+            codecs_N=np.array([codecs.index(name) for name in table.column("codec").to_pylist()])
+            if "codec" in table.column_names
             else None,
         )

@@ -202,7 +202,8 @@ def _conditions(run: _Run) -> dict[str, Any]:
 
 def _perplexity(run: _Run) -> Iterator[_Curve]:
     """PPL over the split points at the best and at the worst link of the evaluation grid."""
-    table = Measurements.from_parquet(run.folder.path / EVALUATION_TABLE)
+    tables = Measurements.from_parquet(run.folder.path / EVALUATION_TABLE).by_codec()
+    table = tables[run.folder.experiment.problem.codec.name]
     falling = np.array([name in LOWER_IS_WORSE for name in table.link_names])
     low, high = table.link_states_NK.min(axis=0), table.link_states_NK.max(axis=0)
     best_K, worst_K = np.where(falling, high, low), np.where(falling, low, high)

@@ -20,7 +20,7 @@ from raysplit.corpus.sequences import ProtocolConfig
 from raysplit.link.config import LinkConfig
 from raysplit.measure.config import BackendConfig, MeasuringConfig
 from raysplit.measure.plan import PlanConfig, make_plan
-from raysplit.measure.setting import Setting
+from raysplit.measure.setting import Setting, with_each_codec
 from raysplit.model.config import ModelConfig
 from raysplit.surrogate.config import SurrogateConfig
 from raysplit.tracking.config import TrackingConfig
@@ -113,7 +113,8 @@ class Experiment(Config):
         """
         problem = self.problem
         split_points = (problem.min_split_point, problem.max_split_point)
-        return make_plan(self.plan, split_points, problem.ranges("A"), self.link)
+        settings = make_plan(self.plan, split_points, problem.ranges("A"), self.link)
+        return with_each_codec(settings, problem.all_codecs)
 
     def to_yaml(self) -> str:
         """Return the experiment with every value written out."""

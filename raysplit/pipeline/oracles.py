@@ -23,10 +23,14 @@ EVALUATION_TABLE, EVALUATION = "evaluation.parquet", "evaluation.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Oracles:
-    """A run's problem, solved on both sources, and its agents' policies by name and seed."""
+    """A run's problem, solved on both sources, and its agents' policies by name and seed.
+
+    `table` is that of the codec that decisions are made for, the first of `table_by_codec`.
+    """
 
     params: LayerSplitParams
     table: Measurements
+    table_by_codec: dict[str, Measurements]
     surrogate: Oracle
     measured: Oracle
     agents: dict[str, dict[int, Policy]]
@@ -35,11 +39,13 @@ class Oracles:
 def load_oracles(folder: RunFolder) -> Oracles:
     """Read what the stages before left and solve the problem on both sources."""
     params, _ = measured_problem(folder)
-    table = Measurements.from_parquet(folder.path / EVALUATION_TABLE)
+    by_codec = Measurements.from_parquet(folder.path / EVALUATION_TABLE).by_codec()
+    table = by_codec[folder.experiment.problem.codec.name]
     surrogate = SurrogateSource(Surrogate.load(folder.path / "surrogate"))
     return Oracles(
         params=params,
         table=table,
+        table_by_codec=by_codec,
         surrogate=Oracle(params, surrogate),
         measured=measured_oracle(params, table),
         agents={

@@ -18,17 +18,20 @@ _QUICKLY_READ_BYTES = 4_000_000
 
 
 def refuse_early(experiment: Experiment) -> None:
-    """Check that model, text and tables are there and that the split points lie in the model.
+    """Check that model, text and tables are there and that split points and codecs fit the model.
 
-    A model whose depth is not known yet (on the hub, not named here) is checked once it is opened.
+    A model whose config is not known yet (on the hub, not named here) is checked when opened.
 
     Raises:
         UserError: With the first thing that is wrong.
     """
     name, problem = experiment.model.name, experiment.problem
-    layers = _layers(zoo.find(name))
-    if layers is not None:
+    sizes = _layers_and_hidden_size(zoo.find(name))
+    if sizes is not None:
+        layers, hidden_size = sizes
         zoo.check_split_points(name, layers, (problem.min_split_point, problem.max_split_point))
+        for codec in problem.all_codecs:
+            codec.check_hidden_size(hidden_size)
     _check_text(experiment)
     _check_ledger(experiment.measuring.ledger)
     read_trace(problem)
@@ -36,9 +39,9 @@ def refuse_early(experiment: Experiment) -> None:
         experiment.planned_settings()
 
 
-def _layers(model: zoo.Model) -> int | None:
+def _layers_and_hidden_size(model: zoo.Model) -> tuple[int, int] | None:
     if model.shape is not None:
-        return model.shape.layers
+        return model.shape.layers, model.shape.hidden_size
     folder = local_folder(model.location)
     if folder is None:
         return None
@@ -46,7 +49,7 @@ def _layers(model: zoo.Model) -> int | None:
     family_of(config, model.name)
     index_of(folder)
     try:
-        return int(config["num_hidden_layers"])
+        return int(config["num_hidden_layers"]), int(config["hidden_size"])
     except (ValueError, KeyError, TypeError):
         return None  # opening it says what is wrong with it
 

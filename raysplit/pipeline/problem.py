@@ -53,6 +53,7 @@ def measuring_service(folder: RunFolder) -> Generator[MeasuringService]:
         split_points=split_points,
         device="cuda" if experiment.backend.gpus_per_edge else "cpu",
         anchors=anchor_plan(experiment),
+        codecs=problem.all_codecs,
     )
     with (
         Ledger(ledger_path(folder)) as ledger,
@@ -91,7 +92,9 @@ def anchor_plan(experiment: Experiment) -> AnchorPlan | None:
     elif not measuring.anchors:
         return None
     split_points = (problem.min_split_point, problem.max_split_point)
-    return choose_anchors(split_points, problem.ranges("A"), settings, experiment.link)
+    return choose_anchors(
+        split_points, problem.ranges("A"), settings, experiment.link, problem.codec
+    )
 
 
 def cost_by_split_point(experiment: Experiment, tokens: int) -> list[float]:

@@ -147,9 +147,10 @@ class RewardSources:
     def _measure(self, split_points_N: IntArray, link_states_NK: FloatArray) -> FloatArray:
         """Return measured PPL; NaN where a setting gave none."""
         assert self._service is not None
-        names, link = self._params.link_names, self._folder.experiment.link
+        names, experiment = self._params.link_names, self._folder.experiment
+        link, codec = experiment.link, experiment.problem.codec
         settings = [
-            Setting(int(p), link_state(names, state, link), _REWARD_SEED)
+            Setting(int(p), link_state(names, state, link), _REWARD_SEED, codec)
             for p, state in zip(split_points_N, link_states_NK, strict=True)
         ]
         rows = self._service.measure(settings, title="rewards")

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from raysplit.base.arrays import Float32Array, FloatArray
+from raysplit.base.arrays import Float32Array, FloatArray, IntArray
 from raysplit.base.errors import UserError
 from raysplit.measure.table import Measurements
 from raysplit.surrogate.config import SurrogateConfig
@@ -51,7 +51,7 @@ def fit(
     folds_N = np.random.default_rng(seed).permutation(len(table)) % config.folds
     targets_N = (table.log_ppl_N - scaling.output_mean) / scaling.output_std
     rows = TrainingRows(
-        inputs_NI=scaling.inputs(table.split_points_N, table.link_states_NK),
+        inputs_NI=scaling.inputs(*_of(table)),
         split_indices_N=table.split_points_N - first,
         split_points=last - first + 1,
         targets_N=targets_N.astype(np.float32),
@@ -63,11 +63,16 @@ def fit(
         clean_log_ppl=table.clean_log_ppl,
         scaling=scaling,
         weights=Weights(**train_members(rows, config, seed)),
+        codecs=table.codecs,
     )
-    members_MN = surrogate.predict_members(table.split_points_N, table.link_states_NK)
+    members_MN = surrogate.predict_members(*_of(table))
     held_out_N = members_MN[folds_N, np.arange(len(table))]
     seconds = time.perf_counter() - start
     return surrogate, report(table, held_out_N, folds=config.folds, seconds=seconds)
+
+
+def _of(table: Measurements) -> tuple[IntArray, FloatArray, IntArray]:
+    return table.split_points_N, table.link_states_NK, table.codec_indices_N
 
 
 def _scaling(table: Measurements, split_points: tuple[int, int] | None) -> Scaling:
@@ -78,6 +83,7 @@ def _scaling(table: Measurements, split_points: tuple[int, int] | None) -> Scali
         high_K=table.link_states_NK.max(axis=0),
         output_mean=float(table.log_ppl_N.mean()),
         output_std=float(table.log_ppl_N.std()) or 1.0,
+        codecs=len(table.codecs),
     )
 
 

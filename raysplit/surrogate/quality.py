@@ -142,10 +142,12 @@ def report(
 def gain_pairs(table: Measurements) -> tuple[IntArray, IntArray]:
     """Return rows (G,) beyond the smallest split point and their partners (G,) at it.
 
-    Partners have the same link state to the last bit; rows without one are left out.
+    Partners have the same codec, and the same link state to the last bit; rows without one are
+    left out.
     """
     smallest = table.split_points_N.min()
-    states = [tuple(state) for state in table.link_states_NK.tolist()]
+    both = zip(table.codec_indices_N.tolist(), table.link_states_NK.tolist(), strict=True)
+    states = [(codec, *state) for codec, state in both]
     partner = {states[n]: n for n in np.flatnonzero(table.split_points_N == smallest).tolist()}
     later = [
         n for n in np.flatnonzero(table.split_points_N > smallest).tolist() if states[n] in partner

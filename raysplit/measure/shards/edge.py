@@ -244,6 +244,7 @@ class EdgeShard:
             setting.link,
             self._link,
             batch_generator(setting.seed, batch.index, device),
+            codec=setting.codec,
             signal_rms=reference.rms(setting.split_point),
             corpus_mean_D=reference.mean_D(setting.split_point).to(device),
         )

@@ -19,7 +19,7 @@ from raysplit.base.sealed_json import write_sealed
 from raysplit.base.statistics import interquartile_mean
 from raysplit.link.coordinates import link_state
 from raysplit.measure.service import as_table
-from raysplit.measure.setting import Setting
+from raysplit.measure.setting import Setting, with_each_codec
 from raysplit.pipeline.episodes import write_episodes
 from raysplit.pipeline.oracles import EVALUATION, EVALUATION_TABLE, Oracles, load_oracles
 from raysplit.pipeline.problem import measured_problem, same_measuring_service
@@ -69,7 +69,9 @@ def run(folder: RunFolder) -> list[Path]:
 
 
 def _measure_grid(folder: RunFolder) -> float | None:
-    """Measure every split point at every link state; return what other randomness would change.
+    """Measure every split point at every link state, with every codec.
+
+    Returns what other randomness would change.
 
     The link's randomness differs from the plan's, so that what the surrogate and the agents learned
     of the one does not count in the other; it is shared by all split points (`paired`).
@@ -82,8 +84,14 @@ def _measure_grid(folder: RunFolder) -> float | None:
         Setting(int(p), link_state(problem.link_names, state, experiment.link), _EVALUATION_SEED)
         for p, state in itertools.product(params.split_points_P, states)
     ]
+    codecs = problem.all_codecs
+    if len(codecs) > 1:
+        others = ", ".join(problem.codecs[1:])
+        console.print(
+            f"codecs     decisions are made for {problem.codec}; shown beside it: {others}"
+        )
     with same_measuring_service(folder) as service:
-        rows = service.measure(settings, title="evaluate")
+        rows = service.measure(with_each_codec(settings, codecs), title="evaluate")
         seed_stderr = service.seed_stderr((experiment.plan.seed, _EVALUATION_SEED))
     failed = [row for row in rows.values() if row.status != "done"]
     if failed:
@@ -92,7 +100,7 @@ def _measure_grid(folder: RunFolder) -> float | None:
             f"({failed[0].setting.link}) because of {failed[0].reason}: start again, narrow "
             "problem.link, or set model.dtype to float32"
         )
-    table = as_table(rows, problem.link_names, card["clean_log_ppl"])
+    table = as_table(rows, problem.link_names, card["clean_log_ppl"], codecs)
     table.to_parquet(folder.path / EVALUATION_TABLE)
     return seed_stderr
 

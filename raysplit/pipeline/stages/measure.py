@@ -34,7 +34,9 @@ def run(folder: RunFolder) -> list[Path]:
     if not status["done"]:
         raise UserError("no setting could be measured; the reasons stand above and in the ledger")
     table_path = folder.path / "measurements.parquet"
-    as_table(rows, experiment.problem.link_names, reference.corpus.log_ppl).to_parquet(table_path)
+    problem = experiment.problem
+    table = as_table(rows, problem.link_names, reference.corpus.log_ppl, problem.all_codecs)
+    table.to_parquet(table_path)
     card_path = folder.path / PROTOCOL_CARD
     write_sealed(card_path, card)
     with tracker_of(folder, "measure") as tracker:

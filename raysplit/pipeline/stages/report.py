@@ -13,7 +13,9 @@ import numpy as np
 from envs.problem import ProblemConfig
 from raysplit.base.errors import command
 from raysplit.base.number_texts import distinct_texts
+from raysplit.link.codec import IDENTITY
 from raysplit.measure.ledger import Ledger
+from raysplit.model.checkpoint import DTYPE_BYTES
 from raysplit.pipeline.oracles import load_oracles, read_evaluation
 from raysplit.pipeline.problem import ledger_path, protocol_card
 from raysplit.pipeline.run_folder import RunFolder, versions
@@ -21,7 +23,7 @@ from raysplit.pipeline.tracked import tracker_of
 from raysplit.pipeline.views.answer import answer_map, weight_sweep
 from raysplit.pipeline.views.decisions import best_agents_decisions
 from raysplit.pipeline.views.episodes import episode_returns
-from raysplit.pipeline.views.panels import learning_panel, perplexity_panel
+from raysplit.pipeline.views.panels import learning_panel, perplexity_panels
 from raysplit.pipeline.views.scores import fidelity, policy_results, training_costs
 from raysplit.report import ReportData, write_report
 from raysplit.surrogate import FitReport
@@ -49,13 +51,13 @@ def report_data(folder: RunFolder) -> ReportData:
         f"{card['model']['layers']} layers)",
         corpus=f"{experiment.corpus.source}, {card['corpus']['sequences']:,} sequences, "
         f"{card['corpus']['scored_tokens']:,} scored tokens",
-        link=_link_phrase(folder),
+        link=_link_phrase(folder) + _codecs_phrase(experiment.problem, card),
         created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         clean_ppl=float(np.exp(card["clean_log_ppl"])),
         objective=_objective_phrase(experiment.problem),
         description=experiment.description,
         answer=answer_map(oracles),
-        perplexity=[perplexity_panel(oracles.table)],
+        perplexity=perplexity_panels(oracles.table_by_codec),
         policies=policy_results(evaluation),
         episodes=episode_returns(folder, oracles.measured.optimal_return),
         decisions=best_agents_decisions(oracles, evaluation),
@@ -84,6 +86,20 @@ def _link_phrase(folder: RunFolder) -> str:
         for name, (low, high) in problem.ranges().items()
     )
     return f"{fading}, one packet per {link.packet}; {ranges}"
+
+
+def _codecs_phrase(problem: ProblemConfig, card: Mapping[str, Any]) -> str:
+    """Name the codecs with their exact bits; the first is the one that decisions are made for."""
+    if problem.all_codecs == (IDENTITY,):
+        return ""
+    size, computed = card["model"]["config"]["hidden_size"], card["model"]["dtype"]
+    bits = 8 * DTYPE_BYTES[computed]
+    first, *others = (
+        f"{codec} ({codec.bits_per_token(size, computed_bits=bits):,} bits a token)"
+        for codec in problem.all_codecs
+    )
+    beside = f"; beside it {', '.join(others)}" if others else ""
+    return f"; hidden states as {first}{beside}"
 
 
 def _objective_phrase(problem: ProblemConfig) -> str:

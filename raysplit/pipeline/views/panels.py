@@ -8,7 +8,7 @@ Shape suffixes: N rows, G link states of the grid, S those shown, K link coordin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from raysplit.figures import (
     band_over_seeds,
     coordinate_label,
 )
+from raysplit.link.codec import IDENTITY
 from raysplit.link.state import LOWER_IS_WORSE
 from raysplit.measure.table import Measurements
 from raysplit.pipeline.oracles import read_evaluation
@@ -32,7 +33,16 @@ _SHOWN_STATES = 6
 _Z95 = 1.96
 
 
-def perplexity_panel(table: Measurements, title: str = "PPL against the split point") -> PPLPanel:
+def perplexity_panels(tables: Mapping[str, Measurements]) -> list[PPLPanel]:
+    """Return a panel for each codec, named by it unless hidden states are sent as computed."""
+    title = "PPL against the split point"
+    if len(tables) == 1:
+        codec, table = next(iter(tables.items()))
+        return [perplexity_panel(table, title if codec == IDENTITY.name else f"{title}, {codec}")]
+    return [perplexity_panel(table, codec) for codec, table in tables.items()]
+
+
+def perplexity_panel(table: Measurements, title: str) -> PPLPanel:
     """Return measured PPL against the split point for a handful of the table's link states."""
     states_GK = np.unique(table.link_states_NK, axis=0)
     if table.link_names[0] in LOWER_IS_WORSE:
