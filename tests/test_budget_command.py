@@ -180,7 +180,7 @@ def test_a_config_json_and_a_folder_are_the_same_model(tmp_path):
         (["llama2-7b", "--edge", "h200"], "unknown edge 'h200'; did you mean 'h100'"),
         (["llama2-7b", "--network", "6g"], "known: lte, 5g-low-band, 5g-mmwave"),
         (["llama2-7b", "--codec", "int5"], "unknown codec 'int5'"),
-        (["embedded", "--codec", "int4/64"], "take groups of 32"),
+        (["embedded", "--codec", "int4/64"], "take a group of 40 or 80"),
         (["llama2-7b", "--prompt-tokens", "-4"], "request.prompt_tokens = -4"),
         (["llama2-7b", "--output-tokens", "0"], "request.output_tokens = 0"),
         (["llama2-7b", "--set", "phone.memory_gb=.1"], "the phone is too small for LLaMA2-7B"),

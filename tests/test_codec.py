@@ -78,10 +78,18 @@ def test_an_unknown_name_is_refused_in_one_line(name: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("name", "hidden_size", "said"),
     [
-        ("int4/100", 576, "hidden size of 576, which 100 does not divide: .* group of 96 or 144"),
+        (
+            "int4/100",
+            576,
+            "vector of 576 elements, which 100 does not divide: .* group of 96 or 144",
+        ),
         ("int4/64", 32, "a group of 32"),
         ("int8/1000", 576, "a group of 576"),
-        ("int4-rotated", 100, "hidden size of 100, which 8 does not divide: leave -rotated out"),
+        (
+            "int4-rotated",
+            100,
+            "vector of 100 elements, which 8 does not divide: leave -rotated out",
+        ),
     ],
 )
 def test_a_hidden_size_that_does_not_fit_is_refused(name, hidden_size, said) -> None:

@@ -91,10 +91,10 @@ def test_a_codec_is_part_of_the_key_and_identity_is_not():
 
 
 def test_a_codec_that_cannot_serve_the_model_is_refused_before_anything_runs(folder):
-    with pytest.raises(UserError, match="int4/100 cannot serve a hidden size of 160"):
+    with pytest.raises(UserError, match="int4/100 cannot serve a vector of 160 elements"):
         refuse_early(load_experiment("demo", ["problem.codecs=[int8, int4/100]"]))
     refuse_early(load_experiment("demo", ["problem.codecs=[int8, int4-rotated/32]"]))
-    with pytest.raises(UserError, match="int4/64 cannot serve a hidden size of 32"):
+    with pytest.raises(UserError, match="int4/64 cannot serve a vector of 32 elements"):
         prepared(folder, codecs=(Codec("int8"), Codec("int4/64")))
 
 

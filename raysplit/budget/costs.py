@@ -122,7 +122,7 @@ def split_costs(
     Args:
         sizes: The model's.
         setup: Phone, edge, network and request.
-        codec: What hidden states are sent as; a name of `raysplit.budget.bits`.
+        codec: What hidden states are sent as; a name of `raysplit.link.codec`.
         split_points: Layers on the phone; None: 1 to L.
 
     Raises:

@@ -36,7 +36,8 @@ _HEADS = (
     *(f"{kind}{form}" for kind in _QUANTISED for form in ("", "-rotated", "-unbiased")),
     "top10%", "top25%", "top50%",
 )  # fmt: skip
-_LARGEST_ROTATION, _SMALLEST_ROTATION = 64, 8
+LARGEST_ROTATION, SMALLEST_ROTATION = 64, 8
+"""Elements that are rotated together: so many at most, and at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +113,13 @@ class Codec:
         if self.group is not None and hidden_size % self.group:
             near = _divisors_near(hidden_size, self.group)
             raise UserError(
-                f"codec {self.name} cannot serve a hidden size of {hidden_size}, which "
+                f"codec {self.name} cannot serve a vector of {hidden_size} elements, which "
                 f"{self.group} does not divide: take a group of {near}"
             )
-        if self.rotated and rotation_block(hidden_size) < _SMALLEST_ROTATION:
+        if self.rotated and rotation_block(hidden_size) < SMALLEST_ROTATION:
             raise UserError(
-                f"codec {self.name} cannot serve a hidden size of {hidden_size}, which "
-                f"{_SMALLEST_ROTATION} does not divide: leave -rotated out"
+                f"codec {self.name} cannot serve a vector of {hidden_size} elements, which "
+                f"{SMALLEST_ROTATION} does not divide: leave -rotated out"
             )
 
     def _position_bits(self, hidden_size: int) -> int:
@@ -129,7 +130,7 @@ class Codec:
 
 def rotation_block(hidden_size: int) -> int:
     """Return the elements that are rotated together: a power of two that divides the size."""
-    return math.gcd(hidden_size, _LARGEST_ROTATION)
+    return math.gcd(hidden_size, LARGEST_ROTATION)
 
 
 def _parsed(name: str) -> dict[str, Kind | bool | int | None]:
