@@ -168,7 +168,8 @@ def _passes(
         + network.radio_power_w * air_s_P
         + phone.wait_power_w * (rtt_s_P + edge_s_P)
     )
-    return Passes(ue_s_P, air_s_P, rtt_s_P, edge_s_P, energy_j_P, np.full(ue_s_P.shape, bits * 1.0))
+    bits_P = np.full_like(ue_s_P, bits)
+    return Passes(ue_s_P, air_s_P, rtt_s_P, edge_s_P, energy_j_P, bits_P)
 
 
 def refuse_unless_some_fit(sizes: Sizes, setup: Setup, costs: Costs) -> None:

@@ -133,4 +133,4 @@ class MeasuredAnchors:
 
 def _sound(damages_KM: FloatArray) -> BoolArray:
     """Which anchors gave a number on every sequence."""
-    return np.isfinite(damages_KM).all(axis=1)
+    return np.logical_and.reduce(np.isfinite(damages_KM), axis=1)

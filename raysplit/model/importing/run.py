@@ -108,10 +108,10 @@ def _holds(folder: Path, sha256: str) -> bool:
         return False
     remedy = "delete it, or choose another --out"
     try:
-        card = read_sealed(folder / CARD_FILE, remedy)
+        source: dict[str, Any] = read_sealed(folder / CARD_FILE, remedy)["source"]
     except UserError:
-        card = {"source": {}}
-    if card["source"].get("sha256") != sha256:
+        source = {}
+    if source.get("sha256") != sha256:
         raise UserError(f"{folder} holds something else: {remedy}")
     return True
 
