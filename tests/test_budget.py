@@ -80,7 +80,7 @@ def test_an_unknown_codec_is_refused(codec):
 
 
 def test_a_group_that_does_not_divide_the_hidden_size_is_refused_with_one_that_does():
-    with pytest.raises(UserError, match="does not divide: take groups of 32"):
+    with pytest.raises(UserError, match="does not divide: take a group of 40 or 80"):
         bits_per_token("int4-rotated/64", 160)
 
 

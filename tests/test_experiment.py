@@ -100,7 +100,10 @@ def test_where_it_runs_is_no_part_of_the_results():
         ("problem.codecs=[int4, int5]", "problem.codecs = .*unknown codec 'int5'.*did you mean"),
         ("problem.codecs=[int4, int4]", "a codec stands there twice"),
         ("problem.codecs=[]", "problem.codecs"),
-        ("problem.codecs=int4", "problem.codecs = 'int4': must be a list of texts?"),
+        (
+            "problem.codecs=int4",
+            "problem.codecs = 'int4': must be a list of texts in square brackets",
+        ),
         ('corpus={source: file, path: "a\\0"}', r"corpus.path = 'a\\x00' holds a NUL"),
     ],
 )

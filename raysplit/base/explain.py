@@ -168,7 +168,7 @@ def _kind(annotation: Any) -> str:  # noqa: ANN401 - any type expression
     if typing.get_origin(annotation) is dict:
         return "a section of names with what belongs to each, such as {name: ...}"
     if typing.get_origin(annotation) in (tuple, list):
-        item = _rule(arguments[0]).removeprefix("must be a ")
+        item = _rule(arguments[0]).removeprefix("must be ").removeprefix("a ").partition(" (")[0]
         count = "" if ... in arguments or len(arguments) == 1 else f"{len(arguments)} "
         return f"a list of {count}{item}s in square brackets"
     return _SCALARS.get(annotation, "")

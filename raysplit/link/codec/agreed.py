@@ -38,6 +38,7 @@ def hadamard(size: int, device: torch.device) -> Tensor:
     return torch.from_numpy(matrix_EE).to(device)
 
 
+@functools.lru_cache(maxsize=4)
 def dither(positions: int, hidden_size: int, device: torch.device) -> Tensor:
     """Return numbers uniform on [-1/2, 1/2) in steps, (T, D), float32.
 
