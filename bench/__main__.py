@@ -19,7 +19,7 @@ BENCHMARKS = {
     "sweeps": "bench.sweeps",
     "real-models": "bench.real_models",
     "fullsize-loading": "bench.fullsize_loading",
-    "radio-budget": "bench.radio",
+    "radio-budget": "bench.radio_budget",
 }
 """BenchReport -> the module whose `run(options)` returns it."""
 

@@ -8,6 +8,7 @@ fading of a walk, with HARQ.
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from raysplit.radio import (
 _ELEMENTS_PER_S = 15.5e6
 _RATES_MBIT_S = {3: 7.6, 14: 33.0, 27: 82.0}
 _TRACE_MBIT_S = 5.95
-_TARGETS = {
+TARGETS = {
     "rate_mcs": ("<=", 0.03),
     "trace_error": ("<=", 0.005),
     "transfers_per_s": (">=", 1e5),
@@ -34,22 +35,26 @@ _TOKEN_BITS = 4096 * 4.25
 _MEAN_SNR_DB, _SLOTS = 12.0, 200_000
 
 
-def run(options: Options) -> BenchReport:
-    """Compute and time every figure."""
-    transfers = 50_000 if options.quick else 1_000_000
-    config = {
-        "quick": options.quick,
-        "transfers": transfers,
+def config(options: Options) -> dict[str, Any]:
+    """Say what `add` simulates."""
+    return {
+        "transfers": _transfers_of(options),
         "bits": _TOKEN_BITS,
         "mean_snr_db": _MEAN_SNR_DB,
         "cell": "lte",
         "resource_elements_per_s": _ELEMENTS_PER_S,
     }
-    report = BenchReport("radio-budget", _TARGETS, config)
+
+
+def add(report: BenchReport, options: Options) -> None:
+    """Compute and time every figure."""
     _rates(report)
     _trace(report, options)
-    _transfers(report, transfers)
-    return report
+    _transfers(report, _transfers_of(options))
+
+
+def _transfers_of(options: Options) -> int:
+    return 50_000 if options.quick else 1_000_000
 
 
 def _rates(report: BenchReport) -> None:
