@@ -101,9 +101,9 @@ def check_source(params: LayerSplitParams, source: PPLSource) -> None:
             relative gains, or it expects other link coordinates, or the same in another order.
     """
     quantity = quantity_of(source)
-    if params.reward == "objective" and quantity != "ppl":
+    if params.reward != "authors" and quantity != "ppl":
         raise UserError(
-            f"reward: objective needs PPL and this source gives {quantity}; "
+            f"reward: {params.reward} needs PPL and this source gives {quantity}; "
             "use reward: authors, or a source of PPL"
         )
     names = link_names_of(source)

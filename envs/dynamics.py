@@ -139,7 +139,7 @@ def reward(
     if params.drift_per_layer:
         # A source covers the stated range only; drift leaves it by a fraction of a per cent.
         link_states_NK = np.clip(link_states_NK, params.link_low_K, params.link_high_K)
-    if params.reward == "objective":
+    if params.reward != "authors":
         ppl_N = checked_answers(params, source, split_points_N, link_states_NK)
         cost_N = params.cost_P[split_points_N - params.min_split_point]
         reward_N = -(ppl_N / params.ppl_scale + params.cost_weight * cost_N)

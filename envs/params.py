@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from envs.problem import ProblemConfig
+from envs.problem import ProblemConfig, Reward
 from envs.trace import read_trace
 from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.base.errors import UserError
@@ -36,8 +36,10 @@ class LayerSplitParams:
         episode_steps: Decisions in an episode.
         discount: Discount of reported returns.
         reward: Which reward.
-        cost_weight: lambda of Eq. 7.
-        cost_P: C_UE of each split point: a share of the whole model, or raw.
+        cost_weight: lambda of Eq. 7; 1 for the reward `budget`.
+        cost_P: What is weighed against PPL at each split point. C_UE as a share of the whole
+            model, or raw; for the reward `budget` seconds, joules and misses, each weighted, as a
+            share of the clean PPL.
         ppl_scale: The PPL that counts as 1 in the objective: the clean PPL, or 1 in the raw form.
         link_dynamics: How the link changes within an episode.
         drift_per_layer: Relative change of a constant link per layer moved.
@@ -55,7 +57,7 @@ class LayerSplitParams:
     start_split_points: tuple[int, int]
     episode_steps: int
     discount: float
-    reward: Literal["objective", "authors"]
+    reward: Reward
     cost_weight: float
     cost_P: FloatArray
     ppl_scale: float
@@ -84,19 +86,21 @@ def params_from(
 
     Args:
         problem: The YAML section.
-        clean_ppl: PPL over a perfect link. The reward `objective` needs it unless `raw`.
-        cost_by_split_point: C_UE(p) for p = min_split_point .. max_split_point: divided by the
-            whole model's cost, or as it is with `raw`. The reward `objective` needs it.
+        clean_ppl: PPL over a perfect link. All rewards but `authors` need it, unless `raw`.
+        cost_by_split_point: C(p) for p = min_split_point .. max_split_point; all rewards but
+            `authors` need it. C_UE(p) divided by the whole model's cost, or as it is with `raw`;
+            for the reward `budget` the weighted sum of seconds, joules and misses, as a share of
+            the clean PPL.
 
     Raises:
         UserError: If the reward lacks one of them, or the trace file does not serve.
     """
     split_points = problem.max_split_point - problem.min_split_point + 1
     cost_P = np.zeros(split_points)
-    if problem.reward == "objective":
+    if problem.reward != "authors":
         if cost_by_split_point is None or (clean_ppl is None and not problem.raw):
             raise UserError(
-                "reward: objective needs the clean PPL and the cost of each split point"
+                f"reward: {problem.reward} needs the clean PPL and the cost of each split point"
             )
         cost_P = np.array(cost_by_split_point, dtype=np.float64)
         if cost_P.shape != (split_points,):
@@ -118,7 +122,7 @@ def params_from(
         episode_steps=problem.episode_steps,
         discount=problem.discount,
         reward=problem.reward,
-        cost_weight=problem.cost_weight,
+        cost_weight=1.0 if problem.reward == "budget" else problem.cost_weight,
         cost_P=cost_P,
         ppl_scale=1.0 if problem.raw or clean_ppl is None else clean_ppl,
         link_dynamics=dynamics.kind,

@@ -19,7 +19,10 @@ from raysplit.link.codec import Codec
 from raysplit.link.state import LOWER_IS_WORSE, check_coordinates, check_value
 
 Case = Literal["L", "H", "A"]
+Reward = Literal["objective", "authors", "budget"]
 ValueRange = tuple[float, float]
+
+BUDGET_WEIGHTS = ("percent_per_second", "percent_per_joule", "percent_per_miss")
 
 _NARROWEST = 1e-9  # of a range's larger end: floats have to tell its grid's values apart
 
@@ -143,9 +146,15 @@ class ProblemConfig(Config):
         discount: Discount of reported returns; 1 reports the plain sum over an episode.
         reward: `objective`: -(PPL / clean PPL + lambda * C_UE(p) / C_whole), Eq. 8 with both terms
             dimensionless. `authors`: 10 g + (p_max - p) / p_max with the relative gain
-            g = 1 - PPL(p, state) / PPL(p_min, state).
+            g = 1 - PPL(p, state) / PPL(p_min, state). `budget`: -(PPL / clean PPL
+            + (a TTFT + b E + c P(late)) / 100) with a, b, c the three `percent_per_...` and the
+            rest from the experiment's section `budget`.
         cost_weight: lambda of Eq. 7 (YAML key `lambda`).
         raw: Only `objective`: Eq. 8 as printed, -(PPL + lambda * C_UE(p)), with C_UE as given.
+        percent_per_second: Only `budget`: how many percent of the clean perplexity a second until
+            the first token is worth.
+        percent_per_joule: Only `budget`: the same of a joule of the phone over the whole request.
+        percent_per_miss: Only `budget`: the same of a first token after `budget.deadline_s`.
         observe_step: Append the number of steps taken to the observation.
     """
 
@@ -158,11 +167,14 @@ class ProblemConfig(Config):
     initial_split_points: tuple[int, int] | None = None
     episode_steps: int = Field(default=5, ge=1)
     discount: float = Field(default=1.0, gt=0.0, le=1.0)
-    reward: Literal["objective", "authors"] = "objective"
+    reward: Reward = "objective"
     cost_weight: float = Field(
         default=0.1, ge=0.0, validation_alias="lambda", serialization_alias="lambda"
     )
     raw: bool = False
+    percent_per_second: float = Field(default=0.0, ge=0.0)
+    percent_per_joule: float = Field(default=0.0, ge=0.0)
+    percent_per_miss: float = Field(default=0.0, ge=0.0)
     observe_step: bool = False
 
     @field_validator("codecs")
@@ -186,7 +198,13 @@ class ProblemConfig(Config):
             )
         if self.raw and self.reward != "objective":
             raise ValueError("raw goes with reward: objective")
+        _check_weights(self.reward, self.budget_weights)
         return self
+
+    @property
+    def budget_weights(self) -> dict[str, float]:
+        """The weights of the reward `budget` by their keys, in percent of the clean perplexity."""
+        return {name: getattr(self, name) for name in BUDGET_WEIGHTS}
 
     @property
     def link_names(self) -> tuple[str, ...]:
@@ -230,6 +248,16 @@ def _check_link(link: Mapping[str, LinkRange]) -> None:
     for name, values in link.items():
         for value in (values.low, values.high):
             check_value(name, value)
+
+
+def _check_weights(reward: Reward, weights: Mapping[str, float]) -> None:
+    given = [f"{name} = {value:g}" for name, value in weights.items() if value]
+    if reward == "budget" and not given:
+        raise ValueError(
+            f"reward: budget weighs nothing but perplexity: give {', '.join(weights)} (one or more)"
+        )
+    if given and reward != "budget":
+        raise ValueError(f"{given[0]} goes with reward: budget, and this is reward: {reward}")
 
 
 def _check_drift(dynamics: LinkDynamicsConfig, link: Mapping[str, LinkRange]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any, Literal
 
@@ -96,6 +96,7 @@ def load_setup(
     prompt_tokens: int = 512,
     output_tokens: int = 128,
     overrides: Sequence[str] = (),
+    changes: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Setup:
     """Return presets by their names, with single numbers replaced.
 
@@ -106,6 +107,7 @@ def load_setup(
         prompt_tokens: Tokens of the prompt.
         output_tokens: Tokens of the answer.
         overrides: Such as "phone.memory_gb=8" or "network.uplink_mbit_s=13.3".
+        changes: The same as sections, such as {"phone": {"memory_gb": 8}}.
 
     Raises:
         UserError: An unknown preset or key, or a number that cannot be.
@@ -118,6 +120,8 @@ def load_setup(
     values["request"] = {"prompt_tokens": prompt_tokens, "output_tokens": output_tokens}
     for override in overrides:
         apply_override(values, override)
+    for section, numbers in (changes or {}).items():
+        values[section] = values.get(section, {}) | numbers
     try:
         return Setup.model_validate(values)
     except ValidationError as error:

@@ -176,9 +176,15 @@ def _differences(runs: Sequence[_Run]) -> Iterator[str]:
         for of_model in _grouped(group, lambda run: run.model).values():
             found |= dict.fromkeys(_from_first(of_model, lambda run: run.card))
     for group in _grouped(runs, lambda run: _case_title(run, runs)).values():
-        found |= dict.fromkeys(_from_first(group, lambda run: run.section("problem")))
+        found |= dict.fromkeys(_from_first(group, _problem))
         found |= dict.fromkeys(_from_first(group, lambda run: run.card))
     yield from found
+
+
+def _problem(run: _Run) -> dict[str, Any]:
+    """What decides the reward of a split point and link state, besides perplexity."""
+    weighed = run.folder.experiment.problem.reward == "budget"
+    return run.section("problem") | (run.section("budget") if weighed else {})
 
 
 def _from_first(runs: Sequence[_Run], values: Callable[[_Run], Mapping[str, Any]]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from raysplit.base.errors import UserError, command, suggest, yaml_reason
 from raysplit.base.explain import explain
 from raysplit.base.overrides import apply_override
 from raysplit.base.yaml_text import parse_yaml
+from raysplit.budget.config import BudgetConfig
 from raysplit.corpus.config import CorpusConfig
 from raysplit.corpus.sequences import ProtocolConfig
 from raysplit.link.config import LinkConfig
@@ -55,6 +56,8 @@ class Experiment(Config):
         protocol: How perplexity is counted.
         link: The kind of wireless link; its state is part of the problem.
         problem: The decision problem.
+        budget: What seconds, joules and memory are counted for: shown in the report, and weighed
+            by `problem.reward: budget`. Split points that do not fit are refused.
         plan: Which settings are measured for the surrogate.
         measuring: Precision of a measurement.
         surrogate: The learned model of the perplexity.
@@ -71,6 +74,7 @@ class Experiment(Config):
     protocol: ProtocolConfig = ProtocolConfig()
     link: LinkConfig = LinkConfig()
     problem: ProblemConfig
+    budget: BudgetConfig | None = None
     plan: PlanConfig = PlanConfig()
     measuring: MeasuringConfig = MeasuringConfig()
     surrogate: SurrogateConfig = SurrogateConfig()
@@ -96,6 +100,7 @@ class Experiment(Config):
         if not self.agents:
             raise ValueError("agents is empty: name at least one, e.g. agents: {ppo: {}}")
         self.link.check_coordinates(self.problem.link_names)
+        self._check_budget()
         if self.measuring.anchors is True and not self.plan.paired:
             raise ValueError(
                 "measuring.anchors: true needs plan.paired: true, as settings foretell each other "
@@ -104,6 +109,19 @@ class Experiment(Config):
         if self.protocol.unit == "sliding_window":
             self.corpus.refuse_sentence_rules()
         return self
+
+    def _check_budget(self) -> None:
+        if self.problem.reward == "budget" and self.budget is None:
+            raise ValueError(
+                "problem.reward: budget needs a section budget, such as "
+                "budget: {phone: flagship, edge: h100, network: lte}"
+            )
+        without_deadline = self.budget is not None and self.budget.deadline_s is None
+        if self.problem.percent_per_miss and without_deadline:
+            raise ValueError(
+                f"problem.percent_per_miss = {self.problem.percent_per_miss:g} needs a deadline: "
+                "give budget.deadline_s, in seconds until the first token"
+            )
 
     def planned_settings(self) -> list[Setting]:
         """Return the settings that stage `measure` measures.

@@ -15,7 +15,7 @@ from raysplit.pipeline.run_folder import RunFolder
 _SECTIONS = {
     "measure": {"model", "corpus", "protocol", "link", "problem", "plan", "measuring"},
     "fit": {"surrogate"},
-    "train": {"agents"},
+    "train": {"agents", "budget"},
     "evaluate": set[str](),
     "report": {"name", "description"},
 }

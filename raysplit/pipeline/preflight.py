@@ -11,7 +11,9 @@ from raysplit.corpus.texts import read_paragraphs, read_sentences
 from raysplit.model import zoo
 from raysplit.model.families import family_of
 from raysplit.model.location import local_folder
+from raysplit.model.sizes import sizes_of
 from raysplit.model.tensor_files import CONFIG_FILE, index_of, read_json
+from raysplit.pipeline.budget import budget_terms
 from raysplit.pipeline.experiment import Experiment
 
 _QUICKLY_READ_BYTES = 4_000_000
@@ -32,6 +34,8 @@ def refuse_early(experiment: Experiment) -> None:
         zoo.check_split_points(name, layers, (problem.min_split_point, problem.max_split_point))
         for codec in problem.all_codecs:
             codec.check_hidden_size(hidden_size)
+        if experiment.budget is not None:
+            budget_terms(experiment, sizes_of(name))
     _check_text(experiment)
     _check_ledger(experiment.measuring.ledger)
     read_trace(problem)

@@ -17,6 +17,8 @@ from raysplit.measure.ledger import Ledger
 from raysplit.measure.prepare import open_model, prepare_job
 from raysplit.measure.service import MeasuringService
 from raysplit.model import flops
+from raysplit.model.sizes import Sizes, sizes_from_config
+from raysplit.pipeline.budget import budget_terms
 from raysplit.pipeline.experiment import Experiment
 from raysplit.pipeline.run_folder import RunFolder, first_difference, write_again
 
@@ -55,6 +57,8 @@ def measuring_service(folder: RunFolder) -> Generator[MeasuringService]:
         anchors=anchor_plan(experiment),
         codecs=problem.all_codecs,
     )
+    if experiment.budget is not None:  # a model of the hub was not known before
+        budget_terms(experiment, model_sizes(experiment))
     with (
         Ledger(ledger_path(folder)) as ledger,
         MeasuringService(job, card, ledger, experiment.backend) as service,
@@ -97,14 +101,25 @@ def anchor_plan(experiment: Experiment) -> AnchorPlan | None:
     )
 
 
+def model_sizes(experiment: Experiment) -> Sizes:
+    """Open the experiment's model and return its sizes."""
+    model = experiment.model
+    return sizes_from_config(open_model(model).config.to_dict(), model.name)
+
+
 def cost_by_split_point(experiment: Experiment, tokens: int) -> list[float]:
-    """C_UE of each split point: its share of the whole model, or Eq. 2 as printed if `raw`.
+    """What the reward weighs against PPL at each split point.
+
+    For the reward `budget` its weighted seconds, joules and misses; else C_UE: its share of the
+    whole model, or Eq. 2 as printed if `raw`.
 
     Args:
         experiment: The model and the split points.
         tokens: Tokens that the UE runs for a sequence, scored or not.
     """
     problem = experiment.problem
+    if problem.reward == "budget":
+        return budget_terms(experiment, model_sizes(experiment)).total_P.tolist()
     config = open_model(experiment.model).config
     split_points = range(problem.min_split_point, problem.max_split_point + 1)
     if problem.raw:

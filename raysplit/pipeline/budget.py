@@ -1,0 +1,84 @@
+"""What a run's `budget` section says of its split points, and what the reward makes of it.
+
+Shape suffix: P split points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from raysplit.base.arrays import FloatArray
+from raysplit.base.errors import UserError
+from raysplit.budget.costs import Costs, refuse_unless_some_fit, split_costs
+from raysplit.budget.setup import Setup
+from raysplit.model.sizes import Sizes
+from raysplit.pipeline.experiment import Experiment
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BudgetTerms:
+    """A run's request at each of the problem's split points, and what the reward makes of it.
+
+    Attributes:
+        costs: Seconds, joules and bytes.
+        late_P: Probability that the first token misses the deadline.
+        seconds_P: What the time to the first token adds to the objective: a share of the clean PPL.
+        joules_P: The same of the phone's energy.
+        misses_P: The same of missed deadlines.
+    """
+
+    costs: Costs
+    late_P: FloatArray
+    seconds_P: FloatArray
+    joules_P: FloatArray
+    misses_P: FloatArray
+
+    @property
+    def total_P(self) -> FloatArray:
+        """All three."""
+        return self.seconds_P + self.joules_P + self.misses_P
+
+
+def budget_terms(experiment: Experiment, sizes: Sizes) -> BudgetTerms:
+    """Return what the budget of an experiment adds to its objective.
+
+        (a TTFT + b E + c P(late)) / 100, each term for itself
+
+    Raises:
+        UserError: The experiment has no budget, or a split point of its problem does not fit.
+    """
+    problem, budget = experiment.problem, experiment.budget
+    if budget is None:
+        raise UserError("this experiment has no section budget")
+    setup, codec = budget.setup(), problem.codec.name
+    _refuse_what_does_not_fit(experiment, sizes, setup)
+    split_points = range(problem.min_split_point, problem.max_split_point + 1)
+    costs = split_costs(sizes, setup, codec, split_points)
+    # A constant rate leaves nothing to chance.
+    deadline_s = np.inf if budget.deadline_s is None else budget.deadline_s
+    late_P = (costs.ttft_s_P > deadline_s).astype(np.float64)
+    return BudgetTerms(
+        costs=costs,
+        late_P=late_P,
+        seconds_P=problem.percent_per_second / 100 * costs.ttft_s_P,
+        joules_P=problem.percent_per_joule / 100 * costs.ue_energy_j_P,
+        misses_P=problem.percent_per_miss / 100 * late_P,
+    )
+
+
+def _refuse_what_does_not_fit(experiment: Experiment, sizes: Sizes, setup: Setup) -> None:
+    problem = experiment.problem
+    first, last = problem.min_split_point, problem.max_split_point
+    costs = split_costs(sizes, setup, problem.codec.name)
+    refuse_unless_some_fit(sizes, setup, costs)
+    fitting = costs.split_points_P[costs.fits_P]
+    if fitting[0] <= first and last <= fitting[-1]:
+        return
+    raise UserError(
+        f"split points {first} to {last} of the problem do not all fit: phone.memory_gb = "
+        f"{setup.phone.memory_gb:g} and edge.memory_gb = {setup.edge.memory_gb:g} hold "
+        f"{fitting[0]} to {fitting[-1]} of {sizes.name}; set problem.min_split_point and "
+        "problem.max_split_point to these, or budget.overrides"
+    )
