@@ -102,6 +102,7 @@ def fit_report(rows=600):
 
 def sweep():
     return CostWeightSweep(
+        axis="λ, weight of the UE's cost",
         weights_W=np.array([0.05, 0.1, 0.2]),
         chosen=1,
         states=["noise σ = 0.0, fading scale σₕ = 0.4", "noise σ = 0.6", "noise σ = 1.2"],

@@ -4,6 +4,15 @@
 """
 
 from raysplit.figures.answer import AnswerLine, AnswerPlane, answer_line, answer_plane
+from raysplit.figures.budget import (
+    OptimumTerms,
+    TimeStack,
+    TradePanel,
+    TradeSeries,
+    optimum_terms,
+    time_stacks,
+    trade_offs,
+)
 from raysplit.figures.capacity import link_trace
 from raysplit.figures.comparison import EpisodeReturns, returns_and_intervals, violins
 from raysplit.figures.learning import (
@@ -28,9 +37,13 @@ __all__ = [
     "Decisions",
     "EpisodeReturns",
     "LearningPanel",
+    "OptimumTerms",
     "PPLCurve",
     "PPLPanel",
     "SweepPanel",
+    "TimeStack",
+    "TradePanel",
+    "TradeSeries",
     "Trend",
     "answer_line",
     "answer_plane",
@@ -41,11 +54,14 @@ __all__ = [
     "learning_curves",
     "link_trace",
     "note_above",
+    "optimum_terms",
     "ppl_against_split_point",
     "returns_and_intervals",
     "save",
     "split_point_trend",
     "surrogate_parity",
+    "time_stacks",
+    "trade_offs",
     "trend",
     "violins",
 ]

@@ -1,4 +1,4 @@
-"""How the optimum moves with lambda, the weight of the UE's cost in the objective (Eq. 7).
+"""How the optimum moves with the weight of the cost in the objective: lambda of Eq. 7.
 
 Shape suffixes: S link states, W weights.
 """
@@ -26,8 +26,9 @@ class CostWeightSweep:
     """The exact optimum under several weights.
 
     Attributes:
-        weights_W: The values of lambda, ascending.
-        chosen: Index of the experiment's own lambda.
+        weights_W: The values of the weight, ascending.
+        axis: What is weighed.
+        chosen: Index of the experiment's own.
         states: One label a link state, mild to harsh; parts after ", " go on a new line.
         optimum_SW: The best split point.
         split_points: Smallest and largest split point of the problem.
@@ -36,6 +37,7 @@ class CostWeightSweep:
     """
 
     weights_W: FloatArray
+    axis: str
     chosen: int
     states: Sequence[str]
     optimum_SW: IntArray
@@ -102,5 +104,5 @@ def _table(axes: Axes, sweep: CostWeightSweep, labels: list[str]) -> None:
     axes.tick_params(length=0)
     axes.set_xticks(range(len(sweep.weights_W)), [f"{w:g}" for w in sweep.weights_W])
     axes.set_yticks(range(len(labels)), labels)
-    axes.set_xlabel("λ, weight of the UE's cost (outlined: this experiment)")
+    axes.set_xlabel(f"{sweep.axis} (outlined: this experiment)")
     axes.set_title("Best split point p (layers on UE)")

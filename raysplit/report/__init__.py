@@ -1,6 +1,8 @@
 """The report: one self-contained HTML page that gives the answer first."""
 
 from raysplit.report.data import (
+    BudgetPart,
+    BudgetRow,
     Performance,
     PolicyResult,
     ReportData,
@@ -10,6 +12,8 @@ from raysplit.report.data import (
 from raysplit.report.render import write_report
 
 __all__ = [
+    "BudgetPart",
+    "BudgetRow",
     "Performance",
     "PolicyResult",
     "ReportData",

@@ -1,4 +1,4 @@
-"""Put the answer map into one sentence."""
+"""Put the answer into words: the map of split points, and what they cost."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 
 from raysplit.figures import AnswerLine, AnswerPlane, coordinate_label
+from raysplit.report.data import BudgetPart, BudgetRow
 
 
 def sentence(answer: AnswerLine | AnswerPlane) -> str:
@@ -57,6 +58,26 @@ def _over_a_plane(answer: AnswerPlane) -> str:
         f"Between {split_points[0]} and {split_points[-1]} layers belong on the phone, depending "
         f"on the link: {len(split_points)} different split points are best somewhere, "
         f"and p = {split_points[usual]} in {percent:.0f} % of the states."
+    )
+
+
+def budget_sentence(budget: BudgetPart) -> str:
+    """Say what the best split costs where the link is best and where it is worst.
+
+    Of several link states with one cost and perplexity, or of one alone, it is said once.
+    """
+    mild, harsh = budget.rows[0], budget.rows[-1]
+    with_states = "" if budget.codec == "identity" else f" with {budget.codec} states"
+    phrases = [f"at {row.state}, {_costs(row, budget.output_tokens)}" for row in (mild, harsh)]
+    return f"On {budget.network}{with_states}: {'; '.join(dict.fromkeys(phrases))}."
+
+
+def _costs(row: BudgetRow, output_tokens: int) -> str:
+    late = "" if row.late is None else f", late with probability {row.late:.2g}"
+    return (
+        f"{_layers(row.split_point)}, first token after {row.first_token_s:.2g} s{late}, "
+        f"{row.energy_j / output_tokens:.2g} J a token, "
+        f"perplexity {100 * row.perplexity_excess:+.2g} %"
     )
 
 

@@ -14,7 +14,10 @@ from raysplit.figures import (
     Decisions,
     EpisodeReturns,
     LearningPanel,
+    OptimumTerms,
     PPLPanel,
+    TimeStack,
+    TradePanel,
 )
 from raysplit.surrogate import FitReport
 
@@ -96,6 +99,56 @@ class SurrogateCheck:
     warning: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetRow:
+    """What the best split point costs in one link state.
+
+    Attributes:
+        state: The link state in words.
+        split_point: The best one.
+        first_token_s: Time to the first token, in s.
+        next_token_s: Time of each further one, in s.
+        energy_j: Energy of the phone over the request, in J.
+        memory_gb: What the phone keeps, in 10^9 bytes.
+        late: Probability that the first token misses the deadline; None where there is none.
+        perplexity_excess: Measured perplexity over the clean one, minus 1.
+    """
+
+    state: str
+    split_point: int
+    first_token_s: float
+    next_token_s: float
+    energy_j: float
+    memory_gb: float
+    late: float | None
+    perplexity_excess: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BudgetPart:
+    """Seconds, joules and memory, computed for the request of the experiment's `budget`.
+
+    Attributes:
+        network: Its name, "lte".
+        codec: What hidden states are sent as.
+        where: Devices, network and request in a phrase.
+        output_tokens: Tokens of the answer, which the energy is divided by.
+        rows: The optimum, link states from mild to harsh.
+        stacks: Where the time to the first token goes.
+        trades: Measured perplexity against time and energy.
+        terms: What each term adds to the objective at the optimum; None for another reward.
+    """
+
+    network: str
+    codec: str
+    where: str
+    output_tokens: int
+    rows: Sequence[BudgetRow]
+    stacks: Sequence[TimeStack]
+    trades: Sequence[TradePanel]
+    terms: OptimumTerms | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ReportData:
     """The content of a report; a part that is None or empty is left out.
@@ -110,6 +163,7 @@ class ReportData:
         objective: What the best split point is best in, in a sentence.
         description: Why this objective and this range of the link.
         answer: The map of the best split point.
+        budget: What the splits cost in seconds and joules.
         perplexity: Panels of PPL against the split point.
         policies: Agents and baselines, best first; "optimum" and "random" among them.
         episodes: Returns of the same episodes under each policy, on measured perplexity.
@@ -137,6 +191,7 @@ class ReportData:
     objective: str
     description: str
     answer: AnswerLine | AnswerPlane
+    budget: BudgetPart | None = None
     perplexity: Sequence[PPLPanel] = ()
     policies: Sequence[PolicyResult] = ()
     episodes: EpisodeReturns | None = None

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from raysplit import figures
 from raysplit.base.files import write_atomically
 from raysplit.figures import AnswerLine, AnswerPlane, EpisodeReturns
-from raysplit.report.answer import sentence
+from raysplit.report.answer import budget_sentence, sentence
 from raysplit.report.data import PolicyResult, ReportData
 
 PAGE = "report.html"
@@ -38,6 +38,11 @@ def _draw(data: ReportData) -> dict[str, Figure]:
         drawn["answer"] = figures.answer_plane(data.answer)
     else:
         drawn["answer"] = figures.answer_line(data.answer)
+    if data.budget:
+        drawn["time"] = figures.time_stacks(data.budget.stacks)
+        drawn["trade"] = figures.trade_offs(data.budget.trades)
+        if data.budget.terms:
+            drawn["terms"] = figures.optimum_terms(data.budget.terms)
     if data.perplexity:
         drawn["perplexity"] = figures.ppl_against_split_point(data.perplexity)
     measured = {p.name: p.measured.episode_return for p in data.policies if p.measured}
@@ -68,6 +73,7 @@ def _page(data: ReportData, pictures: Mapping[str, str]) -> str:
     # jinja2 leaves the type of `filters` open.
     environment.filters |= {  # pyright: ignore[reportUnknownMemberType]
         "number": _number,
+        "digits": _digits,
         "percent": _percent,
         "duration": _duration,
         "memory": _memory,
@@ -76,6 +82,7 @@ def _page(data: ReportData, pictures: Mapping[str, str]) -> str:
         data=data,
         pictures=pictures,
         sentence=sentence(data.answer),
+        budget_sentence=budget_sentence(data.budget) if data.budget else "",
         is_line=isinstance(data.answer, AnswerLine),
         episodes=_episodes(data.episodes),
         best_agent=_best([p for p in data.policies if p.kind == "agent"]),
@@ -100,6 +107,11 @@ def _number(value: float, digits: int = 3, *, signed: bool = False) -> str:
     rounded = round(value, digits) + 0.0  # no negative zero
     text = f"{rounded:{'+' if signed else ''}.{digits}f}"
     return text.replace("-", "−")  # noqa: RUF001 (the minus sign of typography)
+
+
+def _digits(value: float) -> str:
+    """Three significant digits, without exponents where a reader can do without."""
+    return f"{value:.3g}" if not 0 < value < 1e-4 else f"{value:.1e}"
 
 
 def _percent(share: float, digits: int = 1) -> str:

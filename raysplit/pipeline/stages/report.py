@@ -17,10 +17,11 @@ from raysplit.link.codec import IDENTITY
 from raysplit.measure.ledger import Ledger
 from raysplit.model.checkpoint import DTYPE_BYTES
 from raysplit.pipeline.oracles import load_oracles, read_evaluation
-from raysplit.pipeline.problem import ledger_path, protocol_card
+from raysplit.pipeline.problem import ledger_path, model_sizes, protocol_card
 from raysplit.pipeline.run_folder import RunFolder, versions
 from raysplit.pipeline.tracked import tracker_of
 from raysplit.pipeline.views.answer import answer_map, weight_sweep
+from raysplit.pipeline.views.budget import budget_part
 from raysplit.pipeline.views.decisions import best_agents_decisions
 from raysplit.pipeline.views.episodes import episode_returns
 from raysplit.pipeline.views.panels import learning_panel, perplexity_panels
@@ -57,6 +58,7 @@ def report_data(folder: RunFolder) -> ReportData:
         objective=_objective_phrase(experiment.problem),
         description=experiment.description,
         answer=answer_map(oracles),
+        budget=budget_part(experiment, model_sizes(experiment), oracles),
         perplexity=perplexity_panels(oracles.table_by_codec),
         policies=policy_results(evaluation),
         episodes=episode_returns(folder, oracles.measured.optimal_return),
@@ -109,6 +111,18 @@ def _objective_phrase(problem: ProblemConfig) -> str:
             "maximises 10 g + the share of layers that the phone is spared, where g is the "
             "perplexity's relative fall below that of the smallest split point"
         )
+    if problem.reward == "budget":
+        terms = (
+            f"{problem.percent_per_second:g} % a second until the first token",
+            f"{problem.percent_per_joule:g} % a joule of the phone",
+            f"{problem.percent_per_miss:g} % a missed deadline",
+        )
+        weighed = ", ".join(
+            term
+            for term, weight in zip(terms, problem.budget_weights.values(), strict=True)
+            if weight
+        )
+        return f"minimises PPL / clean PPL, to which it adds {weighed}"
     if problem.raw:
         return f"minimises PPL + λ · (the phone's computation as Eq. 2 has it), {weight}"
     return f"minimises PPL / clean PPL + λ · (the phone's share of the computation), {weight}"

@@ -55,9 +55,12 @@ def answer_map(oracles: Oracles) -> AnswerLine | AnswerPlane:
 
 
 def weight_sweep(oracles: Oracles) -> CostWeightSweep | None:
-    """Return how the optimum moves with lambda, on measured perplexity."""
-    own = oracles.params.cost_weight
-    if oracles.params.reward != "objective" or own == 0:
+    """Return how the optimum moves with lambda, on measured perplexity.
+
+    With the reward `budget` all its weights move together, by a factor.
+    """
+    own, reward = oracles.params.cost_weight, oracles.params.reward
+    if reward == "authors" or own == 0:
         return None
     weights = np.array([factor * own for factor in _WEIGHT_FACTORS])
     solved = [
@@ -68,6 +71,7 @@ def weight_sweep(oracles: Oracles) -> CostWeightSweep | None:
     shown = shown_states(states)
     return CostWeightSweep(
         weights_W=weights,
+        axis="factor on all weights" if reward == "budget" else "λ, weight of the UE's cost",
         chosen=_WEIGHT_FACTORS.index(1.0),
         states=state_labels(oracles.params.link_names, states[shown]),
         optimum_SW=np.stack([o.optimal_static_split_points()[shown] for o in solved], axis=1),

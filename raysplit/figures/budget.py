@@ -1,0 +1,218 @@
+"""What a split costs beside perplexity: where the time goes, what the optimum pays, what is traded.
+
+Shape suffixes: P split points, S link states, N measured points.
+"""
+
+# matplotlib leaves keyword arguments without a type:
+# pyright: reportUnknownMemberType=false
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from raysplit.base.arrays import BoolArray, FloatArray, IntArray
+from raysplit.figures.style import (
+    INK,
+    MUTED,
+    Band,
+    colour_of,
+    grid_of_axes,
+    label_below,
+    new_figure,
+    ordered_colours,
+    styled,
+)
+
+_PART_COLOURS = ("#0072b2", "#e69f00", "#b9c0c8", "#009e73", "#cc79a7")
+_CODEC_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_MOST_LABELS = 12  # of split points at a front
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TimeStack:
+    """Where the time to the first token goes, over the split point.
+
+    Attributes:
+        title: The link state that it holds for; empty where the link does not change it.
+        split_points_P: Layers on the phone.
+        seconds: Seconds of each part (P,), such as "phone", bottom to top.
+        best: First and last split point that are best in some link state.
+        deadline_s: Drawn as a line, where there is one.
+    """
+
+    title: str
+    split_points_P: IntArray
+    seconds: Mapping[str, FloatArray]
+    best: tuple[int, int]
+    deadline_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class OptimumTerms:
+    """What each term adds to the objective at the optimum, over link states.
+
+    Attributes:
+        axis: What the link states differ in, with its unit.
+        states: One label a link state, mild to harsh.
+        split_points_S: The optimum.
+        percent: Percent of the clean perplexity of each term (S,), bottom to top.
+    """
+
+    axis: str
+    states: Sequence[str]
+    split_points_S: IntArray
+    percent: Mapping[str, FloatArray]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TradeSeries:
+    """The measured points of one link state and codec.
+
+    Attributes:
+        state: The link state in words.
+        codec: The codec's name.
+        x_N: What is traded against perplexity.
+        ppl: Perplexity and its 95 % interval over the split points.
+        front_N: Whether every other point of the state, of whatever codec, is worse in x or in
+            perplexity.
+    """
+
+    state: str
+    codec: str
+    x_N: FloatArray
+    ppl: Band
+    front_N: BoolArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TradePanel:
+    """Perplexity against one quantity.
+
+    Attributes:
+        title: What is traded.
+        axis: The quantity with its unit.
+        series: The points; link states from mild to harsh.
+    """
+
+    title: str
+    axis: str
+    series: Sequence[TradeSeries]
+
+
+@styled
+def time_stacks(stacks: Sequence[TimeStack]) -> Figure:
+    """Draw a stacked bar a split point; one panel, or one a link state on a common scale."""
+    figure, axes = grid_of_axes(1, len(stacks), 3.4, share_x=True, share_y=True)
+    for stack, panel in zip(stacks, axes, strict=True):
+        _draw_stack(panel, stack)
+        panel.label_outer()
+    axes[0].set_ylabel("seconds to the first token")
+    label_below(figure, axes, columns=5)
+    return figure
+
+
+def _draw_stack(axes: Axes, stack: TimeStack) -> None:
+    low, high = stack.best
+    label = f"best somewhere: p = {low}" + (f" to {high}" if high > low else "")
+    axes.axvspan(low - 0.5, high + 0.5, color=colour_of("optimum"), alpha=0.1, label=label)
+    bottom_P = np.zeros(len(stack.split_points_P))
+    for (name, seconds_P), colour in zip(stack.seconds.items(), _PART_COLOURS, strict=False):
+        axes.bar(stack.split_points_P, seconds_P, 0.75, bottom=bottom_P, color=colour, label=name)
+        bottom_P = bottom_P + seconds_P
+    if stack.deadline_s is not None:
+        axes.axhline(stack.deadline_s, color=INK, linestyle="--", linewidth=1.2, label="deadline")
+    axes.grid(visible=False, axis="x")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("split point p (layers on UE)")
+    axes.set_title(stack.title or "Where the time to the first token goes")
+
+
+@styled
+def optimum_terms(terms: OptimumTerms) -> Figure:
+    """Draw the terms as stacked bars over link states, the best split point above each."""
+    figure = new_figure(3.6)
+    axes = figure.subplots()
+    positions = np.arange(len(terms.states))
+    bottom_S = np.zeros(len(positions))
+    # Measured perplexity may lie below the clean one by its error: such a bar hangs from zero.
+    below_S = np.zeros(len(positions))
+    for (name, percent_S), colour in zip(terms.percent.items(), _PART_COLOURS, strict=False):
+        start_S = np.where(percent_S >= 0, bottom_S, below_S)
+        axes.bar(positions, percent_S, 0.7, bottom=start_S, color=colour, label=name)
+        bottom_S = bottom_S + np.maximum(percent_S, 0)
+        below_S = below_S + np.minimum(percent_S, 0)
+    for x, top, p in zip(positions, bottom_S, terms.split_points_S, strict=True):
+        axes.annotate(
+            f"p = {p}", (x, top), (0, 3), textcoords="offset points", ha="center", fontsize=9
+        )
+    axes.margins(y=0.12)
+    axes.axhline(0, color=MUTED, linewidth=0.8)
+    axes.grid(visible=False, axis="x")
+    axes.set_xticks(positions, [state.replace(", ", "\n") for state in terms.states])
+    axes.set_xlabel(terms.axis)
+    axes.set_ylabel("% of the clean perplexity")
+    axes.set_title("What the best split point pays")
+    label_below(figure, [axes], columns=4)
+    return figure
+
+
+@styled
+def trade_offs(panels: Sequence[TradePanel]) -> Figure:
+    """Draw perplexity against each quantity, every measured point with its error bar.
+
+    A colour a link state, a marker a codec; the points of a state's front are joined and carry
+    their split point.
+    """
+    figure, axes = grid_of_axes(1, len(panels), 4.2, share_y=True)
+    states = list(dict.fromkeys(one.state for one in panels[0].series))
+    codecs = list(dict.fromkeys(one.codec for one in panels[0].series))
+    colours = dict(zip(states, ordered_colours(len(states)), strict=True))
+    markers = {codec: _CODEC_MARKERS[i % len(_CODEC_MARKERS)] for i, codec in enumerate(codecs)}
+    for panel, drawn in zip(panels, axes, strict=True):
+        for one in panel.series:
+            drawn.errorbar(
+                one.x_N,
+                one.ppl.centre,
+                yerr=[one.ppl.centre - one.ppl.low, one.ppl.high - one.ppl.centre],
+                fmt=markers[one.codec],
+                color=colours[one.state],
+                markersize=4,
+                linewidth=1,
+                alpha=0.75,
+                label=one.state if len(codecs) == 1 else f"{one.state}, {one.codec}",
+            )
+        for state in states:
+            of_state = [one for one in panel.series if one.state == state]
+            _draw_front(drawn, of_state, colours[state])
+        drawn.set_xlabel(panel.axis)
+        drawn.set_title(panel.title)
+        drawn.label_outer()
+    axes[0].set_ylabel("perplexity")
+    label_below(figure, axes[:1], columns=3)
+    return figure
+
+
+def _draw_front(axes: Axes, series: Sequence[TradeSeries], colour: str) -> None:
+    """Join a state's front, codecs together, and write split points at some of its points."""
+    points = sorted(
+        (float(one.x_N[n]), float(one.ppl.centre[n]), int(one.ppl.x[n]))
+        for one in series
+        for n in np.flatnonzero(one.front_N)
+    )
+    x, y, split_points = zip(*points, strict=True)
+    axes.plot(x, y, color=colour, linewidth=1.4, drawstyle="steps-post", zorder=1)
+    for n in range(0, len(points), -(-len(points) // _MOST_LABELS)):
+        axes.annotate(
+            str(split_points[n]),
+            (x[n], y[n]),
+            (3, 3),
+            textcoords="offset points",
+            fontsize=7,
+            color=INK,
+        )
