@@ -141,13 +141,27 @@ def reward(
         link_states_NK = np.clip(link_states_NK, params.link_low_K, params.link_high_K)
     if params.reward != "authors":
         ppl_N = checked_answers(params, source, split_points_N, link_states_NK)
-        cost_N = params.cost_P[split_points_N - params.min_split_point]
+        cost_N = _cost(params, split_points_N, link_states_NK)
         reward_N = -(ppl_N / params.ppl_scale + params.cost_weight * cost_N)
     else:
         gain_N = _relative_gain(params, source, split_points_N, link_states_NK)
         spared_N = (params.max_split_point - split_points_N) / params.max_split_point
         reward_N = _GAIN_WEIGHT * gain_N + spared_N
     return reward_N
+
+
+def _cost(
+    params: LayerSplitParams, split_points_N: IntArray, link_states_NK: FloatArray
+) -> FloatArray:
+    """Return what each split point costs, at its link state where that counts."""
+    row_N, axis_X = split_points_N - params.min_split_point, params.cost_axis_X
+    if not len(axis_X):
+        return params.cost_P[row_N]
+    x_N = np.clip(link_states_NK[:, 0], axis_X[0], axis_X[-1])
+    right_N = np.searchsorted(axis_X[1:-1], x_N, side="right") + 1
+    share_N = (x_N - axis_X[right_N - 1]) / (axis_X[right_N] - axis_X[right_N - 1])
+    left_cost_N, right_cost_N = params.cost_PX[row_N, right_N - 1], params.cost_PX[row_N, right_N]
+    return (1 - share_N) * left_cost_N + share_N * right_cost_N
 
 
 def _relative_gain(

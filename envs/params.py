@@ -40,6 +40,9 @@ class LayerSplitParams:
         cost_P: What is weighed against PPL at each split point. C_UE as a share of the whole
             model, or raw; for the reward `budget` seconds, joules and misses, each weighted, as a
             share of the clean PPL.
+        cost_PX: The same over the first link coordinate, where the cost depends on the link, too;
+            linear between the values of `cost_axis_X`. No columns where it does not.
+        cost_axis_X: Those values, ascending.
         ppl_scale: The PPL that counts as 1 in the objective: the clean PPL, or 1 in the raw form.
         link_dynamics: How the link changes within an episode.
         drift_per_layer: Relative change of a constant link per layer moved.
@@ -60,6 +63,8 @@ class LayerSplitParams:
     reward: Reward
     cost_weight: float
     cost_P: FloatArray
+    cost_PX: FloatArray
+    cost_axis_X: FloatArray
     ppl_scale: float
     link_dynamics: Literal["constant", "iid", "gauss_markov", "trace"]
     drift_per_layer: float
@@ -81,6 +86,7 @@ def params_from(
     problem: ProblemConfig,
     clean_ppl: float | None = None,
     cost_by_split_point: Sequence[float] | FloatArray | None = None,
+    cost_by_link: tuple[FloatArray, FloatArray] | None = None,
 ) -> LayerSplitParams:
     """Return the parameters of a problem.
 
@@ -91,23 +97,31 @@ def params_from(
             `authors` need it. C_UE(p) divided by the whole model's cost, or as it is with `raw`;
             for the reward `budget` the weighted sum of seconds, joules and misses, as a share of
             the clean PPL.
+        cost_by_link: Values of the first link coordinate (X,), ascending and over its range, and
+            C(p) at each of them (P, X), in place of `cost_by_split_point`.
 
     Raises:
         UserError: If the reward lacks one of them, or the trace file does not serve.
     """
     split_points = problem.max_split_point - problem.min_split_point + 1
     cost_P = np.zeros(split_points)
+    cost_axis_X, cost_PX = np.zeros(0), np.zeros((split_points, 0))
     if problem.reward != "authors":
-        if cost_by_split_point is None or (clean_ppl is None and not problem.raw):
+        has_cost = cost_by_split_point is not None or cost_by_link is not None
+        if not has_cost or (clean_ppl is None and not problem.raw):
             raise UserError(
                 f"reward: {problem.reward} needs the clean PPL and the cost of each split point"
             )
-        cost_P = np.array(cost_by_split_point, dtype=np.float64)
-        if cost_P.shape != (split_points,):
-            raise UserError(
-                f"{cost_P.size} costs for {split_points} split points: give one for each of "
-                f"{problem.min_split_point}..{problem.max_split_point}"
-            )
+        if cost_by_link is not None:
+            cost_axis_X, cost_PX = cost_by_link
+        elif cost_by_split_point is not None:
+            cost_P = np.array(cost_by_split_point, dtype=np.float64)
+        for costs in (len(cost_P), len(cost_PX)):
+            if costs != split_points:
+                raise UserError(
+                    f"{costs} costs for {split_points} split points: give one for each of "
+                    f"{problem.min_split_point}..{problem.max_split_point}"
+                )
     ranges = problem.ranges()
     low_K, high_K = np.array(list(ranges.values()), dtype=np.float64).T
     dynamics = problem.dynamics
@@ -124,6 +138,8 @@ def params_from(
         reward=problem.reward,
         cost_weight=1.0 if problem.reward == "budget" else problem.cost_weight,
         cost_P=cost_P,
+        cost_PX=cost_PX,
+        cost_axis_X=cost_axis_X,
         ppl_scale=1.0 if problem.raw or clean_ppl is None else clean_ppl,
         link_dynamics=dynamics.kind,
         drift_per_layer=dynamics.drift_per_layer,

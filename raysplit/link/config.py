@@ -18,6 +18,9 @@ class LinkConfig(Config):
     """The physics of the link, Eq. 3 and Eq. 4 of the paper, and what the edge makes of it.
 
     Attributes:
+        mode: `analogue`: noise and fading land on the hidden states (Eq. 3). `digital`: they
+            travel as bits; the problem varies the `snr_db` of the radio, which gives rate, delay
+            and the loss of a token's packet (the experiment's section `radio`).
         fading: Distribution of the gain h; `none` is h = 1.
         packet: What shares one gain and is lost as one: a token's hidden vector, a whole sentence,
             or a single element of a hidden vector (with `loss_probability` alone: the authors'
@@ -34,6 +37,7 @@ class LinkConfig(Config):
             transmitted. Without a prefix there is nothing to exempt.
     """
 
+    mode: Literal["analogue", "digital"] = "analogue"
     fading: Fading = "none"
     packet: Literal["token", "sentence", "element"] = "token"
     gain_threshold: float = 0.0
@@ -58,6 +62,11 @@ class LinkConfig(Config):
                 "concealment=hold_last has nothing to hold when packet=sentence: "
                 "choose another concealment, or a smaller packet"
             )
+        if self.mode == "digital" and (self.fading != "none" or self.packet != "token"):
+            raise ValueError(
+                "link.mode: digital loses the packets of single tokens, and fading is the radio's: "
+                "leave fading and packet out, or take link.mode: analogue"
+            )
         return self
 
     def check_coordinates(self, names: Sequence[str]) -> None:
@@ -67,6 +76,11 @@ class LinkConfig(Config):
             UserError: With the name, the rule and the remedy.
         """
         check_coordinates(names)
+        if self.mode == "digital" and tuple(names) != ("snr_db",):
+            raise UserError(
+                f"link.mode: digital varies snr_db alone, and problem.link has {', '.join(names)}: "
+                "rate, delay and loss follow from the radio's SNR"
+            )
         if self.fading == "none" and "fading_scale" in names:
             raise UserError(
                 "fading_scale has no effect with fading=none: "

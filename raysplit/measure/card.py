@@ -73,7 +73,8 @@ def protocol_card(
             "scored_tokens": int(tokens.tokens_N.sum()),
         },
         "protocol": protocol.model_dump(mode="json"),
-        "link": link.model_dump(mode="json"),
+        # A packet that is lost is lost, in whichever mode.
+        "link": link.model_dump(mode="json", exclude={"mode"}),
         "estimate": {
             "format": MEASURING_FORMAT,
             "target_stderr": target_stderr,

@@ -15,6 +15,7 @@ from raysplit.budget.costs import Costs, refuse_unless_some_fit, split_costs
 from raysplit.budget.setup import Setup
 from raysplit.model.sizes import Sizes
 from raysplit.pipeline.experiment import Experiment
+from raysplit.radio.transport import late_probability, sustained_rate_mbit_s
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,10 +42,16 @@ class BudgetTerms:
         return self.seconds_P + self.joules_P + self.misses_P
 
 
-def budget_terms(experiment: Experiment, sizes: Sizes) -> BudgetTerms:
+def budget_terms(experiment: Experiment, sizes: Sizes, snr_db: float | None = None) -> BudgetTerms:
     """Return what the budget of an experiment adds to its objective.
 
         (a TTFT + b E + c P(late)) / 100, each term for itself
+
+    Args:
+        experiment: With a budget.
+        sizes: Its model's.
+        snr_db: Only `link.mode: digital`: the radio's SNR, whose rate replaces the network's; None:
+            the problem's highest.
 
     Raises:
         UserError: The experiment has no budget, or a split point of its problem does not fit.
@@ -52,13 +59,11 @@ def budget_terms(experiment: Experiment, sizes: Sizes) -> BudgetTerms:
     problem, budget = experiment.problem, experiment.budget
     if budget is None:
         raise UserError("this experiment has no section budget")
-    setup, codec = budget.setup(), problem.codec.name
+    setup, codec = setup_at(experiment, snr_db), problem.codec.name
     _refuse_what_does_not_fit(experiment, sizes, setup)
     split_points = range(problem.min_split_point, problem.max_split_point + 1)
     costs = split_costs(sizes, setup, codec, split_points)
-    # A constant rate leaves nothing to chance.
-    deadline_s = np.inf if budget.deadline_s is None else budget.deadline_s
-    late_P = (costs.ttft_s_P > deadline_s).astype(np.float64)
+    late_P = _late(experiment, costs, snr_db)
     return BudgetTerms(
         costs=costs,
         late_P=late_P,
@@ -66,6 +71,34 @@ def budget_terms(experiment: Experiment, sizes: Sizes) -> BudgetTerms:
         joules_P=problem.percent_per_joule / 100 * costs.ue_energy_j_P,
         misses_P=problem.percent_per_miss / 100 * late_P,
     )
+
+
+def setup_at(experiment: Experiment, snr_db: float | None = None) -> Setup:
+    """Return phone, edge, network and request; in digital mode with the radio's rate at an SNR."""
+    assert experiment.budget is not None
+    setup = experiment.budget.setup()
+    if experiment.radio is None:
+        return setup
+    rate = sustained_rate_mbit_s(experiment.radio, _snr_db(experiment, snr_db))
+    network = setup.network.model_copy(update={"uplink_mbit_s": rate})
+    return setup.model_copy(update={"network": network})
+
+
+def _snr_db(experiment: Experiment, snr_db: float | None) -> float:
+    return experiment.problem.link["snr_db"].high if snr_db is None else snr_db
+
+
+def _late(experiment: Experiment, costs: Costs, snr_db: float | None) -> FloatArray:
+    """Return the probability that the first token misses the deadline, (P,)."""
+    assert experiment.budget is not None
+    deadline_s = experiment.budget.deadline_s
+    if deadline_s is None:
+        return np.zeros(len(costs.ttft_s_P))
+    if experiment.radio is None:  # a constant rate leaves nothing to chance
+        return (costs.ttft_s_P > deadline_s).astype(np.float64)
+    left_s_P = deadline_s - (costs.ttft_s_P - costs.prefill.air_s_P)
+    bits = float(costs.prefill.bits_P[0])
+    return late_probability(experiment.radio, _snr_db(experiment, snr_db), bits, left_s_P)
 
 
 def _refuse_what_does_not_fit(experiment: Experiment, sizes: Sizes, setup: Setup) -> None:

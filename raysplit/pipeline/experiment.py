@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self, cast
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
-from envs.problem import ProblemConfig
+from envs.problem import ProblemConfig, ValueRange
 from raysplit.base.config import Config, check_name
 from raysplit.base.errors import UserError, command, suggest, yaml_reason
 from raysplit.base.explain import explain
@@ -18,17 +18,23 @@ from raysplit.base.yaml_text import parse_yaml
 from raysplit.budget.config import BudgetConfig
 from raysplit.corpus.config import CorpusConfig
 from raysplit.corpus.sequences import ProtocolConfig
+from raysplit.link.codec import Codec
 from raysplit.link.config import LinkConfig
 from raysplit.measure.config import BackendConfig, MeasuringConfig
 from raysplit.measure.plan import PlanConfig, make_plan
 from raysplit.measure.setting import Setting, with_each_codec
 from raysplit.model.config import ModelConfig
+from raysplit.model.sizes import sizes_of
+from raysplit.radio.transport import RadioConfig, TokenLoss, token_loss
 from raysplit.surrogate.config import SurrogateConfig
 from raysplit.tracking.config import TrackingConfig
 from tuning.settings import TrainConfig
 from tuning.sweep.settings import SweepConfig
 
-PRESETS = ("demo", "smollm2", "true-reward", "algorithms", "paper", "authors")
+PRESETS = (
+    "demo", "smollm2", "lte-driving", "5g-cell-edge", "true-reward", "algorithms", "paper",
+    "authors",
+)  # fmt: skip
 
 # Names that the report gives to baselines.
 _NO_AGENTS = frozenset({"random", "stay", "greedy", "optimum", "untrained", "fixed"})
@@ -55,6 +61,7 @@ class Experiment(Config):
         corpus: The text.
         protocol: How perplexity is counted.
         link: The kind of wireless link; its state is part of the problem.
+        radio: What carries the bits in `link.mode: digital`.
         problem: The decision problem.
         budget: What seconds, joules and memory are counted for: shown in the report, and weighed
             by `problem.reward: budget`. Split points that do not fit are refused.
@@ -73,6 +80,7 @@ class Experiment(Config):
     corpus: CorpusConfig = CorpusConfig()
     protocol: ProtocolConfig = ProtocolConfig()
     link: LinkConfig = LinkConfig()
+    radio: RadioConfig | None = None
     problem: ProblemConfig
     budget: BudgetConfig | None = None
     plan: PlanConfig = PlanConfig()
@@ -100,6 +108,7 @@ class Experiment(Config):
         if not self.agents:
             raise ValueError("agents is empty: name at least one, e.g. agents: {ppo: {}}")
         self.link.check_coordinates(self.problem.link_names)
+        self._check_radio()
         self._check_budget()
         if self.measuring.anchors is True and not self.plan.paired:
             raise ValueError(
@@ -109,6 +118,16 @@ class Experiment(Config):
         if self.protocol.unit == "sliding_window":
             self.corpus.refuse_sentence_rules()
         return self
+
+    def _check_radio(self) -> None:
+        if self.link.mode == "digital" and self.radio is None:
+            raise ValueError("link.mode: digital needs a section radio, such as radio: {cell: lte}")
+        if self.link.mode == "analogue" and self.radio is not None:
+            raise ValueError(
+                "a section radio goes with link.mode: digital, where snr_db is the radio's; in "
+                "link.mode: analogue it is noise on the hidden states: set the mode, or leave "
+                "radio out"
+            )
 
     def _check_budget(self) -> None:
         if self.problem.reward == "budget" and self.budget is None:
@@ -123,6 +142,32 @@ class Experiment(Config):
                 "give budget.deadline_s, in seconds until the first token"
             )
 
+    def token_loss(self, codec: Codec | None = None) -> TokenLoss | None:
+        """Return the loss over the problem's SNRs, None in `link.mode: analogue`.
+
+        Args:
+            codec: What hidden states are sent as; None: what decisions are made for.
+
+        Raises:
+            UserError: The model's hidden size is not known on this machine.
+        """
+        if self.radio is None:
+            return None
+        snr_db = self.problem.link["snr_db"]
+        hidden_size = sizes_of(self.model.name).hidden_size
+        bits = (codec or self.problem.codec).bits_per_token(hidden_size)
+        return token_loss(self.radio, bits, snr_db.low, snr_db.high)
+
+    def measured_ranges(self) -> dict[str, ValueRange]:
+        """Return what is measured: the problem's link coordinates, or the loss they come down to.
+
+        Raises:
+            UserError: The model's hidden size is not known on this machine.
+        """
+        losses = [self.token_loss(codec) for codec in self.problem.all_codecs]
+        up_to = [loss.measured_up_to for loss in losses if loss is not None]
+        return {"loss_probability": (0.0, max(up_to))} if up_to else self.problem.ranges("A")
+
     def planned_settings(self) -> list[Setting]:
         """Return the settings that stage `measure` measures.
 
@@ -131,7 +176,7 @@ class Experiment(Config):
         """
         problem = self.problem
         split_points = (problem.min_split_point, problem.max_split_point)
-        settings = make_plan(self.plan, split_points, problem.ranges("A"), self.link)
+        settings = make_plan(self.plan, split_points, self.measured_ranges(), self.link)
         return with_each_codec(settings, problem.all_codecs)
 
     def to_yaml(self) -> str:

@@ -13,7 +13,7 @@ from raysplit.pipeline.run_folder import RunFolder
 
 # The sections that each stage is the first to read; it depends on those of the stages before, too.
 _SECTIONS = {
-    "measure": {"model", "corpus", "protocol", "link", "problem", "plan", "measuring"},
+    "measure": {"model", "corpus", "protocol", "link", "radio", "problem", "plan", "measuring"},
     "fit": {"surrogate"},
     "train": {"agents", "budget"},
     "evaluate": set[str](),

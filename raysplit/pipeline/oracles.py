@@ -13,8 +13,10 @@ from envs.policies import Policy
 from envs.sources import SurrogateSource, TableSource
 from raysplit.base.sealed_json import read_sealed
 from raysplit.measure.table import Measurements
+from raysplit.pipeline.over_radio import as_observed
 from raysplit.pipeline.problem import measured_problem
 from raysplit.pipeline.run_folder import RunFolder, write_again
+from raysplit.radio.transport import TokenLoss
 from raysplit.surrogate import Surrogate
 from tuning.policy import ExportedPolicy
 
@@ -25,7 +27,9 @@ EVALUATION_TABLE, EVALUATION = "evaluation.parquet", "evaluation.json"
 class Oracles:
     """A run's problem, solved on both sources, and its agents' policies by name and seed.
 
-    `table` is that of the codec that decisions are made for, the first of `table_by_codec`.
+    `table` is that of the codec that decisions are made for, the first of `table_by_codec`. In
+    `link.mode: digital` the problem observes the SNR, tables are over loss, and `loss` says which
+    SNR loses what.
     """
 
     params: LayerSplitParams
@@ -34,6 +38,7 @@ class Oracles:
     surrogate: Oracle
     measured: Oracle
     agents: dict[str, dict[int, Policy]]
+    loss: TokenLoss | None = None
 
 
 def load_oracles(folder: RunFolder) -> Oracles:
@@ -41,13 +46,15 @@ def load_oracles(folder: RunFolder) -> Oracles:
     params, _ = measured_problem(folder)
     by_codec = Measurements.from_parquet(folder.path / EVALUATION_TABLE).by_codec()
     table = by_codec[folder.experiment.problem.codec.name]
+    loss = folder.experiment.token_loss()
     surrogate = SurrogateSource(Surrogate.load(folder.path / "surrogate"))
     return Oracles(
         params=params,
         table=table,
         table_by_codec=by_codec,
-        surrogate=Oracle(params, surrogate),
-        measured=measured_oracle(params, table),
+        surrogate=Oracle(params, as_observed(surrogate, loss)),
+        measured=measured_oracle(params, table, loss=loss),
+        loss=loss,
         agents={
             name: {
                 seed: exported_policy(folder, params, name, seed, "policy") for seed in config.seeds
@@ -74,7 +81,11 @@ def read_evaluation(folder: RunFolder) -> dict[str, Any]:
 
 
 def measured_oracle(
-    params: LayerSplitParams, table: Measurements, error: np.random.Generator | None = None
+    params: LayerSplitParams,
+    table: Measurements,
+    error: np.random.Generator | None = None,
+    *,
+    loss: TokenLoss | None = None,
 ) -> Oracle:
     """Solve the problem on the measured table, or on one that its error bars allow as well."""
     log_ppl_N = table.log_ppl_N
@@ -83,4 +94,4 @@ def measured_oracle(
     source = TableSource.from_rows(
         table.split_points_N, table.link_states_NK, log_ppl_N, table.link_names
     )
-    return Oracle(params, source)
+    return Oracle(params, as_observed(source, loss))

@@ -34,6 +34,7 @@ def refuse_early(experiment: Experiment) -> None:
         zoo.check_split_points(name, layers, (problem.min_split_point, problem.max_split_point))
         for codec in problem.all_codecs:
             codec.check_hidden_size(hidden_size)
+        experiment.token_loss()
         if experiment.budget is not None:
             budget_terms(experiment, sizes_of(name))
     _check_text(experiment)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from envs.params import LayerSplitParams, params_from
+from raysplit.base.arrays import FloatArray
 from raysplit.base.errors import UserError
 from raysplit.base.sealed_json import read_sealed
 from raysplit.measure.anchors import FEWEST_SETTINGS, AnchorPlan, choose_anchors
@@ -97,7 +98,7 @@ def anchor_plan(experiment: Experiment) -> AnchorPlan | None:
         return None
     split_points = (problem.min_split_point, problem.max_split_point)
     return choose_anchors(
-        split_points, problem.ranges("A"), settings, experiment.link, problem.codec
+        split_points, experiment.measured_ranges(), settings, experiment.link, problem.codec
     )
 
 
@@ -130,14 +131,21 @@ def cost_by_split_point(experiment: Experiment, tokens: int) -> list[float]:
     return [flops.ue_share(config, p, tokens) for p in split_points]
 
 
+def cost_by_snr(experiment: Experiment, snr_db_X: FloatArray) -> FloatArray:
+    """What the reward `budget` weighs against PPL in digital mode, (P, X)."""
+    sizes = model_sizes(experiment)
+    terms = [budget_terms(experiment, sizes, snr_db) for snr_db in snr_db_X.tolist()]
+    return np.stack([one.total_P for one in terms], axis=1)
+
+
 def measured_problem(folder: RunFolder) -> tuple[LayerSplitParams, dict[str, Any]]:
     """The decision problem of a measured model, and the protocol card of its measurements."""
     card = protocol_card(folder)
-    params = params_from(
-        folder.experiment.problem,
-        clean_ppl=float(np.exp(card["clean_log_ppl"])),
-        cost_by_split_point=cost_by_split_point(
-            folder.experiment, round(card["tokens_per_sequence"])
-        ),
-    )
-    return params, card
+    experiment = folder.experiment
+    clean_ppl = float(np.exp(card["clean_log_ppl"]))
+    loss = experiment.token_loss()
+    if loss is not None and experiment.problem.reward == "budget":
+        by_link = loss.snr_db_X, cost_by_snr(experiment, loss.snr_db_X)
+        return params_from(experiment.problem, clean_ppl, cost_by_link=by_link), card
+    costs = cost_by_split_point(experiment, round(card["tokens_per_sequence"]))
+    return params_from(experiment.problem, clean_ppl, costs), card

@@ -20,11 +20,13 @@ from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.base.files import write_atomically
 from raysplit.base.progress import say
 from raysplit.base.sealed_json import read_sealed, write_sealed
+from raysplit.link.axis import grid_axis
 from raysplit.link.coordinates import link_state
 from raysplit.measure.ledger import Ledger
 from raysplit.measure.rows import Row
 from raysplit.measure.service import MeasuringService
 from raysplit.measure.setting import Setting
+from raysplit.pipeline.over_radio import as_observed
 from raysplit.pipeline.problem import ledger_path, protocol_card, same_measuring_service
 from raysplit.pipeline.run_folder import RunFolder
 from raysplit.surrogate import Surrogate
@@ -125,8 +127,9 @@ class RewardSources:
         return TrainingCost(len(seconds), round(sum(seconds), 2), peak_resident_bytes)
 
     @cached_property
-    def _surrogate(self) -> SurrogateSource:
-        return SurrogateSource(Surrogate.load(self._folder.path / "surrogate"))
+    def _surrogate(self) -> PPLSource:
+        source = SurrogateSource(Surrogate.load(self._folder.path / "surrogate"))
+        return as_observed(source, self._folder.experiment.token_loss())
 
     @cached_property
     def _plan_rows(self) -> list[Row]:
@@ -136,18 +139,23 @@ class RewardSources:
             known = ledger.rows(card)
         return [known[key] for setting in plan if (key := setting.key(card)) in known]
 
-    def _measured(self, home: Path) -> MeasuredSource:
+    def _measured(self, home: Path) -> PPLSource:
         self._requested = RequestedSettings(home / "requested_settings.txt")
-        params = self._params
-        points = self._folder.experiment.measuring.reward_grid_points
-        axes = grid_axes(params, [points] * len(params.link_names))
+        params, experiment = self._params, self._folder.experiment
+        points = experiment.measuring.reward_grid_points
+        names, axes = params.link_names, grid_axes(params, [points] * len(params.link_names))
+        if experiment.radio is not None:
+            names, ranges = zip(*experiment.measured_ranges().items(), strict=True)
+            axes = [grid_axis(low, high, points) for low, high in ranges]
         ends = (params.min_split_point, params.max_split_point)
-        return MeasuredSource(self._measure, ends, axes, params.link_names)
+        source = MeasuredSource(self._measure, ends, axes, names)
+        return as_observed(source, experiment.token_loss())
 
     def _measure(self, split_points_N: IntArray, link_states_NK: FloatArray) -> FloatArray:
         """Return measured PPL; NaN where a setting gave none."""
         assert self._service is not None
-        names, experiment = self._params.link_names, self._folder.experiment
+        experiment = self._folder.experiment
+        names = tuple(experiment.measured_ranges())
         link, codec = experiment.link, experiment.problem.codec
         settings = [
             Setting(int(p), link_state(names, state, link), _REWARD_SEED, codec)

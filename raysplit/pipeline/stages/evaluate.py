@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from envs.link_chain import grid_states
 from envs.oracle import Oracle, moved_by_grid
 from envs.policies import Policy
 from raysplit.base.errors import UserError
@@ -22,6 +21,7 @@ from raysplit.measure.service import as_table
 from raysplit.measure.setting import Setting, with_each_codec
 from raysplit.pipeline.episodes import write_episodes
 from raysplit.pipeline.oracles import EVALUATION, EVALUATION_TABLE, Oracles, load_oracles
+from raysplit.pipeline.over_radio import measured_states
 from raysplit.pipeline.problem import measured_problem, same_measuring_service
 from raysplit.pipeline.rewards import TrainingCost
 from raysplit.pipeline.run_folder import RunFolder
@@ -79,9 +79,9 @@ def _measure_grid(folder: RunFolder) -> float | None:
     experiment = folder.experiment
     params, card = measured_problem(folder)
     problem = experiment.problem
-    states = grid_states(params, params.grid_points)
+    names, states = tuple(experiment.measured_ranges()), measured_states(experiment, params)
     settings = [
-        Setting(int(p), link_state(problem.link_names, state, experiment.link), _EVALUATION_SEED)
+        Setting(int(p), link_state(names, state, experiment.link), _EVALUATION_SEED)
         for p, state in itertools.product(params.split_points_P, states)
     ]
     codecs = problem.all_codecs
@@ -100,7 +100,7 @@ def _measure_grid(folder: RunFolder) -> float | None:
             f"({failed[0].setting.link}) because of {failed[0].reason}: start again, narrow "
             "problem.link, or set model.dtype to float32"
         )
-    table = as_table(rows, problem.link_names, card["clean_log_ppl"], codecs)
+    table = as_table(rows, names, card["clean_log_ppl"], codecs)
     table.to_parquet(folder.path / EVALUATION_TABLE)
     return seed_stderr
 

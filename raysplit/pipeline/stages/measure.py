@@ -35,7 +35,8 @@ def run(folder: RunFolder) -> list[Path]:
         raise UserError("no setting could be measured; the reasons stand above and in the ledger")
     table_path = folder.path / "measurements.parquet"
     problem = experiment.problem
-    table = as_table(rows, problem.link_names, reference.corpus.log_ppl, problem.all_codecs)
+    names = tuple(experiment.measured_ranges())
+    table = as_table(rows, names, reference.corpus.log_ppl, problem.all_codecs)
     table.to_parquet(table_path)
     card_path = folder.path / PROTOCOL_CARD
     write_sealed(card_path, card)

@@ -1,25 +1,30 @@
 """What a run's split points cost in seconds and joules, beside what it measured.
 
-Shape suffixes: G link states (S: those shown), K link coordinates, P split points, N points.
+Shape suffixes: G link states (S: those shown), K link coordinates, P split points, N points,
+L losses.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from raysplit.base.arrays import BoolArray, FloatArray, IntArray
-from raysplit.budget.costs import split_costs
-from raysplit.budget.setup import Setup
+from raysplit.budget.costs import Costs, split_costs
 from raysplit.figures import (
+    Band,
     OptimumTerms,
     TimeStack,
     TradePanel,
     TradeSeries,
     coordinate_label,
 )
+from raysplit.link.codec import Codec
 from raysplit.link.state import LOWER_IS_WORSE
+from raysplit.measure.table import Measurements
 from raysplit.model.sizes import Sizes
-from raysplit.pipeline.budget import BudgetTerms, budget_terms
+from raysplit.pipeline.budget import BudgetTerms, budget_terms, setup_at
 from raysplit.pipeline.experiment import Experiment
 from raysplit.pipeline.oracles import Oracles
 from raysplit.pipeline.views.panels import perplexity_band, shown_states, state_label
@@ -32,19 +37,92 @@ def budget_part(experiment: Experiment, sizes: Sizes, oracles: Oracles) -> Budge
     """Return what the report says of an experiment's budget, None where it has none."""
     if experiment.budget is None:
         return None
-    terms, setup = budget_terms(experiment, sizes), experiment.budget.setup()
-    optimum_G = oracles.measured.optimal_static_split_points()
+    shown = _Shown(experiment, sizes, oracles)
     return BudgetPart(
         network=experiment.budget.network,
         codec=experiment.problem.codec.name,
-        where=_where(experiment, setup),
+        where=_where(experiment),
         output_tokens=experiment.budget.output_tokens,
-        rows=_rows(experiment, oracles, terms, optimum_G),
-        stacks=[_stack(terms, optimum_G, experiment.budget.deadline_s)],
-        trades=_trades(oracles, sizes, setup),
-        terms=_optimum_terms(oracles, terms, optimum_G)
-        if oracles.params.reward == "budget"
-        else None,
+        rows=_rows(shown),
+        stacks=_stacks(shown),
+        trades=_trades(shown),
+        terms=_optimum_terms(shown) if oracles.params.reward == "budget" else None,
+    )
+
+
+class _Shown:
+    """A run's grid of link states: the optimum of each and what it costs.
+
+    Attributes:
+        order_G: The states' indices from mild to harsh, by the first coordinate.
+        optimum_G: The best split point.
+        excess_G: Its measured perplexity over the clean one, minus 1.
+    """
+
+    def __init__(self, experiment: Experiment, sizes: Sizes, oracles: Oracles) -> None:
+        self.experiment, self.sizes, self.oracles = experiment, sizes, oracles
+        self.states_GK = oracles.measured.link_states_GK
+        states_G = np.arange(len(self.states_GK))
+        first = oracles.params.link_names[0]
+        self.order_G = states_G[::-1] if first in LOWER_IS_WORSE else states_G
+        self.optimum_G = oracles.measured.optimal_static_split_points()
+        ppl_G = oracles.measured.source(self.optimum_G, self.states_GK)
+        self.excess_G = ppl_G / np.exp(oracles.table.clean_log_ppl) - 1
+        once = None if experiment.radio else budget_terms(experiment, sizes)
+        self._terms_G = [
+            once or budget_terms(experiment, sizes, float(state_K[0])) for state_K in self.states_GK
+        ]
+
+    @property
+    def ends(self) -> IntArray:
+        """The mildest, the middle and the harshest state."""
+        return self.order_G[[0, len(self.order_G) // 2, -1]]
+
+    def terms(self, g: int) -> BudgetTerms:
+        """What all split points cost in a state."""
+        return self._terms_G[g]
+
+    def row(self, g: int) -> int:
+        """The optimum's index among the split points."""
+        return int(self.optimum_G[g]) - self.oracles.params.min_split_point
+
+    def label(self, g: int) -> str:
+        """The state in words."""
+        return state_label(self.oracles.params.link_names, self.states_GK[g])
+
+    def costs(self, codec: str, g: int) -> Costs:
+        """What all split points cost in a state, with a codec that is only shown beside."""
+        snr_db = float(self.states_GK[g, 0]) if self.experiment.radio else None
+        setup = setup_at(self.experiment, snr_db)
+        return split_costs(self.sizes, setup, codec, self.oracles.params.split_points_P.tolist())
+
+    def ppl(self, codec: str, g: int) -> Band:
+        """Measured perplexity over the split points; in digital mode at the state's loss."""
+        table = self.oracles.table_by_codec[codec]
+        loss = self.experiment.token_loss(Codec(codec))
+        if loss is None:
+            return perplexity_band(table, self.states_GK[g])
+        return _band_between(table, float(loss.at(self.states_GK[g])[0]))
+
+
+def _band_between(table: Measurements, loss: float) -> Band:
+    """Return PPL and its 95 % interval at a loss, linear in log PPL between two that were measured.
+
+    Its error is interpolated, too, as that of settings that share their randomness.
+    """
+    losses_L = np.unique(table.link_states_NK[:, 0])
+    right = int(np.clip(np.searchsorted(losses_L, loss), 1, len(losses_L) - 1))
+    share = (loss - losses_L[right - 1]) / (losses_L[right] - losses_L[right - 1])
+    left, right_band = (perplexity_band(table, losses_L[[n]]) for n in (right - 1, right))
+
+    def between(a_P: FloatArray, b_P: FloatArray) -> FloatArray:
+        return np.exp((1 - share) * np.log(a_P) + share * np.log(b_P))
+
+    return Band(
+        x=left.x,
+        centre=between(left.centre, right_band.centre),
+        low=between(left.low, right_band.low),
+        high=between(left.high, right_band.high),
     )
 
 
@@ -52,134 +130,116 @@ def pareto_front(x_N: FloatArray, y_N: FloatArray) -> BoolArray:
     """Return which points no other dominates: is at most as large in both, and smaller in one."""
     no_larger_NN = (x_N[None] <= x_N[:, None]) & (y_N[None] <= y_N[:, None])
     smaller_NN = (x_N[None] < x_N[:, None]) | (y_N[None] < y_N[:, None])
-    return ~(no_larger_NN & smaller_NN).any(axis=1)
+    return np.asarray(~(no_larger_NN & smaller_NN).any(axis=1))
 
 
-def _where(experiment: Experiment, setup: Setup) -> str:
+def _where(experiment: Experiment) -> str:
     budget = experiment.budget
     assert budget is not None
     changed = [f"{kind}.{key}" for kind, numbers in budget.overrides.items() for key in numbers]
     overridden = f" (overridden: {', '.join(changed)})" if changed else ""
+    network = budget.setup().network
+    rate = (
+        f"{network.uplink_mbit_s:g} Mbit/s up"
+        if experiment.radio is None
+        else f"the rate of cell {experiment.radio.cell} at the SNR"
+    )
     return (
-        f"phone {budget.phone}, edge {budget.edge}, network {budget.network} with "
-        f"{setup.network.uplink_mbit_s:g} Mbit/s up and a round trip of {setup.network.rtt_ms:g} ms"
-        f"{overridden}; {budget.prompt_tokens:,} tokens of prompt, {budget.output_tokens:,} of "
-        "answer"
+        f"phone {budget.phone}, edge {budget.edge}, network {budget.network} with {rate} and a "
+        f"round trip of {network.rtt_ms:g} ms{overridden}; {budget.prompt_tokens:,} tokens of "
+        f"prompt, {budget.output_tokens:,} of answer"
     )
 
 
-def _mild_to_harsh(oracles: Oracles) -> IntArray:
-    """Return indices of the grid's link states, the first coordinate's best value first."""
-    states = np.arange(len(oracles.measured.link_states_GK))
-    return states[::-1] if oracles.params.link_names[0] in LOWER_IS_WORSE else states
-
-
-def _excess_G(oracles: Oracles, optimum_G: IntArray) -> FloatArray:
-    """Measured perplexity of the optimum over the clean one, minus 1."""
-    ppl_G = oracles.measured.source(optimum_G, oracles.measured.link_states_GK)
-    return ppl_G / np.exp(oracles.table.clean_log_ppl) - 1
-
-
-def _rows(
-    experiment: Experiment, oracles: Oracles, terms: BudgetTerms, optimum_G: IntArray
-) -> list[BudgetRow]:
-    order = _mild_to_harsh(oracles)
-    states_GK, excess_G = oracles.measured.link_states_GK, _excess_G(oracles, optimum_G)
-    has_deadline = experiment.budget is not None and experiment.budget.deadline_s is not None
+def _rows(shown: _Shown) -> list[BudgetRow]:
+    budget = shown.experiment.budget
     rows: list[BudgetRow] = []
-    for g in order[shown_states(order)]:
-        i = int(optimum_G[g]) - oracles.params.min_split_point
-        costs = terms.costs
+    for g in shown.order_G[shown_states(shown.states_GK)].tolist():
+        i, terms = shown.row(g), shown.terms(g)
         rows.append(
             BudgetRow(
-                state=state_label(oracles.params.link_names, states_GK[g]),
-                split_point=int(optimum_G[g]),
-                first_token_s=float(costs.ttft_s_P[i]),
-                next_token_s=float(costs.tpot_s_P[i]),
-                energy_j=float(costs.ue_energy_j_P[i]),
-                memory_gb=float(costs.ue_memory_bytes_P[i]) / 1e9,
-                late=float(terms.late_P[i]) if has_deadline else None,
-                perplexity_excess=float(excess_G[g]),
+                state=shown.label(g),
+                split_point=int(shown.optimum_G[g]),
+                first_token_s=float(terms.costs.ttft_s_P[i]),
+                next_token_s=float(terms.costs.tpot_s_P[i]),
+                energy_j=float(terms.costs.ue_energy_j_P[i]),
+                memory_gb=float(terms.costs.ue_memory_bytes_P[i]) / 1e9,
+                late=float(terms.late_P[i]) if budget and budget.deadline_s else None,
+                perplexity_excess=float(shown.excess_G[g]),
             )
         )
     return rows
 
 
-def _stack(terms: BudgetTerms, optimum_G: IntArray, deadline_s: float | None) -> TimeStack:
-    first = terms.costs.prefill
-    return TimeStack(
-        title="",
-        split_points_P=terms.costs.split_points_P,
-        seconds={
-            "phone": first.ue_s_P,
-            "air": first.air_s_P,
-            "round trip": first.rtt_s_P,
-            "edge": first.edge_s_P,
-        },
-        best=(int(optimum_G.min()), int(optimum_G.max())),
-        deadline_s=deadline_s,
-    )
+def _stacks(shown: _Shown) -> list[TimeStack]:
+    """One for all link states, or one for each of three where they change the rate."""
+    budget, best = shown.experiment.budget, shown.optimum_G
+    digital = shown.experiment.radio is not None
+    stacks: list[TimeStack] = []
+    for g in (shown.ends if digital else shown.ends[:1]).tolist():
+        first = shown.terms(g).costs.prefill
+        stacks.append(
+            TimeStack(
+                title=shown.label(g) if digital else "",
+                split_points_P=shown.terms(g).costs.split_points_P,
+                seconds={
+                    "phone": first.ue_s_P,
+                    "air": first.air_s_P,
+                    "round trip": first.rtt_s_P,
+                    "edge": first.edge_s_P,
+                },
+                best=(int(best[g]),) * 2 if digital else (int(best.min()), int(best.max())),
+                deadline_s=budget.deadline_s if budget else None,
+            )
+        )
+    return stacks
 
 
-def _optimum_terms(oracles: Oracles, terms: BudgetTerms, optimum_G: IntArray) -> OptimumTerms:
-    names, states_GK = oracles.params.link_names, oracles.measured.link_states_GK
-    order = _mild_to_harsh(oracles)
+def _optimum_terms(shown: _Shown) -> OptimumTerms:
+    names, states_GK = shown.oracles.params.link_names, shown.states_GK
     one = len(names) == 1
-    shown_S = order if one and len(order) <= _MOST_STATES else order[shown_states(order)]
-    at_S = optimum_G[shown_S] - oracles.params.min_split_point
+    few = one and len(states_GK) <= _MOST_STATES
+    shown_S = shown.order_G if few else shown.order_G[shown_states(states_GK)]
+    at_S = [(shown.terms(g), shown.row(g)) for g in shown_S.tolist()]
     return OptimumTerms(
         axis=coordinate_label(names[0]) if one else "link state",
-        states=[
-            f"{states_GK[g, 0]:g}" if one else state_label(names, states_GK[g]) for g in shown_S
-        ],
-        split_points_S=optimum_G[shown_S],
+        states=[f"{states_GK[g, 0]:g}" if one else shown.label(g) for g in shown_S.tolist()],
+        split_points_S=shown.optimum_G[shown_S],
         percent={
-            "perplexity beyond clean": 100 * _excess_G(oracles, optimum_G)[shown_S],
-            "seconds": 100 * terms.seconds_P[at_S],
-            "joules": 100 * terms.joules_P[at_S],
-            "missed deadlines": 100 * terms.misses_P[at_S],
+            "perplexity beyond clean": 100 * shown.excess_G[shown_S],
+            "seconds": np.array([100 * terms.seconds_P[i] for terms, i in at_S]),
+            "joules": np.array([100 * terms.joules_P[i] for terms, i in at_S]),
+            "missed deadlines": np.array([100 * terms.misses_P[i] for terms, i in at_S]),
         },
     )
 
 
-def _trades(oracles: Oracles, sizes: Sizes, setup: Setup) -> list[TradePanel]:
-    """Perplexity against time and energy: the mildest, the middle and the harshest link state."""
-    order = _mild_to_harsh(oracles)
-    chosen_SK = oracles.measured.link_states_GK[order[[0, len(order) // 2, -1]]]
-    costs = {
-        codec: split_costs(sizes, setup, codec, oracles.params.split_points_P.tolist())
-        for codec in oracles.table_by_codec
-    }
+def _trades(shown: _Shown) -> list[TradePanel]:
+    """Perplexity against time and energy in the mildest, the middle and the harshest state."""
     return [
         TradePanel(
             title="Perplexity against time",
             axis="seconds to the first token",
-            series=_series(oracles, chosen_SK, {c: one.ttft_s_P for c, one in costs.items()}),
+            series=_series(shown, lambda costs: costs.ttft_s_P),
         ),
         TradePanel(
             title="Perplexity against energy",
             axis="joules of the phone a request",
-            series=_series(oracles, chosen_SK, {c: one.ue_energy_j_P for c, one in costs.items()}),
+            series=_series(shown, lambda costs: costs.ue_energy_j_P),
         ),
     ]
 
 
-def _series(
-    oracles: Oracles, states_SK: FloatArray, x_by_codec: dict[str, FloatArray]
-) -> list[TradeSeries]:
+def _series(shown: _Shown, traded: Callable[[Costs], FloatArray]) -> list[TradeSeries]:
+    codecs = list(shown.oracles.table_by_codec)
     series: list[TradeSeries] = []
-    for state_K in states_SK:
-        bands = {c: perplexity_band(t, state_K) for c, t in oracles.table_by_codec.items()}
-        front_N = pareto_front(
-            np.concatenate([x_by_codec[codec] for codec in bands]),
-            np.concatenate([band.centre for band in bands.values()]),
-        )
-        fronts = np.split(front_N, len(bands))
-        for (codec, band), front_P in zip(bands.items(), fronts, strict=True):
-            state = state_label(oracles.params.link_names, state_K)
+    for g in shown.ends.tolist():
+        xs = [traded(shown.costs(codec, g)) for codec in codecs]
+        bands = [shown.ppl(codec, g) for codec in codecs]
+        front_N = pareto_front(np.concatenate(xs), np.concatenate([b.centre for b in bands]))
+        fronts = np.split(front_N, len(codecs))
+        for codec, x_P, band, front_P in zip(codecs, xs, bands, fronts, strict=True):
             series.append(
-                TradeSeries(
-                    state=state, codec=codec, x_N=x_by_codec[codec], ppl=band, front_N=front_P
-                )
+                TradeSeries(state=shown.label(g), codec=codec, x_N=x_P, ppl=band, front_N=front_P)
             )
     return series

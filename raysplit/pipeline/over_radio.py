@@ -1,0 +1,59 @@
+"""Perplexities over loss, asked by the SNR of the radio that loses packets.
+
+Shape suffixes: N settings, G grid points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from envs.link_chain import grid_states
+from envs.params import LayerSplitParams
+from envs.sources import PPLSource, Quantity
+from raysplit.base.arrays import FloatArray, IntArray
+from raysplit.link.axis import grid_axis
+from raysplit.pipeline.experiment import Experiment
+from raysplit.radio.transport import TokenLoss
+
+
+@dataclass(frozen=True, slots=True)
+class OverRadio:
+    """A source over `loss_probability` as one over `snr_db`.
+
+    Attributes:
+        source: The one over loss.
+        loss: What an SNR loses.
+    """
+
+    source: PPLSource
+    loss: TokenLoss
+    link_names: tuple[str, ...] = ("snr_db",)
+
+    @property
+    def quantity(self) -> Quantity:
+        """The source's."""
+        return self.source.quantity
+
+    @property
+    def measures(self) -> bool:
+        """Whether each new answer is a measurement."""
+        return getattr(self.source, "measures", False)
+
+    def __call__(self, split_points_N: IntArray, snr_db_N1: FloatArray) -> FloatArray:
+        """Return the value of each setting."""
+        return self.source(split_points_N, self.loss.at(snr_db_N1))
+
+
+def as_observed(source: PPLSource, loss: TokenLoss | None) -> PPLSource:
+    """Return a source over what is measured as one over what the problem observes."""
+    return source if loss is None else OverRadio(source, loss)
+
+
+def measured_states(experiment: Experiment, params: LayerSplitParams) -> FloatArray:
+    """Return the link states that the evaluation measures, (G, K)."""
+    if experiment.radio is None:
+        return grid_states(params, params.grid_points)
+    (ends,) = experiment.measured_ranges().values()
+    return np.asarray(grid_axis(*ends, params.grid_points[0]))[:, None]
