@@ -27,7 +27,7 @@ from raysplit.model.sizes import Sizes
 from raysplit.pipeline.budget import BudgetTerms, budget_terms, setup_at
 from raysplit.pipeline.experiment import Experiment
 from raysplit.pipeline.oracles import Oracles
-from raysplit.pipeline.views.panels import perplexity_band, shown_states, state_label
+from raysplit.pipeline.views.panels import perplexity_band, shown_states, state_labels
 from raysplit.report import BudgetPart, BudgetRow
 
 _MOST_STATES = 12  # on the axis of one coordinate
@@ -88,7 +88,7 @@ class _Shown:
 
     def label(self, g: int) -> str:
         """The state in words."""
-        return state_label(self.oracles.params.link_names, self.states_GK[g])
+        return state_labels(self.oracles.params.link_names, self.states_GK)[g]
 
     def costs(self, codec: str, g: int) -> Costs:
         """What all split points cost in a state, with a codec that is only shown beside."""
