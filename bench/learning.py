@@ -29,6 +29,7 @@ from envs.oracle import Oracle
 from envs.params import LayerSplitParams
 from envs.policies import Policy
 from envs.problem import Case
+from envs.score import score
 from envs.sources import PPLSource
 from raysplit.base.arrays import FloatArray
 from raysplit.measure.table import Measurements
@@ -36,7 +37,6 @@ from raysplit.pipeline.experiment import load_experiment
 from raysplit.pipeline.oracles import EVALUATION_TABLE, Oracles, measured_oracle
 from raysplit.pipeline.run import run_stages
 from raysplit.pipeline.uncertainty import interval_95, measured_uncertainty
-from tuning.evaluate import score
 from tuning.settings import Algorithm, TrainConfig
 from tuning.train import train
 

@@ -15,12 +15,13 @@ import pytest
 
 from envs.example import example_params, example_source
 from envs.oracle import Oracle
+from envs.score import score
 from envs.sources import as_source
 from raysplit.base.errors import UserError
 from raysplit.base.threads import one_thread
 from tuning.agent import load_agent
 from tuning.checkpoint import checkpoints_of, restore_checkpoint
-from tuning.evaluate import fidelity, score, summarise
+from tuning.evaluate import fidelity, summarise
 from tuning.rllib.local import quiet_rllib
 from tuning.settings import TrainConfig
 from tuning.train import _build, policy_of, train

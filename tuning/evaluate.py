@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from envs.oracle import Oracle
-from envs.policies import Policy
+from envs.score import Score, score
 from raysplit.base.statistics import Interval, bootstrap_interval, rank_correlation
 from tuning.policy import ExportedPolicy
 
@@ -24,21 +24,6 @@ from tuning.policy import ExportedPolicy
 # or if planning on it gives up more than this of the gap between random and the optimum.
 LOWEST_RANK_CORRELATION = 0.9
 LARGEST_SHARE_LOST = 0.03
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """One policy on one source.
-
-    Attributes:
-        episode_return: Expected return of an episode.
-        regret: How far that is below the exact optimum.
-        share_of_gap: 0 for the random policy, 1 for the optimum.
-    """
-
-    episode_return: float
-    regret: float
-    share_of_gap: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +56,6 @@ class Fidelity:
 def judge_of(oracle: Oracle) -> Callable[[ExportedPolicy], float]:
     """Return what scores each point of a learning curve: the policy's exact return."""
     return lambda policy: oracle.policy_return(policy.for_problem(oracle.params))
-
-
-def score(oracle: Oracle, policy: Policy) -> Score:
-    """Return the exact score of a policy."""
-    episode_return = oracle.policy_return(policy)
-    return Score(episode_return, oracle.regret(episode_return), oracle.share_of_gap(episode_return))
 
 
 def summarise(scores: Sequence[Score], seed: int = 0) -> Summary:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from envs.score import Score
 from raysplit.base.statistics import Interval
-from tuning.evaluate import Score, summarise
+from tuning.evaluate import summarise
 from tuning.sweep.plan import Combination, joint_combination, planned_combinations
 from tuning.sweep.records import TrialFolder, TrialRecord
 from tuning.sweep.run import begun_trials

@@ -17,11 +17,12 @@ import numpy as np
 from ray import tune
 
 from envs.oracle import Oracle
+from envs.score import score
 from envs.sources import PPLSource
 from raysplit.base.errors import UserError
 from tuning.agent import CurvePoint, load_agent
 from tuning.checkpoint import checkpoints_of, verify_checkpoint
-from tuning.evaluate import judge_of, score
+from tuning.evaluate import judge_of
 from tuning.settings import TrainConfig
 from tuning.sweep.plan import Base, Overrides, Trial
 from tuning.sweep.records import TrialDescription, TrialFolder, TrialProgress, TrialRecord

@@ -12,6 +12,7 @@ import numpy as np
 
 from envs.oracle import Oracle, moved_by_grid
 from envs.policies import Policy
+from envs.score import score
 from raysplit.base.errors import UserError
 from raysplit.base.progress import console
 from raysplit.base.sealed_json import write_sealed
@@ -29,7 +30,7 @@ from raysplit.pipeline.stages.train import TRAINING_COST_FILE
 from raysplit.pipeline.tracked import score_table, tracker_of
 from raysplit.pipeline.uncertainty import MeasuredUncertainty, interval_95, measured_uncertainty
 from tuning.agent import load_agent
-from tuning.evaluate import fidelity, score, summarise
+from tuning.evaluate import fidelity, summarise
 
 _MOST_MOVED = 0.02  # of the gap, when the grid of a random link is refined
 _EVALUATION_SEED = 2**40  # no plan's seeds reach it
