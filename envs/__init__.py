@@ -1,6 +1,7 @@
 """The decision problem: environments, sources of perplexity, the exact optimum and baselines.
 
-Importing this package registers `raysplit/LayerSplit-v0` with Gymnasium; its parts load when asked.
+Importing this package registers `raysplit/LayerSplit-v0` with Gymnasium, and one problem for each
+measured table that ships (`envs/benchmarks.py`); its parts load when asked.
 Any callable can say how good a split is:
 
     >>> import gymnasium, numpy as np
@@ -21,13 +22,27 @@ Any callable can say how good a split is:
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import gymnasium
 
 ENV_ID = "raysplit/LayerSplit-v0"
+BENCHMARK_IDS = tuple(
+    f"raysplit/{path.stem}" for path in sorted((Path(__file__).parent / "tables").glob("*.json"))
+)
+"""One for each table; only its name is looked at here."""
 
-if ENV_ID not in gymnasium.registry:
-    gymnasium.register(  # pyright: ignore[reportUnknownMemberType] - kwargs is a bare dict there
-        ENV_ID,
-        entry_point="envs.layer_split:LayerSplitEnv",
-        vector_entry_point="envs.vector:LayerSplitVectorEnv",
-    )
+
+_ENTRY_POINTS: dict[str, tuple[str, str, dict[str, str]]] = {
+    ENV_ID: ("envs.layer_split:LayerSplitEnv", "envs.vector:LayerSplitVectorEnv", {}),
+    **{
+        env_id: ("envs.benchmarks:make_env", "envs.benchmarks:make_vector_env", {"env_id": env_id})
+        for env_id in BENCHMARK_IDS
+    },
+}
+
+for _env_id, (_single, _vector, _kwargs) in _ENTRY_POINTS.items():
+    if _env_id not in gymnasium.registry:
+        gymnasium.register(  # pyright: ignore[reportUnknownMemberType] - kwargs is a bare dict there
+            _env_id, _single, kwargs=_kwargs, vector_entry_point=_vector
+        )
