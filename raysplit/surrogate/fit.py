@@ -1,4 +1,7 @@
-"""Fit the surrogate to a table of measurements by cross-validation."""
+"""Fit the surrogate to a table of measurements by cross-validation.
+
+Shape suffixes: N rows, F folds, R cuts into folds, M = R F members.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ def fit(
     seed: int,
     *,
     split_points: tuple[int, int] | None = None,
+    repeats: int = 1,
 ) -> tuple[Surrogate, FitReport]:
     """Fit one member a fold and judge each on the rows it did not see.
 
@@ -34,6 +38,8 @@ def fit(
         seed: Of folds and networks.
         split_points: First and last one to answer for; by default the table's own. One without a
             row is read off the trend over its neighbours.
+        repeats: How often the rows are cut into folds, each time otherwise: so many times
+            `config.folds` members.
 
     Raises:
         UserError: If the table has fewer than two rows a fold.
@@ -48,7 +54,10 @@ def fit(
     start = time.perf_counter()
     scaling = _scaling(table, split_points)
     first, last = scaling.split_points
-    folds_N = np.random.default_rng(seed).permutation(len(table)) % config.folds
+    rng = np.random.default_rng(seed)
+    folds_RN = np.stack([rng.permutation(len(table)) % config.folds for _ in range(repeats)])
+    held_out_RFN = folds_RN[:, None] == np.arange(config.folds)[:, None]
+    held_out_MN = held_out_RFN.reshape(-1, len(table))
     targets_N = (table.log_ppl_N - scaling.output_mean) / scaling.output_std
     rows = TrainingRows(
         inputs_NI=scaling.inputs(*_of(table)),
@@ -56,7 +65,7 @@ def fit(
         split_points=last - first + 1,
         targets_N=targets_N.astype(np.float32),
         weights_N=_row_weights(table.stderr_N),
-        folds_N=folds_N,
+        held_out_MN=held_out_MN,
     )
     surrogate = Surrogate(
         link_names=table.link_names,
@@ -66,7 +75,8 @@ def fit(
         codecs=table.codecs,
     )
     members_MN = surrogate.predict_members(*_of(table))
-    held_out_N = members_MN[folds_N, np.arange(len(table))]
+    # Each row is held out by one member a cut.
+    held_out_N = (members_MN * held_out_MN).sum(axis=0) / repeats
     seconds = time.perf_counter() - start
     return surrogate, report(table, held_out_N, folds=config.folds, seconds=seconds)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
-from raysplit.base.arrays import Float32Array, IntArray
+from raysplit.base.arrays import BoolArray, Float32Array, IntArray
 from raysplit.base.threads import one_thread
 from raysplit.surrogate.config import SurrogateConfig
 
@@ -33,7 +33,7 @@ class TrainingRows:
         split_points: How many split points there are (P).
         targets_N: Standardised targets, float32.
         weights_N: Weight of each row, mean 1, float32.
-        folds_N: The fold of each row; member m never learns from fold m.
+        held_out_MN: The rows that each member never learns from and is judged on.
     """
 
     inputs_NI: Float32Array
@@ -41,7 +41,7 @@ class TrainingRows:
     split_points: int
     targets_N: Float32Array
     weights_N: Float32Array
-    folds_N: IntArray
+    held_out_MN: BoolArray
 
 
 class _Members:
@@ -50,7 +50,8 @@ class _Members:
     def __init__(
         self, rows: TrainingRows, config: SurrogateConfig, generator: torch.Generator
     ) -> None:
-        members, hidden, inputs = config.folds, config.hidden, rows.inputs_NI.shape[1]
+        members, hidden = len(rows.held_out_MN), config.hidden
+        inputs = rows.inputs_NI.shape[1]
 
         def normal(*shape: int) -> Tensor:
             return torch.randn(*shape, generator=generator) / math.sqrt(shape[-2])
@@ -97,7 +98,7 @@ class _Best:
 def train_members(
     rows: TrainingRows, config: SurrogateConfig, seed: int
 ) -> dict[str, Float32Array]:
-    """Train one member a fold and return all parameters by name, each with the members first.
+    """Train all members and return all parameters by name, each with the members first.
 
     AdamW on random batches (on all rows where they fit in one), the learning rate warmed up and
     then falling to zero; of each member the parameters with the smallest held-out error are kept.
@@ -115,11 +116,11 @@ def _train(rows: TrainingRows, config: SurrogateConfig, seed: int) -> _Best:
         torch.from_numpy(rows.split_indices_N),
         torch.from_numpy(rows.weights_N),
     )
-    held_out_MN = torch.from_numpy(rows.folds_N) == torch.arange(config.folds)[:, None]
+    held_out_MN = torch.from_numpy(rows.held_out_MN)
     learning_weights_MN = weights_N * ~held_out_MN
     held_out_weights_MN = weights_N * held_out_MN
     optimizer = _optimizer(members, config)
-    best = _Best(members, config.folds)
+    best = _Best(members, len(held_out_MN))
 
     for step in range(config.steps):
         if len(targets_N) > config.batch:
