@@ -60,7 +60,8 @@ def table_of(folder: RunFolder) -> BenchmarkTable:
     if record is None:
         raise UserError(f"stage 'evaluate' is not done in {folder.path}: finish the run first")
     params, card = measured_problem(folder)
-    measured = Measurements.from_parquet(folder.path / EVALUATION_TABLE)
+    by_codec = Measurements.from_parquet(folder.path / EVALUATION_TABLE).by_codec()
+    measured = by_codec[folder.experiment.problem.codec.name]
     axes = tuple(np.unique(x_N) for x_N in measured.link_states_NK.T)
     grid = Grid((params.min_split_point, params.max_split_point), axes)
     order_N = grid.nearest(measured.split_points_N, measured.link_states_NK)
