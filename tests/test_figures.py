@@ -22,6 +22,7 @@ from raysplit.figures import (
     CostWeightSweep,
     Decisions,
     EpisodeReturns,
+    EvaluationCurves,
     LearningPanel,
     PPLCurve,
     PPLPanel,
@@ -176,6 +177,9 @@ FIGURES = {
     ),
     "hyperparameters": lambda: figures.hyperparameter_panels(
         [SweepPanel(title=t, curves=learning_panel().curves) for t in "abcd"]
+    ),
+    "evaluations": lambda: figures.share_by_evaluations(
+        EvaluationCurves(curves={"active": band(X, X), "Sobol": band(X, X / 2)}, target=0.95)
     ),
     "returns": lambda: figures.returns_and_intervals(*scores()),
 }

@@ -18,6 +18,7 @@ from raysplit.figures import (
     Band,
     Decisions,
     EpisodeReturns,
+    EvaluationCurves,
     LearningPanel,
 )
 from raysplit.report import (
@@ -112,6 +113,7 @@ FULL = dataclasses.replace(
             measured=Interval(value=2.96, low=2.95, high=2.97),
         )
     ],
+    active=EvaluationCurves(curves={"expected": Band(x=X, centre=X, low=X, high=X)}, target=0.99),
     settings=(1234, 2),
     protocol={"dtype": "float32"},
     versions={"torch": "2.13.0"},
@@ -225,7 +227,7 @@ class TestPage:
         assert policy.startswith("default-src 'none'")
 
     def test_each_figure_is_inlined_and_saved(self, folder, page):
-        names = {"answer", "returns", "episodes", "decisions", "learning"}
+        names = {"answer", "returns", "episodes", "decisions", "learning", "active"}
         assert {path.stem for path in (folder / "figures").iterdir()} == names
         for image in page.images:
             assert image["alt"]
@@ -266,6 +268,9 @@ class TestPage:
             "PPO rewards: algorithm 1 2.960 2.950 to 2.970 1.9 s 0.61 GB 96 2 min 11 s"
         )
 
+    def test_an_active_plan_says_what_it_expected(self, page):
+        assert "The plan was active" in page.text
+
     def test_provenance_is_on_the_page(self, page):
         for words in ("dtype float32", "torch 2.13.0", "measure 1 min 15 s", "raysplit run demo"):
             assert words in page.text
@@ -305,6 +310,7 @@ def test_parts_that_are_missing_are_left_out(tmp_path):
         "Protocol",
         "Versions",
         "moves with",
+        "The plan was active",
     ):
         assert words not in page.text
     assert [path.name for path in (tmp_path / "figures").glob("*.svg")] == ["answer.svg"]

@@ -15,6 +15,7 @@ from raysplit.figures.budget import (
 )
 from raysplit.figures.capacity import link_trace
 from raysplit.figures.comparison import EpisodeReturns, returns_and_intervals, violins
+from raysplit.figures.evaluations import EvaluationCurves, share_by_evaluations
 from raysplit.figures.learning import (
     LearningPanel,
     SweepPanel,
@@ -36,6 +37,7 @@ __all__ = [
     "CostWeightSweep",
     "Decisions",
     "EpisodeReturns",
+    "EvaluationCurves",
     "LearningPanel",
     "OptimumTerms",
     "PPLCurve",
@@ -58,6 +60,7 @@ __all__ = [
     "ppl_against_split_point",
     "returns_and_intervals",
     "save",
+    "share_by_evaluations",
     "split_point_trend",
     "surrogate_parity",
     "time_stacks",

@@ -1,4 +1,7 @@
-"""Which settings are measured: a scrambled Sobol sequence, a grid, or a list from a file."""
+"""Which settings are measured: a scrambled Sobol sequence, a grid, or a list from a file.
+
+Of an active plan the first ones; `raysplit.pipeline.active` goes on by what they find.
+"""
 
 # scipy ships no types:
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
@@ -24,15 +27,24 @@ from raysplit.link.coordinates import link_state
 from raysplit.link.state import LINK_COORDINATES
 from raysplit.measure.setting import Setting
 
+_ENDS = 4  # the first and last split point at either end of the link's ranges
+
 
 class PlanConfig(Config):
     """How the settings are chosen.
 
     Attributes:
         kind: `sobol` fills (split point, link state) evenly; `grid` takes every split point at
-            `grid_points` values of each link coordinate; `list` reads `path`.
+            `grid_points` values of each link coordinate; `list` reads `path`; `active` begins with
+            a few and adds those of a grid's settings that tell most about the decision.
         settings: Number of settings of a Sobol plan (the paper: 9,718 records).
-        grid_points: Values per link coordinate of a grid, ends included.
+        grid_points: Values per link coordinate of a grid, ends included; of an active plan, those
+            that it may choose.
+        first_settings: Only `active`: how many it begins with: the ends, then a Sobol sequence.
+        batch_settings: Only `active`: how many are chosen, and measured side by side, at a time.
+        max_settings: Only `active`: how many it measures at most.
+        target_regret: Only `active`: it stops where planning on what was measured is expected to
+            lose no more than this share of the gap random - optimum.
         path: Parquet or CSV file with a column `split_point` and one per link coordinate, within
             the problem's ranges.
         paired: Give every setting the same randomness, so that differences between split points
@@ -41,9 +53,13 @@ class PlanConfig(Config):
         seed: Seeds the plan and the link.
     """
 
-    kind: Literal["sobol", "grid", "list"] = "sobol"
+    kind: Literal["sobol", "grid", "list", "active"] = "sobol"
     settings: int = Field(default=9718, ge=1)
     grid_points: int = Field(default=11, ge=2)
+    first_settings: int = Field(default=12, ge=_ENDS)
+    batch_settings: int = Field(default=4, ge=1)
+    max_settings: int = Field(default=96, ge=1)
+    target_regret: float = Field(default=0.01, ge=0.0, lt=1.0)
     path: Path | None = None
     paired: bool = True
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -52,6 +68,11 @@ class PlanConfig(Config):
     def _consistent(self) -> Self:
         if (self.kind == "list") != (self.path is not None):
             raise ValueError("plan.path goes with plan.kind: list (and is needed there)")
+        if self.kind == "active" and self.max_settings < self.first_settings:
+            raise ValueError(
+                f"max_settings {self.max_settings} must be at least first_settings "
+                f"{self.first_settings}"
+            )
         return self
 
 
@@ -61,7 +82,7 @@ def make_plan(
     ranges: Mapping[str, tuple[float, float]],
     link: LinkConfig | None = None,
 ) -> list[Setting]:
-    """Return the settings of a plan.
+    """Return the settings of a plan; of an active one, those that it begins with.
 
     Args:
         config: How to choose.
@@ -75,30 +96,66 @@ def make_plan(
     names = tuple(ranges)
     match config.kind:
         case "sobol":
-            rows = _sobol(config, split_points, ranges)
+            rows = _sobol(config.settings, config.seed, split_points, ranges)
         case "grid":
             rows = _grid(config.grid_points, split_points, ranges)
         case "list":
             assert config.path is not None
             rows = _listed(config.path, split_points, ranges)
+        case "active":
+            rows = _ends_and_sobol(config, split_points, ranges)
+    return settings_of(config, rows, names, link)
+
+
+def settings_of(
+    config: PlanConfig,
+    rows: FloatArray,
+    names: tuple[str, ...],
+    link: LinkConfig | None = None,
+    first: int = 0,
+) -> list[Setting]:
+    """Return the settings of rows (split point, link coordinates), each with the plan's seed.
+
+    Args:
+        config: The plan.
+        rows: One row a setting.
+        names: The link coordinates, in column order.
+        link: The kind of link; only the coordinate `outage_probability` needs it.
+        first: The place in the plan of the first row; seeds that are not shared count from there.
+    """
     return [
         Setting(
             int(row[0]),
             link_state(names, row[1:], link),
             config.seed if config.paired else config.seed + i,
         )
-        for i, row in enumerate(rows)
+        for i, row in enumerate(rows, start=first)
     ]
 
 
-def _sobol(
+def _ends_and_sobol(
     config: PlanConfig, split_points: tuple[int, int], ranges: Mapping[str, tuple[float, float]]
+) -> FloatArray:
+    """Nothing that is asked of the surrogate later lies beyond the ends."""
+    low, high = np.array(list(ranges.values())).T
+    ends = [[p, *values] for p in split_points for values in (low, high)]
+    others = config.first_settings - len(ends)
+    if not others:
+        return np.array(ends)
+    return np.vstack([ends, _sobol(others, config.seed, split_points, ranges)])
+
+
+def _sobol(
+    settings: int,
+    seed: int,
+    split_points: tuple[int, int],
+    ranges: Mapping[str, tuple[float, float]],
 ) -> FloatArray:
     from scipy.stats import qmc  # takes a second to load, and every command loads this module
 
-    sampler = qmc.Sobol(d=1 + len(ranges), scramble=True, rng=np.random.default_rng(config.seed))
+    sampler = qmc.Sobol(d=1 + len(ranges), scramble=True, rng=np.random.default_rng(seed))
     # A Sobol sequence is balanced at powers of two: draw up to the next one and keep the beginning.
-    unit_NK = sampler.random_base2(max(0, (config.settings - 1).bit_length()))[: config.settings]
+    unit_NK = sampler.random_base2(max(0, (settings - 1).bit_length()))[:settings]
     first, last = split_points
     low = np.array([first, *(r[0] for r in ranges.values())])
     high = np.array([last + 1, *(r[1] for r in ranges.values())])

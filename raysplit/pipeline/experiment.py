@@ -115,6 +115,8 @@ class Experiment(Config):
                 "measuring.anchors: true needs plan.paired: true, as settings foretell each other "
                 "by the noise that they share: leave one of them out"
             )
+        if self.plan.kind == "active":
+            self._check_active_plan()
         if self.protocol.unit == "sliding_window":
             self.corpus.refuse_sentence_rules()
         return self
@@ -168,15 +170,37 @@ class Experiment(Config):
         up_to = [loss.measured_up_to for loss in losses if loss is not None]
         return {"loss_probability": (0.0, max(up_to))} if up_to else self.problem.ranges("A")
 
+    def _check_active_plan(self) -> None:
+        first, folds = self.plan.first_settings, self.surrogate.folds
+        if first < 2 * folds:
+            raise ValueError(
+                f"plan.first_settings {first} cannot be cut into surrogate.folds {folds} of at "
+                "least 2: raise the one, or lower the other"
+            )
+        if self.radio is not None:
+            raise ValueError(
+                "plan.kind: active chooses link states as decisions see them, and link.mode: digital "
+                "measures losses: take another plan"
+            )
+        if len(self.problem.codecs) > 1:
+            raise ValueError(
+                "plan.kind: active chooses for one codec, and problem.codecs has "
+                f"{len(self.problem.codecs)}: name one there, or take another plan"
+            )
+
     def planned_settings(self) -> list[Setting]:
-        """Return the settings that stage `measure` measures.
+        """Return the settings that stage `measure` measures; of an active plan, the first ones.
+
+        A plan serves every case, an active one only the decisions of its own.
 
         Raises:
             UserError: If a listed plan cannot be read, or leaves the problem.
         """
         problem = self.problem
         split_points = (problem.min_split_point, problem.max_split_point)
-        settings = make_plan(self.plan, split_points, self.measured_ranges(), self.link)
+        active = self.plan.kind == "active"
+        ranges = problem.ranges(None) if active else self.measured_ranges()
+        settings = make_plan(self.plan, split_points, ranges, self.link)
         return with_each_codec(settings, problem.all_codecs)
 
     def to_yaml(self) -> str:

@@ -28,6 +28,8 @@ def inputs_sha256(folder: RunFolder, stage: str, before: Sequence[str]) -> str:
     experiment = folder.experiment
     values = experiment.results_part() | experiment.model_dump(include={"name", "description"})
     read = {section for name in (*before, stage) for section in _SECTIONS[name]}
+    if experiment.plan.kind == "active":  # what is measured depends on what was learned of it
+        read.add("surrogate")
     records = (folder.stage_record(name) for name in before)
     return sha256_of(
         {

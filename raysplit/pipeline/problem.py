@@ -88,8 +88,10 @@ def same_measuring_service(folder: RunFolder) -> Generator[MeasuringService]:
 
 def anchor_plan(experiment: Experiment) -> AnchorPlan | None:
     """The anchors of the run's measurements, where it has any."""
-    measuring, problem = experiment.measuring, experiment.problem
-    settings = len(experiment.planned_settings())
+    measuring, problem, plan = experiment.measuring, experiment.problem, experiment.plan
+    # How many an active plan will have is not known: the most that they may have to serve.
+    active = plan.kind == "active"
+    settings = plan.max_settings if active else len(experiment.planned_settings())
     if measuring.anchors == "auto":
         able = experiment.plan.paired and measuring.target_stderr > 0
         if not able or settings < FEWEST_SETTINGS:
@@ -141,11 +143,18 @@ def cost_by_snr(experiment: Experiment, snr_db_X: FloatArray) -> FloatArray:
 def measured_problem(folder: RunFolder) -> tuple[LayerSplitParams, dict[str, Any]]:
     """The decision problem of a measured model, and the protocol card of its measurements."""
     card = protocol_card(folder)
-    experiment = folder.experiment
-    clean_ppl = float(np.exp(card["clean_log_ppl"]))
+    params = problem_of(folder.experiment, card["clean_log_ppl"], card["tokens_per_sequence"])
+    return params, card
+
+
+def problem_of(
+    experiment: Experiment, clean_log_ppl: float, tokens_per_sequence: float
+) -> LayerSplitParams:
+    """The decision problem, given what the clean pass over the corpus found."""
+    clean_ppl = float(np.exp(clean_log_ppl))
     loss = experiment.token_loss()
     if loss is not None and experiment.problem.reward == "budget":
         by_link = loss.snr_db_X, cost_by_snr(experiment, loss.snr_db_X)
-        return params_from(experiment.problem, clean_ppl, cost_by_link=by_link), card
-    costs = cost_by_split_point(experiment, round(card["tokens_per_sequence"]))
-    return params_from(experiment.problem, clean_ppl, costs), card
+        return params_from(experiment.problem, clean_ppl, cost_by_link=by_link)
+    costs = cost_by_split_point(experiment, round(tokens_per_sequence))
+    return params_from(experiment.problem, clean_ppl, costs)

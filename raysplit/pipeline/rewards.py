@@ -26,6 +26,7 @@ from raysplit.measure.ledger import Ledger
 from raysplit.measure.rows import Row
 from raysplit.measure.service import MeasuringService
 from raysplit.measure.setting import Setting
+from raysplit.pipeline.active import measured_settings
 from raysplit.pipeline.over_radio import as_observed
 from raysplit.pipeline.problem import ledger_path, protocol_card, same_measuring_service
 from raysplit.pipeline.run_folder import RunFolder
@@ -133,7 +134,7 @@ class RewardSources:
 
     @cached_property
     def _plan_rows(self) -> list[Row]:
-        plan = self._folder.experiment.planned_settings()
+        plan = measured_settings(self._folder)
         card = protocol_card(self._folder)["card_sha256"]
         with Ledger(ledger_path(self._folder)) as ledger:
             known = ledger.rows(card)

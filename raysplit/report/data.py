@@ -13,6 +13,7 @@ from raysplit.figures import (
     CostWeightSweep,
     Decisions,
     EpisodeReturns,
+    EvaluationCurves,
     LearningPanel,
     OptimumTerms,
     PPLPanel,
@@ -174,6 +175,7 @@ class ReportData:
         fidelity: The check of the surrogate against measured perplexity.
         seed_stderr: Standard deviation of log PPL over seeds of the link, at the anchor where it is
             largest.
+        active: What an active plan expected of its settings as it went on, None of other plans.
         sweep: The optimum under other weights.
         settings: This protocol card's settings in the ledger with a value, and without.
         protocol: The protocol card: what two perplexities must share to be compared.
@@ -201,6 +203,7 @@ class ReportData:
     fit: FitReport | None = None
     fidelity: SurrogateCheck | None = None
     seed_stderr: float | None = None
+    active: EvaluationCurves | None = None
     sweep: CostWeightSweep | None = None
     settings: tuple[int, int] = (0, 0)
     protocol: Mapping[str, str] = field(default_factory=dict[str, str])

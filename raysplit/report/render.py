@@ -57,6 +57,8 @@ def _draw(data: ReportData) -> dict[str, Figure]:
         drawn["learning"] = figures.learning_curves(data.learning)
     if data.fit:
         drawn["parity"] = figures.surrogate_parity(data.fit)
+    if data.active:
+        drawn["active"] = figures.share_by_evaluations(data.active)
     if data.sweep:
         drawn["weight"] = figures.cost_weight_sweep(data.sweep)
     return drawn

@@ -11,16 +11,22 @@ from raysplit.base.progress import say
 from raysplit.base.sealed_json import write_sealed
 from raysplit.measure.service import as_table
 from raysplit.measure.shards.reference import CleanReference
+from raysplit.pipeline.active import measure_actively, write_choices
 from raysplit.pipeline.problem import PROTOCOL_CARD, measuring_service
 from raysplit.pipeline.run_folder import RunFolder
 from raysplit.pipeline.tracked import tracker_of
 
 
 def run(folder: RunFolder) -> list[Path]:
-    """Measure and export: measurements.parquet, protocol_card.json."""
+    """Measure and export: measurements.parquet, protocol_card.json; what an active plan chose."""
     experiment = folder.experiment
+    outputs: list[Path] = []
     with measuring_service(folder) as service:
-        rows = service.measure(experiment.planned_settings())
+        if experiment.plan.kind == "active":
+            rows, steps = measure_actively(experiment, service)
+            outputs.append(write_choices(folder, steps))
+        else:
+            rows = service.measure(experiment.planned_settings())
         reference = service.reference()
         card: dict[str, Any] = (
             service.card
@@ -44,7 +50,7 @@ def run(folder: RunFolder) -> list[Path]:
         counts = {name: float(status[name]) for name in ("done", "invalid", "quarantined")}
         tracker.log_metrics({**counts, "clean_log_ppl": reference.corpus.log_ppl}, step=0)
         tracker.log_artifact(table_path, name="measurements", kind="dataset")
-    return [table_path, card_path]
+    return [table_path, card_path, *outputs]
 
 
 def _findings(reference: CleanReference, tokens_per_sequence: float) -> dict[str, Any]:

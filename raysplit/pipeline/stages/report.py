@@ -24,7 +24,7 @@ from raysplit.pipeline.views.answer import answer_map, weight_sweep
 from raysplit.pipeline.views.budget import budget_part
 from raysplit.pipeline.views.decisions import best_agents_decisions
 from raysplit.pipeline.views.episodes import episode_returns
-from raysplit.pipeline.views.panels import learning_panel, perplexity_panels
+from raysplit.pipeline.views.panels import expected_shares, learning_panel, perplexity_panels
 from raysplit.pipeline.views.scores import fidelity, policy_results, training_costs
 from raysplit.report import ReportData, write_report
 from raysplit.surrogate import FitReport
@@ -68,6 +68,7 @@ def report_data(folder: RunFolder) -> ReportData:
         fit=FitReport.load(folder.path / "surrogate"),
         fidelity=fidelity(evaluation),
         seed_stderr=evaluation["seed_stderr"],
+        active=expected_shares(folder),
         sweep=weight_sweep(oracles),
         settings=_settings_measured(folder, card["card_sha256"]),
         protocol=_flat(card),

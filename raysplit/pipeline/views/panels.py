@@ -1,4 +1,4 @@
-"""What one run shows of perplexity and of learning: the panels of Fig. 3 and Fig. 5.
+"""What one run shows of perplexity and of learning: the panels of Fig. 3 and Fig. 5; its plan.
 
 They read a run folder and need neither its surrogate nor its policies, so that several runs can be
 put side by side.
@@ -16,6 +16,7 @@ from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.base.number_texts import distinct_texts
 from raysplit.figures import (
     Band,
+    EvaluationCurves,
     LearningPanel,
     PPLCurve,
     PPLPanel,
@@ -25,6 +26,7 @@ from raysplit.figures import (
 from raysplit.link.codec import IDENTITY
 from raysplit.link.state import LOWER_IS_WORSE
 from raysplit.measure.table import Measurements
+from raysplit.pipeline.active import read_choices
 from raysplit.pipeline.oracles import read_evaluation
 from raysplit.pipeline.run_folder import RunFolder
 from tuning.agent import load_agent
@@ -94,6 +96,18 @@ def learning_curve(folder: RunFolder, name: str) -> Band:
     agents = [load_agent(folder.agent_folder(name, seed)) for seed in seeds]
     points = [[(p.step, p.judged_return) for p in agent.curve] for agent in agents]
     return band_over_seeds([np.array(of_seed, dtype=np.float64) for of_seed in points])
+
+
+def expected_shares(folder: RunFolder) -> EvaluationCurves | None:
+    """Return what an active plan expected of its settings after each batch; None of other plans."""
+    plan = folder.experiment.plan
+    if plan.kind != "active":
+        return None
+    steps = read_choices(folder)
+    settings = np.array([len(step.settings) for step in steps], dtype=np.float64)
+    share = np.array([1 - step.expected_regret for step in steps])
+    expected = Band(x=settings, centre=share, low=share, high=share)
+    return EvaluationCurves(curves={"expected": expected}, target=1 - plan.target_regret)
 
 
 def shown_states(states_GK: FloatArray) -> IntArray:
