@@ -29,13 +29,16 @@ from raysplit.pipeline.run_folder import RunFolder
 _NAME = r"[A-Z][A-Za-z0-9]*(-[A-Z][A-Za-z0-9]*)*-v\d+"
 
 
-def make_problem(run: Path, name: str, tables: Path = TABLES) -> Path:
+def make_problem(
+    run: Path, name: str, tables: Path = TABLES, measured_at: str | None = None
+) -> Path:
     """Write the table of an evaluated run and return its path.
 
     Args:
         run: The run's folder.
         name: The environment's name, such as "SmolLM2-Noise-v0".
         tables: Where the table goes.
+        measured_at: The commit that the run was measured at; by default that of this tree.
 
     Raises:
         UserError: If the name is none or taken, or the run is not evaluated.
@@ -45,12 +48,12 @@ def make_problem(run: Path, name: str, tables: Path = TABLES) -> Path:
     path = tables / f"{name}.json"
     if path.exists():
         raise UserError(f"{path} is published and stays as it is: take the next version")
-    table = table_of(RunFolder.read(run))
+    table = table_of(RunFolder.read(run), measured_at or commit())
     table.save(path)
     return path
 
 
-def table_of(folder: RunFolder) -> BenchmarkTable:
+def table_of(folder: RunFolder, measured_at: str) -> BenchmarkTable:
     """Return the problem of a run with its evaluation grid.
 
     Raises:
@@ -82,7 +85,7 @@ def table_of(folder: RunFolder) -> BenchmarkTable:
             "protocol_card": card,
             "measured": record["started"],
             "versions": record["versions"],
-            "made_at_commit": commit(),
+            "commit": measured_at,
         },
     )
 
@@ -92,9 +95,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.make_problem", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN_FOLDER")
     parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--commit", help="where it was measured (default: this tree's)")
     arguments = parser.parse_args()
     try:
-        print(make_problem(arguments.run, arguments.name))
+        print(make_problem(arguments.run, arguments.name, measured_at=arguments.commit))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

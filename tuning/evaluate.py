@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from envs.oracle import Oracle
-from envs.score import Score, score
+from envs.score import Score
 from raysplit.base.statistics import Interval, bootstrap_interval, rank_correlation
 from tuning.policy import ExportedPolicy
 
