@@ -179,8 +179,8 @@ class Experiment(Config):
             )
         if self.radio is not None:
             raise ValueError(
-                "plan.kind: active chooses link states as decisions see them, and link.mode: digital "
-                "measures losses: take another plan"
+                "plan.kind: active chooses link states as decisions see them, and "
+                "link.mode: digital measures losses: take another plan"
             )
         if len(self.problem.codecs) > 1:
             raise ValueError(
