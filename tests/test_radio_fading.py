@@ -223,6 +223,18 @@ def test_path_loss_by_hand(place, distance_m, loss_db):
     assert load_place(place).path_loss_db(distance_m, 2.0) == pytest.approx(loss_db, abs=0.01)
 
 
+@pytest.mark.parametrize(("place", "break_m"), [("uma-los", 320.2), ("umi-los", 120.1)])
+def test_from_the_break_point_on_the_loss_rises_with_the_fourth_power(place, break_m):
+    """40 dB a decade of the way in space right behind it, 22 or 21 before it, and no jump."""
+    place = load_place(place)
+    distance_m = break_m * np.array([0.98, 0.99, 1.01, 1.02])
+    loss_db = place.path_loss_db(distance_m, 2.0)
+    decades = np.log10(np.hypot(distance_m, place.base_height_m - 1.5))
+    slopes = np.diff(loss_db) / np.diff(decades)
+    assert slopes[[0, 2]] == pytest.approx([22 if place.formula == "uma" else 21, 40])
+    assert 20 < slopes[1] < 41
+
+
 @pytest.mark.parametrize("formula", ["uma", "umi"])
 def test_path_loss_rises_with_distance_and_without_sight(formula):
     distance_m = np.linspace(10, 5000, 2000)
