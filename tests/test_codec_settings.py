@@ -129,6 +129,7 @@ def test_rows_with_a_codec_stand_beside_those_without(folder, tmp_path):
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
 def test_backends_agree_on_coded_rows_to_the_last_bit(folder, tmp_path):
     settings = with_each_codec(SETTINGS[:2], (Codec("int4-rotated/16"), Codec("top25%")))
     here, there = (
