@@ -50,28 +50,16 @@ def algorithm_config(
         seed: Of networks, envs, exploration and shuffles.
     """
     settings = config.hyperparameters()
-    match settings:
-        case PPOHyperparameters():
-            algorithm = _ppo(settings, config)
-        case A2CHyperparameters():
-            algorithm = _a2c(settings, config)
-        case DQNHyperparameters():
-            algorithm = _dqn(settings, config)
-        case _:
-            raise AssertionError(settings)
+    algorithm = _algorithm(settings, config)
+    if config.engine == "lean":
+        _make_lean(algorithm)
     model_config = {
         "actor_inputs": actor_inputs,
         "critic_inputs": critic_inputs,
         "knots": knots,
-        "hidden_sizes": settings.hidden_sizes,
-        "activation": settings.activation,
-        "scale_observations": settings.scale_observations,
-        "scale_rewards": settings.scale_rewards,
-        **_exploration(settings, config.total_steps),
+        **_model_config(settings, config.total_steps),
     }
     module = QNetwork if isinstance(settings, DQNHyperparameters) else ActorCritic
-    if config.engine == "lean":
-        _make_lean(algorithm)
     return (
         algorithm.api_stack(
             enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True
@@ -98,6 +86,29 @@ def algorithm_config(
         .reporting(min_time_s_per_iteration=None, min_sample_timesteps_per_iteration=400)
         .debugging(seed=seed, log_level="ERROR", log_sys_usage=False)
     )
+
+
+def _algorithm(settings: Hyperparameters, config: TrainConfig) -> AlgorithmConfig:
+    match settings:
+        case PPOHyperparameters():
+            return _ppo(settings, config)
+        case A2CHyperparameters():
+            return _a2c(settings, config)
+        case DQNHyperparameters():
+            return _dqn(settings, config)
+        case _:
+            raise AssertionError(settings)
+
+
+def _model_config(settings: Hyperparameters, total_steps: int) -> dict[str, Any]:
+    """Return what the networks take from the hyper-parameters (`tuning.rllib.module`)."""
+    return {
+        "hidden_sizes": settings.hidden_sizes,
+        "activation": settings.activation,
+        "scale_observations": settings.scale_observations,
+        "scale_rewards": settings.scale_rewards,
+        **_exploration(settings, total_steps),
+    }
 
 
 def _make_lean(algorithm: AlgorithmConfig) -> None:
