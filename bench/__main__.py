@@ -16,6 +16,7 @@ from bench.report import REPORTS, Options
 BENCHMARKS = {
     "measuring": "bench.measuring",
     "learning": "bench.learning",
+    "motion": "bench.motion",
     "sweeps": "bench.sweeps",
     "real-models": "bench.real_models",
     "fullsize-loading": "bench.fullsize_loading",

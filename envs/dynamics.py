@@ -2,8 +2,8 @@
 
 Both environments and the oracle call these; none has a copy. All is vectorised over episodes.
 
-Shape suffixes: N episodes (or settings), K link coordinates, P split points (index 0 is
-`min_split_point`), R rows of a trace. Actions 0, 1, 2 move the split point by -1, 0, +1.
+Shape suffixes: N episodes (or settings), K link coordinates, A actions, P split points (index
+0 is `min_split_point`), R rows of a trace. Actions 0, 1, 2 move the split point by -1, 0, +1.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri  # pyright: ignore[reportMissingTypeStubs] - scipy is untyped
 
 from envs.checks import checked_answers, chosen_start
-from envs.params import LayerSplitParams
+from envs.params import ACTIONS, LayerSplitParams
 from envs.sources import PPLSource
 from raysplit.base.arrays import BoolArray, Float32Array, FloatArray, IntArray
 
@@ -88,6 +88,12 @@ def moved(params: LayerSplitParams, split_points_N: IntArray, actions_N: IntArra
     """Return the split points after actions 0, 1, 2."""
     target_N = split_points_N + (actions_N - 1)
     return np.minimum(np.maximum(target_N, params.min_split_point), params.max_split_point)
+
+
+def targets_of_actions(params: LayerSplitParams) -> IntArray:
+    """Return the index of the split point that each action leads to, shape (A, P)."""
+    actions_A1 = np.arange(ACTIONS)[:, None]
+    return moved(params, params.split_points_P, actions_A1) - params.min_split_point
 
 
 def drifted(params: LayerSplitParams, link_states_NK: FloatArray, moved_N: IntArray) -> FloatArray:

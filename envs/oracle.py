@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from envs.checks import check_source, checked_actions
-from envs.dynamics import moved, reward
+from envs.dynamics import reward, targets_of_actions
 from envs.link_chain import grid_states, link_chain
 from envs.params import ACTIONS, LayerSplitParams
 from envs.policies import (
@@ -80,6 +80,7 @@ class Oracle:
         )
         self.link_states_GK = grid_states(params, self.grid_points)
         self.chain = link_chain(params, self.grid_points)
+        self._targets_AP = targets_of_actions(params)
         self.rewards_PM = self._rewards(self.chain.links_PMK)
         self.static_rewards_PG = self._rewards_on_grid()
         self.values_TPM, self.actions_TPM = self._optimum()
@@ -147,7 +148,7 @@ class Oracle:
 
     def greedy_policy(self) -> TabularPolicy:
         """Return the policy that takes the best next reward as if the link stayed as it is."""
-        actions_PM = self.rewards_PM[self._targets_AP()].argmax(axis=0)
+        actions_PM = self.rewards_PM[self._targets_AP].argmax(axis=0)
         steps = self.params.episode_steps
         return self._tabular(np.broadcast_to(actions_PM, (steps, *actions_PM.shape)))
 
@@ -174,12 +175,7 @@ class Oracle:
     def _action_values(self, later_PM: FloatArray) -> FloatArray:
         """Return Q of each action, given the values after it (Bellman's equation)."""
         arrived_PM = self.rewards_PM + self.params.discount * later_PM
-        return self.chain.expected(arrived_PM)[self._targets_AP()]
-
-    def _targets_AP(self) -> IntArray:
-        split_points_P = self.params.split_points_P
-        actions_A1 = np.arange(ACTIONS)[:, None]
-        return moved(self.params, split_points_P, actions_A1) - self.params.min_split_point
+        return self.chain.expected(arrived_PM)[self._targets_AP]
 
     def _probabilities(self, policy: Policy, step: int) -> FloatArray:
         split_points_N, links_NK = _flat_states(self.params, self.chain.links_PMK)

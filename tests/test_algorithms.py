@@ -7,11 +7,12 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from pydantic import ValidationError
 
+from envs.example import example_params
 from tuning.rllib.a2c import A2C
 from tuning.rllib.algorithms import algorithm_config, schedule
 from tuning.rllib.local import quiet_rllib
 from tuning.rllib.runner import LeanEnvRunner
-from tuning.settings import HYPERPARAMETERS, TrainConfig
+from tuning.settings import HYPERPARAMETERS, TrainConfig, is_hindsight
 
 
 class SidesEnv(VectorEnv):
@@ -61,7 +62,11 @@ def _sides():
 
 
 def sides_config(config, seed=0):
-    return algorithm_config(config, env="Sides-v0", actor_inputs=1, critic_inputs=2, seed=seed)
+    hindsight = is_hindsight(config.hyperparameters())
+    problem = {"params": example_params()} if hindsight else None
+    return algorithm_config(
+        config, env="Sides-v0", env_config=problem, actor_inputs=1, critic_inputs=2, seed=seed
+    )
 
 
 def share_of_best_actions(algo):
@@ -116,7 +121,7 @@ def test_paper_is_table_iii_and_sb3s_defaults():
     assert ppo.vf_loss_coeff == 0.5
     assert ppo.entropy_coeff == 0.0
     assert ppo.grad_clip == 0.5
-    assert ppo.learner_config_dict == {"adam_epsilon": 1e-5}
+    assert ppo.learner_config_dict == {"adam_epsilon": 1e-5, "hindsight": False}
     assert not ppo.use_kl_loss
     assert ppo.vf_clip_param == float("inf")
     model = ppo.rl_module_spec.model_config
@@ -134,6 +139,7 @@ def test_papers_a2c_has_sb3s_defaults():
         "rmsprop_epsilon": 1e-5,
         "rmsprop_smoothing": 0.99,
         "standardise_advantages": False,
+        "hindsight": False,
     }
     model = a2c.rl_module_spec.model_config
     assert (model["hidden_sizes"], model["activation"]) == ((64, 64), "tanh")
@@ -177,7 +183,7 @@ def test_stock_runs_rllibs_own_runner():
 @pytest.mark.parametrize("algorithm", ["ppo", "a2c", "dqn"])
 def test_every_hyperparameter_can_be_overridden_by_name(algorithm):
     kind = HYPERPARAMETERS[algorithm]
-    preset = TrainConfig(algorithm=algorithm).hyperparameters().model_dump()
+    preset = TrainConfig(algorithm=algorithm, rewards="measured").hyperparameters().model_dump()
     config = TrainConfig(algorithm=algorithm, overrides=preset)
     assert config.hyperparameters() == kind(**preset)
 
@@ -198,6 +204,11 @@ def test_every_hyperparameter_can_be_overridden_by_name(algorithm):
         ),
         ({"overrides": {"link_knots": 1}}, "use 0, or 2 and more"),
         ({"overrides": {"activation": "tanh"}}, "needs scale_observations: true and"),
+        ({"overrides": {"gae_lambda": 0.9}}, "goes with advantages: gae; set that too"),
+        (
+            {"rewards": "measured", "overrides": {"advantages": "hindsight"}},
+            "every split point over every link state, and rewards is 'measured'",
+        ),
         ({"seeds": [1, 1]}, "each only once"),
         ({"seeds": []}, "at least one"),
         ({"total_steps": 0}, "total_steps"),
@@ -207,6 +218,22 @@ def test_every_hyperparameter_can_be_overridden_by_name(algorithm):
 def test_bad_settings_are_refused_with_a_remedy(section, message):
     with pytest.raises(ValidationError, match=message):
         TrainConfig(**section)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "field", "sampled"),
+    [("ppo", "advantages", "gae"), ("a2c", "advantages", "gae"), ("dqn", "targets", "sampled")],
+)
+def test_tuned_is_hindsight_where_the_source_costs_nothing(algorithm, field, sampled):
+    def chosen(**section):
+        return getattr(TrainConfig(algorithm=algorithm, **section).hyperparameters(), field)
+
+    assert chosen() == "hindsight"
+    assert chosen(preset="paper") == sampled
+    assert chosen(rewards="measured") == chosen(rewards="algorithm_1") == sampled
+    overridden = TrainConfig(algorithm=algorithm, overrides={field: sampled}).hyperparameters()
+    measured = TrainConfig(algorithm=algorithm, rewards="measured").hyperparameters()
+    assert overridden == measured  # with what else goes with it
 
 
 def test_schedules_are_rllibs():

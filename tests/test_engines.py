@@ -15,12 +15,14 @@ from tuning.rllib.algorithms import algorithm_config
 from tuning.rllib.env import register_with_ray
 from tuning.rllib.learner import TrainBatch
 from tuning.rllib.local import quiet_rllib
+from tuning.rllib.stock import ALL_LOG_PROBS
 from tuning.settings import TrainConfig
 from tuning.train import train
 
 
-def build(algorithm, engine):
-    config = TrainConfig(algorithm=algorithm, engine=engine, total_steps=2_400)
+def build(algorithm, engine, advantages):
+    overrides = {"advantages": advantages}
+    config = TrainConfig(algorithm=algorithm, engine=engine, total_steps=2_400, overrides=overrides)
     return algorithm_config(
         config,
         env=register_with_ray(),
@@ -48,6 +50,8 @@ def moved_alike(module, other):
 def rows(columns, net, algorithm):
     """RLlib's batch as the lean learner's, without its padding."""
     mask = columns[Columns.LOSS_MASK].bool()
+    if ALL_LOG_PROBS in columns:
+        return rows_of_all_actions(columns, mask, net)
     obs, targets, advantages = (
         columns[name][mask].float()
         for name in (Columns.OBS, Postprocessing.VALUE_TARGETS, Postprocessing.ADVANTAGES)
@@ -56,13 +60,31 @@ def rows(columns, net, algorithm):
         advantages = targets - net.compute_values({Columns.OBS: obs}).detach()
         advantages = (advantages - advantages.mean()) / advantages.std(correction=0)
     actions, log_probs = columns[Columns.ACTIONS][mask], columns[Columns.ACTION_LOGP][mask]
-    return TrainBatch(net.features(obs), actions, log_probs, advantages, targets)
+    taken = (actions, log_probs, torch.ones_like(log_probs), advantages)
+    return TrainBatch(net.features(obs), *(column[:, None] for column in taken), targets)
 
 
+def rows_of_all_actions(columns, mask, net):
+    obs, log_probs, advantages, targets = (
+        columns[name][mask]
+        for name in (
+            Columns.OBS,
+            ALL_LOG_PROBS,
+            Postprocessing.ADVANTAGES,
+            Postprocessing.VALUE_TARGETS,
+        )
+    )
+    actions = torch.arange(3).expand(len(obs), 3)
+    return TrainBatch(
+        net.features(obs.float()), actions, log_probs, log_probs.exp(), advantages, targets
+    )
+
+
+@pytest.mark.parametrize("advantages", ["gae", "hindsight"])
 @pytest.mark.parametrize("algorithm", ["ppo", "a2c"])
-def test_gradients_are_rllibs_on_the_same_rows(algorithm):
+def test_gradients_are_rllibs_on_the_same_rows(algorithm, advantages):
     with quiet_rllib(0):
-        algos = [build(algorithm, engine) for engine in ("stock", "lean")]
+        algos = [build(algorithm, engine, advantages) for engine in ("stock", "lean")]
         stock, lean = (algo.learner_group._learner for algo in algos)
         module = stock.module[DEFAULT_MODULE_ID].unwrapped()
         lean.net.load_state_dict(module.state_dict())
@@ -80,7 +102,7 @@ def test_gradients_are_rllibs_on_the_same_rows(algorithm):
         own = rows(batch[DEFAULT_MODULE_ID], lean.net, algorithm)
         lean_loss = lean.losses(own)[lean.TOTAL_LOSS_KEY]
         gradients = [
-            torch.autograd.grad(loss, list(net.parameters()))
+            torch.autograd.grad(loss, list(net.parameters()), materialize_grads=True)
             for loss, net in ((stock_loss, module), (lean_loss, lean.net))
         ]
         for expected, found in zip(*gradients, strict=True):

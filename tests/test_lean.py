@@ -102,9 +102,9 @@ def test_lean_advantages_have_mean_0_and_std_1_over_valid_rows(lean):
     (rollout,) = lean.env_runner.sample()
     batch = lean.learner_group._learner.make_batch([rollout])
     assert not rollout.valid_TN.all()  # else this says nothing about padding
-    assert len(batch.actions_B) == rollout.steps == 40
-    assert batch.advantages_B.mean().item() == pytest.approx(0, abs=1e-5)
-    assert batch.advantages_B.std(correction=0).item() == pytest.approx(1, abs=1e-4)
+    assert len(batch.actions_BC) == rollout.steps == 40
+    assert batch.advantages_BC.mean().item() == pytest.approx(0, abs=1e-5)
+    assert batch.advantages_BC.std(correction=0).item() == pytest.approx(1, abs=1e-4)
 
 
 def test_stock_advantages_have_mean_0_and_std_1_over_valid_rows():
@@ -175,7 +175,7 @@ class SameStepEnv(VectorEnv):
 def test_an_env_that_resets_in_the_same_step_is_refused():
     gymnasium.register("SameStep-v0", vector_entry_point=SameStepEnv)
     config = algorithm_config(
-        TrainConfig(), env="SameStep-v0", actor_inputs=2, critic_inputs=2, seed=0
+        TrainConfig(preset="paper"), env="SameStep-v0", actor_inputs=2, critic_inputs=2, seed=0
     )
     with pytest.raises(ValueError, match="NEXT_STEP"):
         config.build_algo()
@@ -183,24 +183,27 @@ def test_an_env_that_resets_in_the_same_step_is_refused():
 
 def clipped_objective(log_probs, batch, clip):
     """Schulman et al. 2017, Eq. 7, as it is printed."""
-    ratio = (log_probs - batch.log_probs_B).exp()
-    clipped = ratio.clamp(1 - clip, 1 + clip) * batch.advantages_B
-    return torch.min(ratio * batch.advantages_B, clipped).mean()
+    ratio = (log_probs - batch.log_probs_BC).exp()
+    clipped = ratio.clamp(1 - clip, 1 + clip) * batch.advantages_BC
+    return (batch.shares_BC * torch.min(ratio * batch.advantages_BC, clipped)).sum(1).mean()
 
 
-def test_policy_weights_give_the_gradient_of_the_clipped_objective(lean):
+@pytest.mark.parametrize("actions", [1, 3])
+def test_policy_weights_give_the_gradient_of_the_clipped_objective(lean, actions):
+    """Of the sampled action, or of all three with their probabilities as weights."""
     learner = lean.learner_group._learner
     rng = torch.Generator().manual_seed(0)
     rows = 200
     batch = TrainBatch(
         features_BF=torch.rand(rows, 2, generator=rng),
-        actions_B=torch.randint(3, (rows,), generator=rng),
-        log_probs_B=-torch.rand(rows, generator=rng) - 0.5,
-        advantages_B=torch.randn(rows, generator=rng),
+        actions_BC=torch.rand(rows, 3, generator=rng).argsort(1)[:, :actions],
+        log_probs_BC=-torch.rand(rows, actions, generator=rng) - 0.5,
+        shares_BC=torch.rand(rows, actions, generator=rng),
+        advantages_BC=torch.randn(rows, actions, generator=rng),
         targets_B=torch.zeros(rows),
     )
     logits = learner.net.actor(batch.features_BF)
-    log_probs = torch.log_softmax(logits, -1).gather(1, batch.actions_B[:, None]).squeeze(1)
+    log_probs = torch.log_softmax(logits, -1).gather(1, batch.actions_BC)
     params = list(learner.net.actor.parameters())
     objective = clipped_objective(log_probs, batch, 0.2)
     expected = torch.autograd.grad(-objective, params, retain_graph=True)
@@ -213,7 +216,7 @@ def test_policy_weights_give_the_gradient_of_the_clipped_objective(lean):
 
 def test_each_epoch_takes_every_row_once_in_another_order():
     rows = torch.arange(10.0)
-    batch = TrainBatch(rows[:, None], rows.long(), rows, rows, rows)
+    batch = TrainBatch(rows[:, None], rows[:, None].long(), *[rows[:, None]] * 3, rows)
     generator = torch.Generator().manual_seed(0)
     epochs = [
         torch.cat([part.targets_B for part in batch.shuffled(4, generator)]) for _ in range(2)
@@ -320,11 +323,11 @@ def test_replay_keeps_the_newest_transitions_and_survives_its_state():
         replay.add(Transitions.of(rollout))
     rewards = np.concatenate([rollout.rewards_TN[rollout.valid_TN] for rollout in rollouts])
     assert 60 < len(rewards) < 180
-    drawn = replay.draw(2000, np.random.default_rng(0)).rewards_B
+    drawn = replay.draw(2000, np.random.default_rng(0)).rewards_BC[:, 0]
     assert set(drawn.tolist()) == set(rewards[-60:].tolist())
     restored = Replay(capacity=60)
     restored.set_state(replay.get_state())
-    again = restored.draw(2000, np.random.default_rng(0)).rewards_B
+    again = restored.draw(2000, np.random.default_rng(0)).rewards_BC[:, 0]
     np.testing.assert_array_equal(again, drawn)
     for one in (replay, restored):
         one.add(Transitions.of(rollouts[0]))
@@ -340,7 +343,7 @@ def test_transitions_lead_to_where_the_episode_ended():
     ends = np.argwhere(rollout.ended_TN)
     expected = rollout.obs_TNI[ends[:, 0] + 1, ends[:, 1]]
     ended = rollout.ended_TN[rollout.valid_TN]
-    np.testing.assert_array_equal(transitions.next_obs_BI[ended], expected)
+    np.testing.assert_array_equal(transitions.next_obs_BCI[ended, 0], expected)
 
 
 def test_dqn_targets_stop_at_the_end_of_an_episode():
@@ -348,10 +351,10 @@ def test_dqn_targets_stop_at_the_end_of_an_episode():
     algo = algorithm(algorithm="dqn", overrides=small)
     learner = algo.learner_group._learner
     transitions = Transitions.of(random_rollout())
-    q = learner.net.forward_target({Columns.OBS: torch.from_numpy(transitions.next_obs_BI)})
+    q = learner.net.forward_target({Columns.OBS: torch.from_numpy(transitions.next_obs_BCI[:, 0])})
     best = q["qf_preds"].detach().numpy().max(1)
-    found = learner.targets(transitions).numpy()
+    found = learner.targets(transitions).numpy()[:, 0]
     algo.stop()
-    expected = transitions.rewards_B + 0.99 * best * ~transitions.terminated_B
+    expected = transitions.rewards_BC[:, 0] + 0.99 * best * ~transitions.terminated_B
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     assert transitions.terminated_B.any()

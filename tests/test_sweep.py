@@ -97,10 +97,10 @@ def test_a_wrong_space_is_refused(tmp_path):
 
 def test_a_batch_size_that_does_not_divide_leaves_a_smaller_last_minibatch():
     rows = torch.arange(400)
-    batch = TrainBatch(rows[:, None].float(), rows, rows, rows, rows)
+    batch = TrainBatch(rows[:, None].float(), *[rows[:, None]] * 4, rows)
     parts = list(batch.shuffled(150, torch.Generator().manual_seed(0)))
-    assert [len(part.actions_B) for part in parts] == [150, 150, 100]
-    assert sorted(torch.cat([part.actions_B for part in parts]).tolist()) == rows.tolist()
+    assert [len(part.targets_B) for part in parts] == [150, 150, 100]
+    assert sorted(torch.cat([part.targets_B for part in parts]).tolist()) == rows.tolist()
 
 
 def test_what_does_not_fit_the_machine_is_refused_before_ray_starts(tmp_path):

@@ -12,11 +12,13 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from raysplit.base.config import Config
 from raysplit.base.errors import UserError, suggest
 from raysplit.base.explain import explain
+from tuning.presets import TUNED, TUNED_HINDSIGHT, Algorithm
 
-Algorithm = Literal["ppo", "a2c", "dqn"]
 Preset = Literal["paper", "tuned"]
 Engine = Literal["lean", "stock"]
 Rewards = Literal["surrogate", "measured", "algorithm_1"]
+Advantages = Literal["gae", "hindsight"]
+Targets = Literal["sampled", "hindsight"]
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -35,6 +37,14 @@ def _different(seeds: tuple[int, ...]) -> tuple[int, ...]:
 
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_different)]
 """At least one seed, each once."""
+
+
+HINDSIGHT_FIELD: dict[Algorithm, str] = {
+    "ppo": "advantages",
+    "a2c": "advantages",
+    "dqn": "targets",
+}
+"""The hyper-parameter that asks for hindsight."""
 
 
 class Hyperparameters(Config):
@@ -78,12 +88,16 @@ class Hyperparameters(Config):
 class PPOHyperparameters(Hyperparameters):
     """Proximal policy optimisation (Schulman et al. 2017). Defaults: the paper's Table III.
 
+    `advantages`: `gae` estimates them from the sampled rewards; `hindsight` computes those of all
+    actions along the link path of each episode (`tuning.rllib.hindsight`), and needs a source that
+    answers any setting at no cost.
     What the table leaves open (10 epochs, value coefficient 0.5, no entropy bonus, gradient norm
     0.5, 64 x 64 tanh, Adam's epsilon 1e-5) is the default of Stable-Baselines3, which the authors
     used.
     """
 
     learning_rate: Rate = 3e-4
+    advantages: Advantages = "gae"
     gae_lambda: Fraction = 0.95
     clip_range: Positive = 0.2
     steps_per_update: Count = 400
@@ -106,11 +120,13 @@ class PPOHyperparameters(Hyperparameters):
 class A2CHyperparameters(Hyperparameters):
     """Advantage actor-critic: one full-batch step per update, with RMSprop.
 
+    `advantages` are PPO's.
     The paper gives no numbers; the defaults are Stable-Baselines3's (advantages as they are), on 20
     parallel envs. Standardised advantages make the entropy bonus mean the same in every problem.
     """
 
     learning_rate: Rate = 7e-4
+    advantages: Advantages = "gae"
     gae_lambda: Fraction = 1.0
     steps_per_update: Count = 100
     standardise_advantages: bool = False
@@ -125,12 +141,14 @@ class DQNHyperparameters(Hyperparameters):
 
     The paper gives no numbers; the defaults are Stable-Baselines3's (no double Q, uniform replay),
     on 20 parallel envs: an update is a round of `steps_per_update` env steps and, after it, one
-    gradient step for every `steps_per_gradient_step` of them.
+    gradient step for every `steps_per_gradient_step` of them. `targets`: `sampled` learns the value
+    of the action that was taken; `hindsight` that of all actions over the link that came next.
     """
 
     learning_rate: Rate = 1e-4
     max_gradient_norm: Positive = 10.0
     activation: Literal["tanh", "relu"] = "relu"
+    targets: Targets = "sampled"
     replay_capacity: Count = 1_000_000
     learning_starts: Count = 100
     steps_per_update: Count = 20
@@ -164,41 +182,13 @@ HYPERPARAMETERS: dict[Algorithm, type[Hyperparameters]] = {
     "dqn": DQNHyperparameters,
 }
 
-# What `tuned` changes. ReLU draws the sharp borders between neighbouring split points that tanh
-# smears; a falling learning rate and entropy bonus explore first and settle at the end.
-_TUNED_NETWORKS = {
-    "hidden_sizes": (128, 128),
-    "activation": "relu",
-    "scale_observations": True,
-    "scale_rewards": True,
-    "link_knots": 8,
-}
-TUNED: dict[Algorithm, dict[str, Any]] = {
-    "ppo": {
-        **_TUNED_NETWORKS,
-        "step_seen_by": "critic",
-        "learning_rate": (3e-3, 1e-4),
-        "entropy_coefficient": (0.03, 0.0),
-        "gae_lambda": 0.9,
-        "epochs": 20,
-        "num_envs": 40,
-    },
-    "a2c": {
-        **_TUNED_NETWORKS,
-        "step_seen_by": "critic",
-        "learning_rate": (2e-3, 1e-4),
-        "entropy_coefficient": (0.2, 0.0),
-        "standardise_advantages": True,
-    },
-    "dqn": {
-        **_TUNED_NETWORKS,
-        "step_seen_by": "all",
-        "learning_rate": (2e-3, 1e-4),
-        "minibatch_size": 128,
-        "target_update_steps": 200,
-        "exploration_fraction": 0.5,
-    },
-}
+
+def is_hindsight(settings: Hyperparameters) -> bool:
+    """Tell whether all actions are learned from, over the link that was met."""
+    if isinstance(settings, DQNHyperparameters):
+        return settings.targets == "hindsight"
+    assert isinstance(settings, (PPOHyperparameters, A2CHyperparameters))
+    return settings.advantages == "hindsight"
 
 
 class TrainConfig(Config):
@@ -260,6 +250,8 @@ class TrainConfig(Config):
     @model_validator(mode="after")
     def _hyperparameters_fit(self) -> Self:
         settings = self.hyperparameters()
+        if is_hindsight(settings):
+            self._check_hindsight()
         envs = settings.num_envs * max(1, self.num_env_runners)
         if settings.steps_per_update % envs:
             raise ValueError(
@@ -281,8 +273,28 @@ class TrainConfig(Config):
                     suggest(name, kind.model_fields) or f"; it has {', '.join(kind.model_fields)}"
                 )
                 raise UserError(f"{self.algorithm} has no hyper-parameter '{name}'{hint}")
-        preset = TUNED[self.algorithm] if self.preset == "tuned" else {}
         try:
-            return kind(**preset | self.overrides)
+            return kind(**self._preset() | self.overrides)
         except ValidationError as error:
             raise UserError(f"{self.algorithm}: {explain(error, kind)}") from error
+
+    def _preset(self) -> dict[str, Any]:
+        """What differs from `paper`. An LLM is not asked for what no episode visits."""
+        if self.preset == "paper":
+            return {}
+        name = HINDSIGHT_FIELD[self.algorithm]
+        default = "hindsight" if self.rewards == "surrogate" else ""
+        chosen = self.overrides.get(name, default) == "hindsight"
+        return TUNED[self.algorithm] | (TUNED_HINDSIGHT[self.algorithm] if chosen else {})
+
+    def _check_hindsight(self) -> None:
+        name = HINDSIGHT_FIELD[self.algorithm]
+        if self.rewards != "surrogate":
+            raise ValueError(
+                f"{name}: hindsight asks for every split point over every link state, and rewards "
+                f"is '{self.rewards}': the language model would be asked; leave out one of them"
+            )
+        if "gae_lambda" in self.overrides:
+            raise ValueError(
+                "gae_lambda goes with advantages: gae; set that too, or leave gae_lambda out"
+            )

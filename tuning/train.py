@@ -46,7 +46,7 @@ from tuning.rllib.algorithms import algorithm_config
 from tuning.rllib.env import register_with_ray
 from tuning.rllib.local import SharedSource, quiet_rllib
 from tuning.rllib.module import SplitModule
-from tuning.settings import TrainConfig
+from tuning.settings import HINDSIGHT_FIELD, TrainConfig, is_hindsight
 
 KEPT_CHECKPOINTS = 2
 
@@ -117,6 +117,11 @@ def _build(
     settings = config.hyperparameters()
     seen_by = settings.step_seen_by
     columns = len(params.link_names) + 1
+    if is_hindsight(settings) and getattr(source, "measures", False):
+        raise UserError(
+            "this source measures its answers, and hindsight asks for every split point over every "
+            f"link state; override {HINDSIGHT_FIELD[config.algorithm]} of the agent"
+        )
     env_params = replace(params, observe_step=params.observe_step or seen_by != "nobody")
     rllib_config = algorithm_config(
         config,

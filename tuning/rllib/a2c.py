@@ -12,8 +12,6 @@ from __future__ import annotations
 from typing import Any
 
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
-from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
-from ray.rllib.connectors.learner.general_advantage_estimation import GeneralAdvantageEstimation
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY, VF_LOSS_KEY
 from ray.rllib.evaluation.postprocessing import Postprocessing
@@ -21,9 +19,7 @@ from torch import Tensor
 
 from raysplit.base.arrays import Float32Array
 from tuning.rllib.learner import LeanPPOLearner, TrainBatch
-from tuning.rllib.optimizers import OwnOptimizer
-from tuning.rllib.rollout import standardised
-from tuning.rllib.stock import ScaleRewards
+from tuning.rllib.stock import StockActorCriticLearner
 
 
 class A2CConfig(PPOConfig):
@@ -48,40 +44,48 @@ class A2C(PPO):
 class LeanA2CLearner(LeanPPOLearner):
     """The lean learner with A2C's loss."""
 
-    def prepare_advantages(self, advantages_B: Float32Array) -> Float32Array:
+    def prepare_advantages(self, advantages_BC: Float32Array) -> Float32Array:
         """Return the advantages, standardised or as they are."""
         if self.config.learner_config_dict["standardise_advantages"]:
-            return standardised(advantages_B)
-        return advantages_B
+            return super().prepare_advantages(advantages_BC)
+        return advantages_BC
 
-    def policy_weights(self, log_probs_B: Tensor, batch: TrainBatch) -> Tensor:
+    def policy_weights(self, log_probs_BC: Tensor, batch: TrainBatch) -> Tensor:
         """Return the advantages: the plain policy gradient (Mnih et al. 2016, section 4)."""
-        return batch.advantages_B
+        return batch.advantages_BC
 
 
-class StockA2CLearner(OwnOptimizer, PPOTorchLearner):
+class StockA2CLearner(StockActorCriticLearner):
     """RLlib's learner with A2C's loss.
 
     RLlib standardises the batch's advantages; value target minus value gives them back as they
     were, because the one step is taken before the critic moves.
     """
 
-    def build(self) -> None:
-        """Add the connector that scales rewards, before the one that computes value targets."""
-        super().build()
-        self._learner_connector.insert_before(GeneralAdvantageEstimation, ScaleRewards())
+    @property
+    def standardises_advantages(self) -> bool:
+        """Whether advantages are brought to one scale."""
+        return self.config.learner_config_dict["standardise_advantages"]
+
+    def action_objective(
+        self, log_probs_BA: Tensor, acted_BA: Tensor, advantages_BA: Tensor
+    ) -> Tensor:
+        """Return the plain policy gradient's objective (Mnih et al. 2016, section 4)."""
+        return log_probs_BA * advantages_BA
 
     def compute_loss_for_module(
         self, *, module_id: str, config: PPOConfig, batch: dict[str, Any], fwd_out: dict[str, Any]
     ) -> Tensor:
         """Return the loss over the rows that `loss_mask` marks, all others being padding."""
+        if self.hindsight:
+            return self.hindsight_loss(module_id, config, batch, fwd_out)
         mask = batch[Columns.LOSS_MASK].bool()
         module = self.module[module_id].unwrapped()
         logits_BA = fwd_out[Columns.ACTION_DIST_INPUTS][mask]
         policy = module.get_train_action_dist_cls().from_logits(logits_BA)
         errors_B = (batch[Postprocessing.VALUE_TARGETS] - module.compute_values(batch))[mask]
         advantages_B = errors_B.detach()
-        if config.learner_config_dict["standardise_advantages"]:
+        if self.standardises_advantages:
             spread = advantages_B.std(correction=0).clamp(min=1e-8)
             advantages_B = (advantages_B - advantages_B.mean()) / spread
         policy_loss = -(policy.logp(batch[Columns.ACTIONS][mask]) * advantages_B).mean()

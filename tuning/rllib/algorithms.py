@@ -13,6 +13,7 @@ from ray.rllib.algorithms.dqn import DQN, DQNConfig
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
+from envs.params import LayerSplitParams
 from tuning.rllib.a2c import A2CConfig, LeanA2CLearner, StockA2CLearner
 from tuning.rllib.dqn import LeanDQN, LeanDQNLearner
 from tuning.rllib.learner import LeanPPOLearner
@@ -25,6 +26,7 @@ from tuning.settings import (
     Hyperparameters,
     PPOHyperparameters,
     TrainConfig,
+    is_hindsight,
 )
 
 
@@ -51,6 +53,10 @@ def algorithm_config(
     """
     settings = config.hyperparameters()
     algorithm = _algorithm(settings, config)
+    if is_hindsight(settings) and not isinstance(settings, DQNHyperparameters):
+        assert env_config is not None, "hindsight needs the problem"
+        if _plays_whole_episodes(settings, config, env_config["params"]):
+            algorithm.training(vf_loss_coeff=0.0)  # no value is asked for
     if config.engine == "lean":
         _make_lean(algorithm)
     model_config = {
@@ -100,6 +106,14 @@ def _algorithm(settings: Hyperparameters, config: TrainConfig) -> AlgorithmConfi
             raise AssertionError(settings)
 
 
+def _plays_whole_episodes(
+    settings: Hyperparameters, config: TrainConfig, params: LayerSplitParams
+) -> bool:
+    """Tell whether the rollouts of an update end where episodes do."""
+    envs = settings.num_envs * max(1, config.num_env_runners)
+    return settings.steps_per_update // envs % params.episode_steps == 0
+
+
 def _model_config(settings: Hyperparameters, total_steps: int) -> dict[str, Any]:
     """Return what the networks take from the hyper-parameters (`tuning.rllib.module`)."""
     return {
@@ -130,7 +144,11 @@ def _ppo(settings: PPOHyperparameters, config: TrainConfig) -> AlgorithmConfig:
     return (
         PPOConfig()
         .learners(
-            learner_class=learner, learner_config_dict={"adam_epsilon": settings.adam_epsilon}
+            learner_class=learner,
+            learner_config_dict={
+                "adam_epsilon": settings.adam_epsilon,
+                "hindsight": settings.advantages == "hindsight",
+            },
         )
         .training(
             train_batch_size_per_learner=settings.steps_per_update,
@@ -153,6 +171,7 @@ def _a2c(settings: A2CHyperparameters, config: TrainConfig) -> AlgorithmConfig:
         "rmsprop_epsilon": settings.rmsprop_epsilon,
         "rmsprop_smoothing": settings.rmsprop_smoothing,
         "standardise_advantages": settings.standardise_advantages,
+        "hindsight": settings.advantages == "hindsight",
     }
     return (
         A2CConfig()
@@ -174,7 +193,10 @@ def _dqn(settings: DQNHyperparameters, config: TrainConfig) -> AlgorithmConfig:
         .env_runners(rollout_fragment_length=settings.steps_per_update // envs)
         .learners(
             learner_class=LeanDQNLearner if lean else StockDQNLearner,
-            learner_config_dict={"adam_epsilon": 1e-8},
+            learner_config_dict={
+                "adam_epsilon": 1e-8,
+                "hindsight": settings.targets == "hindsight",
+            },
         )
         .training(
             train_batch_size_per_learner=settings.minibatch_size,

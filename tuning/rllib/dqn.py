@@ -4,7 +4,8 @@ RLlib's DQN samples one vector step, builds episode objects for every minibatch 
 through its connectors: 250 env steps a second. Here a round's minibatches are drawn at once, and
 their targets are computed in one pass, because the target network does not change within a round.
 
-Shape suffixes: B transitions of a round or minibatch, I observation columns.
+Shape suffixes: B transitions of a round or minibatch, A actions, C of them that a transition holds,
+X = B * C, I observation columns.
 """
 
 # RLlib types its configurations by their base class and most attributes as Optional until setup:
@@ -59,9 +60,15 @@ class LeanDQN(DQN):
         rollouts, results = cast(tuple[list[Rollout], list[dict[str, Any]]], sampled)
         self.metrics.aggregate(results, key=ENV_RUNNER_RESULTS)
         for rollout in rollouts:
-            self.replay.add(Transitions.of(rollout))
+            self.replay.add(self._transitions(rollout))
         if self.replay.added >= self.config.num_steps_sampled_before_learning_starts:
             self._learn(sum(rollout.steps for rollout in rollouts))
+
+    def _transitions(self, rollout: Rollout) -> Transitions:
+        if not self.config.learner_config_dict["hindsight"]:
+            return Transitions.of(rollout)
+        problem = self.config.env_config
+        return Transitions.of_all_actions(rollout, problem["params"], problem["source"])
 
     def _learn(self, steps: int) -> None:
         """Take the gradient steps that are due after that many new env steps."""
@@ -111,10 +118,10 @@ class LeanDQNLearner(FlatOptimizer, DQNTorchLearner):
         """Take a gradient step on each minibatch of the round's transitions."""
         self._weights_seq_no += 1
         (round_,) = cast(list[Transitions], training_data.episodes)
-        self.net.rewards.calibrate(round_.rewards_B)
+        self.net.rewards.calibrate(round_.rewards_BC)
         features_BF = self.net.features(torch.from_numpy(round_.obs_BI))
         seen_BF = features_BF[:, : self.net.actor_features]
-        columns = (seen_BF, torch.from_numpy(round_.actions_B), self.targets(round_))
+        columns = (seen_BF, torch.from_numpy(round_.actions_BC), self.targets(round_))
         loss = torch.zeros(())
         for minibatch in zip(*(column.split(minibatch_size) for column in columns), strict=True):
             loss = self.loss(*minibatch)
@@ -126,19 +133,19 @@ class LeanDQNLearner(FlatOptimizer, DQNTorchLearner):
         return self.metrics.reduce()
 
     def targets(self, transitions: Transitions) -> Tensor:
-        """Return r + discount * max_a Q_target(o', a), and r alone where the episode ended."""
+        """Return r + discount * max_a Q_target(o', a), r alone where the episode ended, (B, C)."""
+        next_obs_BCI = torch.from_numpy(transitions.next_obs_BCI)
         with torch.no_grad():
-            next_q_BA = self.net.forward_target(
-                {Columns.OBS: torch.from_numpy(transitions.next_obs_BI)}
-            )[QF_PREDS]
-        goes_on_B = torch.from_numpy(~transitions.terminated_B)
-        rewards_B = self.net.rewards(torch.from_numpy(transitions.rewards_B))
-        return rewards_B + self.config.gamma * next_q_BA.max(1).values * goes_on_B
+            next_q_XA = self.net.forward_target({Columns.OBS: next_obs_BCI.flatten(0, 1)})[QF_PREDS]
+        future_BC = next_q_XA.max(1).values.view(next_obs_BCI.shape[:2])
+        goes_on_B1 = torch.from_numpy(~transitions.terminated_B)[:, None]
+        rewards_BC = self.net.rewards(torch.from_numpy(transitions.rewards_BC))
+        return rewards_BC + self.config.gamma * future_BC * goes_on_B1
 
-    def loss(self, obs_BI: Tensor, actions_B: Tensor, targets_B: Tensor) -> Tensor:
-        """Return the Huber loss of the chosen actions' values against the targets."""
+    def loss(self, obs_BI: Tensor, actions_BC: Tensor, targets_BC: Tensor) -> Tensor:
+        """Return the Huber loss of the actions' values against the targets."""
         q_BA = mlp_output(self._layers, obs_BI, self.net.activation)
-        return F.smooth_l1_loss(q_BA.gather(1, actions_B[:, None]).squeeze(1), targets_B)
+        return F.smooth_l1_loss(q_BA.gather(1, actions_BC), targets_BC)
 
     def _update_target(self, now: int, new_steps: int) -> None:
         """Copy the network to the target whenever a multiple of its period was passed."""

@@ -7,7 +7,7 @@ at once, shuffles it in each epoch and steps a fused optimiser; autograd does th
 checkpoints and schedules stay RLlib's.
 
 Shape suffixes: T steps, N envs, B rows to learn from, I observation columns, F features,
-A actions.
+A actions, C of them that a row is learned from.
 """
 
 # RLlib types its configurations by their base class and most attributes as Optional until setup:
@@ -17,7 +17,7 @@ A actions.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
 import numpy as np
@@ -32,6 +32,7 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from torch import Tensor
 
 from raysplit.base.arrays import Float32Array
+from tuning.rllib.hindsight import Hindsight, standardised_over_actions
 from tuning.rllib.module import ActorCritic, linear_layers, mlp_output
 from tuning.rllib.optimizers import FlatOptimizer
 from tuning.rllib.rollout import Rollout, advantages, standardised
@@ -39,27 +40,28 @@ from tuning.rllib.rollout import Rollout, advantages, standardised
 
 @dataclass(frozen=True, slots=True)
 class TrainBatch:
-    """B valid rows to learn from."""
+    """B valid rows to learn from, with C actions each: the sampled one, or all (hindsight).
+
+    Attributes:
+        features_BF: Inputs of the networks.
+        actions_BC: The actions.
+        log_probs_BC: Their log-probabilities under the policy that acted.
+        shares_BC: What each counts in its row's objective: 1, or its probability then.
+        advantages_BC: Their advantages.
+        targets_B: What the critic learns.
+    """
 
     features_BF: Tensor
-    actions_B: Tensor
-    log_probs_B: Tensor
-    advantages_B: Tensor
+    actions_BC: Tensor
+    log_probs_BC: Tensor
+    shares_BC: Tensor
+    advantages_BC: Tensor
     targets_B: Tensor
 
     def shuffled(self, size: int, generator: torch.Generator) -> Iterator[TrainBatch]:
         """Yield all rows once, in random order, `size` at a time."""
-        order_B = torch.randperm(len(self.actions_B), generator=generator)
-        columns = (
-            column[order_B].split(size)
-            for column in (
-                self.features_BF,
-                self.actions_B,
-                self.log_probs_B,
-                self.advantages_B,
-                self.targets_B,
-            )
-        )
+        order_B = torch.randperm(len(self.actions_BC), generator=generator)
+        columns = (getattr(self, field.name)[order_B].split(size) for field in fields(self))
         for parts in zip(*columns, strict=True):
             yield TrainBatch(*parts)
 
@@ -73,6 +75,7 @@ class LeanPPOLearner(FlatOptimizer, PPOTorchLearner):
         self.net = cast(ActorCritic, self.module[DEFAULT_MODULE_ID])
         self._actor = linear_layers(self.net.actor)
         self._critic = linear_layers(self.net.critic)
+        self._hindsight = Hindsight.of_config(self.config)
         self._entropy_coefficient = 0.0
 
     def update(
@@ -89,7 +92,7 @@ class LeanPPOLearner(FlatOptimizer, PPOTorchLearner):
         rollouts = cast(list[Rollout], training_data.episodes)
         self._set_schedules((timesteps or {}).get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0), rollouts)
         batch = self.make_batch(rollouts)
-        size = minibatch_size or len(batch.actions_B)
+        size = minibatch_size or len(batch.actions_BC)
         generator = self._generator()
         losses: dict[str, Tensor] = {}
         for _epoch in range(num_epochs):
@@ -120,16 +123,22 @@ class LeanPPOLearner(FlatOptimizer, PPOTorchLearner):
         """Return the valid rows of all rollouts with advantages and value targets."""
         self.net.rewards.calibrate(np.concatenate([r.rewards_TN[r.valid_TN] for r in rollouts]))
         parts = [self._valid_rows(rollout) for rollout in rollouts]
-        obs, actions, log_probs, raw_advantages, targets = (
+        obs, actions, log_probs, shares, raw_advantages, targets = (
             np.concatenate(column) for column in zip(*parts, strict=True)
         )
         prepared = self.prepare_advantages(raw_advantages)
         features_BF = self.net.features(torch.from_numpy(obs))
         return TrainBatch(
-            features_BF, *map(torch.from_numpy, (actions, log_probs, prepared, targets))
+            features_BF, *map(torch.from_numpy, (actions, log_probs, shares, prepared, targets))
         )
 
     def _valid_rows(self, rollout: Rollout) -> tuple[Any, ...]:
+        valid = rollout.valid_TN
+        columns = self._sampled if self._hindsight is None else self._all_actions
+        return rollout.obs_TNI[:-1][valid], *(column[valid] for column in columns(rollout))
+
+    def _sampled(self, rollout: Rollout) -> tuple[Any, ...]:
+        """Return the columns of a batch, with the actions that were taken."""
         steps, envs, columns = rollout.obs_TNI.shape
         obs = torch.tensor(rollout.obs_TNI).view(-1, columns)  # a remote rollout is read-only
         with torch.no_grad():
@@ -138,13 +147,34 @@ class LeanPPOLearner(FlatOptimizer, PPOTorchLearner):
         advantages_TN, targets_TN = advantages(
             scaled, values_TN, self.config.gamma, self.config.lambda_
         )
-        valid = rollout.valid_TN
-        columns_TN = (rollout.actions_TN, rollout.log_probs_TN, advantages_TN, targets_TN)
-        return rollout.obs_TNI[:-1][valid], *(column[valid] for column in columns_TN)
+        log_probs_TN1 = rollout.log_probs_TN[..., None]
+        return (
+            rollout.actions_TN[..., None],
+            log_probs_TN1,
+            np.ones_like(log_probs_TN1),
+            advantages_TN[..., None],
+            targets_TN,
+        )
 
-    def prepare_advantages(self, advantages_B: Float32Array) -> Float32Array:
-        """Return the advantages the policy learns from: mean 0, standard deviation 1."""
-        return standardised(advantages_B)
+    def _all_actions(self, rollout: Rollout) -> tuple[Any, ...]:
+        """Return the columns of a batch, with all actions."""
+        assert self._hindsight is not None
+        rows = self._hindsight.rows(
+            self.net, rollout.obs_TNI, rollout.terminated_TN, rollout.valid_TN
+        )
+        return (
+            np.broadcast_to(np.arange(self.net.actions), rows.advantages_TNA.shape),
+            rows.log_probs_TNA,
+            np.exp(rows.log_probs_TNA),
+            rows.advantages_TNA,
+            rows.values_TN,
+        )
+
+    def prepare_advantages(self, advantages_BC: Float32Array) -> Float32Array:
+        """Return the advantages the policy learns from, on one scale."""
+        if self._hindsight is None:
+            return standardised(advantages_BC)
+        return standardised_over_actions(advantages_BC)
 
     def losses(self, batch: TrainBatch) -> dict[str, Tensor]:
         """Return the loss to minimise (`total_loss`) and its parts, each a scalar.
@@ -152,31 +182,34 @@ class LeanPPOLearner(FlatOptimizer, PPOTorchLearner):
         The gradient of a policy objective is that of a weighted sum of log-probabilities, so only
         those and the weights are needed (Schulman et al. 2017, Eq. 9).
         """
-        net, rows = self.net, len(batch.actions_B)
+        net, rows = self.net, len(batch.actions_BC)
         logits_BA = mlp_output(
             self._actor, batch.features_BF[:, : net.actor_features], net.activation
         )
-        values_B1 = mlp_output(
-            self._critic, batch.features_BF[:, : net.critic_features], net.activation
-        )
         log_probs_BA = F.log_softmax(logits_BA, -1)
-        log_probs_B = log_probs_BA.gather(1, batch.actions_B[:, None]).squeeze(1)
-        weights_B = self.policy_weights(log_probs_B.detach(), batch)
-        policy_loss = -weights_B.dot(log_probs_B) / rows
-        value_loss = F.mse_loss(values_B1.squeeze(1), batch.targets_B)
-        total_loss = policy_loss + self.config.vf_loss_coeff * value_loss
-        losses = {POLICY_LOSS_KEY: policy_loss, VF_LOSS_KEY: value_loss}
+        log_probs_BC = log_probs_BA.gather(1, batch.actions_BC)
+        weights_BC = batch.shares_BC * self.policy_weights(log_probs_BC.detach(), batch)
+        total_loss = policy_loss = -(weights_BC * log_probs_BC).sum() / rows
+        losses = {POLICY_LOSS_KEY: policy_loss}
+        if self.config.vf_loss_coeff > 0:
+            losses[VF_LOSS_KEY] = self._value_loss(batch)
+            total_loss = total_loss + self.config.vf_loss_coeff * losses[VF_LOSS_KEY]
         if self._entropy_coefficient > 0:
             losses[ENTROPY_KEY] = -(log_probs_BA.exp() * log_probs_BA).sum() / rows
             total_loss = total_loss - self._entropy_coefficient * losses[ENTROPY_KEY]
         return {self.TOTAL_LOSS_KEY: total_loss, **losses}
 
-    def policy_weights(self, log_probs_B: Tensor, batch: TrainBatch) -> Tensor:
+    def _value_loss(self, batch: TrainBatch) -> Tensor:
+        seen_BF = batch.features_BF[:, : self.net.critic_features]
+        values_B1 = mlp_output(self._critic, seen_BF, self.net.activation)
+        return F.mse_loss(values_B1.squeeze(1), batch.targets_B)
+
+    def policy_weights(self, log_probs_BC: Tensor, batch: TrainBatch) -> Tensor:
         """Return ratio * advantage, and 0 where PPO's clip makes the objective flat.
 
         That is where the ratio has moved by more than the clip range in the direction that the
         advantage rewards (Schulman et al. 2017, Eq. 7).
         """
-        ratio_B = (log_probs_B - batch.log_probs_B).exp()
-        moved_B = (ratio_B - 1) * batch.advantages_B.sign()
-        return ratio_B * batch.advantages_B * (moved_B <= self.config.clip_param)
+        ratio_BC = (log_probs_BC - batch.log_probs_BC).exp()
+        moved_BC = (ratio_BC - 1) * batch.advantages_BC.sign()
+        return ratio_BC * batch.advantages_BC * (moved_BC <= self.config.clip_param)

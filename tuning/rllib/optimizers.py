@@ -62,7 +62,8 @@ class FlatOptimizer(OwnOptimizer):
 
     def descend(self, loss: Tensor) -> None:
         """Take one step down the loss, its gradient clipped to the configured global norm."""
-        gradients = torch.autograd.grad(loss, self._views)
+        # A critic that nothing is learned from has gradient 0.
+        gradients = torch.autograd.grad(loss, self._views, materialize_grads=True)
         gradient = torch.cat([part.flatten() for part in gradients])
         gradient *= (self.config.grad_clip / (gradient.norm() + 1e-6)).clamp(max=1)
         self._vector.grad = gradient

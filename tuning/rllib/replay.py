@@ -1,28 +1,39 @@
 """A replay buffer of single transitions: arrays used as a ring.
 
-Shape suffixes: B transitions, I observation columns.
+Shape suffixes: B transitions, A actions, C of them that a transition holds, I observation columns.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.hindsight import arrival_rewards, arrivals_of_actions
+from envs.params import ACTIONS, LayerSplitParams
+from envs.sources import PPLSource
 from raysplit.base.arrays import BoolArray, Float32Array, IntArray
 from tuning.rllib.rollout import Rollout
 
 
 @dataclass(frozen=True, slots=True)
 class Transitions:
-    """B steps of a problem, in no order."""
+    """B steps of a problem, in no order, with C actions each: the taken one, or all (hindsight).
+
+    Attributes:
+        obs_BI: Where each step began.
+        actions_BC: The actions.
+        rewards_BC: What each gave, or would have given.
+        next_obs_BCI: Where each led, or would have led.
+        terminated_B: The episode ended with the step.
+    """
 
     obs_BI: Float32Array
-    actions_B: IntArray
-    rewards_B: Float32Array
-    next_obs_BI: Float32Array
+    actions_BC: IntArray
+    rewards_BC: Float32Array
+    next_obs_BCI: Float32Array
     terminated_B: BoolArray
 
     @classmethod
@@ -31,21 +42,31 @@ class Transitions:
         valid = rollout.valid_TN
         return cls(
             rollout.obs_TNI[:-1][valid],
-            rollout.actions_TN[valid],
-            rollout.rewards_TN[valid],
-            rollout.obs_TNI[1:][valid],
+            rollout.actions_TN[valid][:, None],
+            rollout.rewards_TN[valid][:, None],
+            rollout.obs_TNI[1:][valid][:, None],
             rollout.terminated_TN[valid],
+        )
+
+    @classmethod
+    def of_all_actions(
+        cls, rollout: Rollout, params: LayerSplitParams, source: PPLSource
+    ) -> Transitions:
+        """Return a rollout's valid steps with all actions, in one call of the source."""
+        taken = cls.of(rollout)
+        arrivals = arrivals_of_actions(params, taken.obs_BI, taken.next_obs_BCI[:, 0])
+        rewards_BA = arrival_rewards(params, source, arrivals)
+        return cls(
+            taken.obs_BI,
+            np.tile(np.arange(ACTIONS), (len(rewards_BA), 1)),
+            rewards_BA.astype(np.float32),
+            arrivals,
+            taken.terminated_B,
         )
 
     def columns(self) -> tuple[NDArray[Any], ...]:
         """Return the fields in order."""
-        return (
-            self.obs_BI,
-            self.actions_B,
-            self.rewards_B,
-            self.next_obs_BI,
-            self.terminated_B,
-        )
+        return tuple(getattr(self, field.name) for field in fields(self))
 
 
 class Replay:
