@@ -26,27 +26,11 @@ def at_every_split_point(params: LayerSplitParams, obs_MI: Float32Array) -> Floa
     obs_MPI = np.repeat(obs_MI[:, None, :], len(split_points_P), axis=1)
     if params.drift_per_layer:
         moved_MP = split_points_P - obs_MI[:, links, None].astype(np.int64)
-        links_XK = obs_MPI[..., :links].reshape(-1, links)
+        links_XK = obs_MPI[..., :links].reshape(-1, links).astype(np.float64)
         drifted_XK = drifted(params, links_XK, moved_MP.ravel())
         obs_MPI[..., :links] = drifted_XK.reshape(*moved_MP.shape, links)
     obs_MPI[..., links] = split_points_P
     return obs_MPI
-
-
-def arrivals_of_actions(
-    params: LayerSplitParams, obs_MI: Float32Array, next_obs_MI: Float32Array
-) -> Float32Array:
-    """Return where each action would have led over the link that came next, shape (M, A, I).
-
-    Args:
-        params: The problem.
-        obs_MI: Where a step began.
-        next_obs_MI: Where the action that was taken led.
-    """
-    split_points_M = obs_MI[:, len(params.link_names)].astype(np.int64)
-    targets_MA = targets_of_actions(params)[:, split_points_M - params.min_split_point].T
-    next_obs_MPI = at_every_split_point(params, next_obs_MI)
-    return np.take_along_axis(next_obs_MPI, targets_MA[..., None], axis=1)
 
 
 def arrival_rewards(
@@ -60,6 +44,36 @@ def arrival_rewards(
     links = len(params.link_names)
     states_NI = obs_XI.reshape(-1, obs_XI.shape[-1])
     # Rounding to float32 may leave the range that a source covers.
-    links_NK = np.clip(states_NI[:, :links], params.link_low_K, params.link_high_K)
+    links_NK = states_NI[:, :links].astype(np.float64)
+    links_NK = np.clip(links_NK, params.link_low_K, params.link_high_K)
     split_points_N = states_NI[:, links].astype(np.int64)
     return reward(params, source, split_points_N, links_NK).reshape(obs_XI.shape[:-1])
+
+
+def steps_of_all_actions(
+    params: LayerSplitParams, source: PPLSource, obs_MI: Float32Array, next_obs_MI: Float32Array
+) -> tuple[Float32Array, Float32Array]:
+    """Return where each action would have led over the link that came next, and its reward there.
+
+    The mean over all split points is taken off the rewards: it is the link's own, alike for every
+    action, so it changes no decision and takes most of the link's draws out (Dietterich et al.,
+    "Discovering and Removing Exogenous State Variables and Rewards", ICML 2018).
+
+    Args:
+        params: The problem.
+        source: Asked once.
+        obs_MI: Where a step began.
+        next_obs_MI: Where the action that was taken led.
+
+    Returns:
+        Observations, shape (M, A, I), and rewards, shape (M, A).
+    """
+    split_points_M = obs_MI[:, len(params.link_names)].astype(np.int64)
+    targets_MA = targets_of_actions(params)[:, split_points_M - params.min_split_point].T
+    next_obs_MPI = at_every_split_point(params, next_obs_MI)
+    rewards_MP = arrival_rewards(params, source, next_obs_MPI)
+    relative_MP = rewards_MP - rewards_MP.mean(axis=1, keepdims=True)
+    return (
+        np.take_along_axis(next_obs_MPI, targets_MA[..., None], axis=1),
+        np.take_along_axis(relative_MP, targets_MA, axis=1).astype(np.float32),
+    )

@@ -12,7 +12,7 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from envs.dynamics import targets_of_actions
 from envs.example import example_params, example_source
-from envs.hindsight import arrival_rewards, arrivals_of_actions, at_every_split_point
+from envs.hindsight import arrival_rewards, at_every_split_point, steps_of_all_actions
 from envs.sources import MeasuredSource, as_source
 from envs.vector import LayerSplitVectorEnv
 from raysplit.base.errors import UserError
@@ -257,7 +257,10 @@ def test_dqn_learns_what_every_action_would_have_led_to():
     taken_BC = rollout.actions_TN[rollout.valid_TN][:, None]
     assert transitions.actions_BC.tolist() == [[0, 1, 2]] * rollout.steps
     rewards = np.take_along_axis(transitions.rewards_BC, taken_BC, 1)[:, 0]
-    np.testing.assert_allclose(rewards, rollout.rewards_TN[rollout.valid_TN], rtol=1e-6)
+    links_N1 = rollout.obs_TNI[1:][rollout.valid_TN][:, :1].astype(float)
+    ppl_PN = [example_source(np.full(len(links_N1), p), links_N1) for p in range(1, 11)]
+    mean_N = -(np.mean(ppl_PN, axis=0) / 16 + params.cost_P.mean())
+    np.testing.assert_allclose(rewards + mean_N, rollout.rewards_TN[rollout.valid_TN], rtol=1e-6)
     led = np.take_along_axis(transitions.next_obs_BCI, taken_BC[..., None], 1)[:, 0]
     np.testing.assert_allclose(led, rollout.obs_TNI[1:][rollout.valid_TN], rtol=1e-6)
     assert (transitions.next_obs_BCI[..., 0] == led[:, None, 0]).all()  # one link for all
@@ -290,12 +293,12 @@ def test_at_the_walls_actions_lead_where_the_env_leads():
     params = problem()
     for split_point in (1, 10):
         obs_MI = np.array([[0.1, split_point, 0]], np.float32)
-        led_AI = arrivals_of_actions(params, obs_MI, obs_MI)[0]
+        led, rewards = steps_of_all_actions(params, example_source, obs_MI, obs_MI)
         index_A = targets_of_actions(params)[:, split_point - 1]
-        assert led_AI[:, 1].tolist() == (index_A + 1).tolist()
-        rewards_A = arrival_rewards(params, example_source, led_AI)
+        assert led[0, :, 1].tolist() == (index_A + 1).tolist()
         env_A = [played(params, split_point, 0.1, [action])[0] for action in range(3)]
-        np.testing.assert_allclose(rewards_A, env_A, rtol=1e-6)
+        np.testing.assert_allclose(np.diff(rewards[0]), np.diff(env_A), atol=1e-6)
+        np.testing.assert_allclose(arrival_rewards(params, example_source, led)[0], env_A)
 
 
 def test_a_source_that_measures_is_not_asked_for_every_split_point(tmp_path):

@@ -56,7 +56,7 @@ def algorithm_config(
     if is_hindsight(settings) and not isinstance(settings, DQNHyperparameters):
         assert env_config is not None, "hindsight needs the problem"
         if _plays_whole_episodes(settings, config, env_config["params"]):
-            algorithm.training(vf_loss_coeff=0.0)  # no value is asked for
+            algorithm.vf_loss_coeff = 0.0  # no value is asked for
     if config.engine == "lean":
         _make_lean(algorithm)
     model_config = {

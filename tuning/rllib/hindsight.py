@@ -108,10 +108,8 @@ class Hindsight:
         )
         split_points_TN = obs_TNI[:-1, :, len(self.params.link_names)].astype(np.int64)
         visited_TN11 = (split_points_TN - self.params.min_split_point)[..., None, None]
-        q_TNA, log_probs_TNA = (
-            np.take_along_axis(x_TNPA, visited_TN11, axis=2)[:, :, 0]
-            for x_TNPA in (q_TNPA, log_probs_TNPA)
-        )
+        q_TNA = np.take_along_axis(q_TNPA, visited_TN11, axis=2)[:, :, 0]
+        log_probs_TNA = np.take_along_axis(log_probs_TNPA, visited_TN11, axis=2)[:, :, 0]
         values_TN = (np.exp(log_probs_TNA) * q_TNA).sum(-1)
         return HindsightRows(
             advantages_TNA=(q_TNA - values_TN[..., None]).astype(np.float32),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.hindsight import arrival_rewards, arrivals_of_actions
+from envs.hindsight import steps_of_all_actions
 from envs.params import ACTIONS, LayerSplitParams
 from envs.sources import PPLSource
 from raysplit.base.arrays import BoolArray, Float32Array, IntArray
@@ -25,7 +25,7 @@ class Transitions:
     Attributes:
         obs_BI: Where each step began.
         actions_BC: The actions.
-        rewards_BC: What each gave, or would have given.
+        rewards_BC: What each gave, or would have given (above the mean over all split points).
         next_obs_BCI: Where each led, or would have led.
         terminated_B: The episode ended with the step.
     """
@@ -54,15 +54,11 @@ class Transitions:
     ) -> Transitions:
         """Return a rollout's valid steps with all actions, in one call of the source."""
         taken = cls.of(rollout)
-        arrivals = arrivals_of_actions(params, taken.obs_BI, taken.next_obs_BCI[:, 0])
-        rewards_BA = arrival_rewards(params, source, arrivals)
-        return cls(
-            taken.obs_BI,
-            np.tile(np.arange(ACTIONS), (len(rewards_BA), 1)),
-            rewards_BA.astype(np.float32),
-            arrivals,
-            taken.terminated_B,
+        arrivals_BAI, rewards_BA = steps_of_all_actions(
+            params, source, taken.obs_BI, taken.next_obs_BCI[:, 0]
         )
+        actions_BA = np.tile(np.arange(ACTIONS), (len(rewards_BA), 1))
+        return cls(taken.obs_BI, actions_BA, rewards_BA, arrivals_BAI, taken.terminated_B)
 
     def columns(self) -> tuple[NDArray[Any], ...]:
         """Return the fields in order."""

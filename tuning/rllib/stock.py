@@ -7,7 +7,7 @@ Shape suffixes: B rows of a batch, I observation columns, A actions, X = B * A.
 """
 
 # RLlib types its configurations by their base class and most attributes as Optional until setup:
-# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
+# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportOptionalOperand=false
 # pyright: reportIncompatibleMethodOverride=false
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.evaluation.postprocessing import Postprocessing
 from torch import Tensor
 
-from envs.hindsight import arrival_rewards, arrivals_of_actions
+from envs.hindsight import steps_of_all_actions
 from tuning.rllib.hindsight import Hindsight, standardised_over_actions
 from tuning.rllib.module import ActorCritic, QNetwork, SplitModule
 from tuning.rllib.optimizers import OwnOptimizer
@@ -179,8 +179,11 @@ class StockPPOLearner(StockActorCriticLearner):
         """Return RLlib's loss, or the one over all actions."""
         if self.hindsight:
             return self.hindsight_loss(module_id, config, batch, fwd_out)
-        return super().compute_loss_for_module(
-            module_id=module_id, config=config, batch=batch, fwd_out=fwd_out
+        return cast(
+            Tensor,
+            super().compute_loss_for_module(
+                module_id=module_id, config=config, batch=batch, fwd_out=fwd_out
+            ),
         )
 
 
@@ -188,17 +191,21 @@ class StockDQNLearner(OwnOptimizer, DQNTorchLearner):
     """RLlib's DQN learner."""
 
     def build(self) -> None:
-        """Add the connector that scales rewards."""
+        """Add the connector that scales rewards; hindsight has rewards of its own."""
         super().build()
-        self._learner_connector.append(ScaleRewards())
+        if not self.config.learner_config_dict["hindsight"]:
+            self._learner_connector.append(ScaleRewards())
 
     def compute_loss_for_module(
         self, *, module_id: str, config: DQNConfig, batch: dict[str, Any], fwd_out: dict[str, Any]
     ) -> Tensor:
         """Return RLlib's loss, or the one over all actions."""
         if not config.learner_config_dict["hindsight"]:
-            return super().compute_loss_for_module(
-                module_id=module_id, config=config, batch=batch, fwd_out=fwd_out
+            return cast(
+                Tensor,
+                super().compute_loss_for_module(
+                    module_id=module_id, config=config, batch=batch, fwd_out=fwd_out
+                ),
             )
         net = cast(QNetwork, self.module[module_id].unwrapped())
         targets_BA = self._targets_of_all_actions(net, config, batch)
@@ -211,11 +218,13 @@ class StockDQNLearner(OwnOptimizer, DQNTorchLearner):
     ) -> Tensor:
         params, source = config.env_config["params"], config.env_config["source"]
         obs_BI, next_obs_BI = batch[Columns.OBS].numpy(), batch[Columns.NEXT_OBS].numpy()
-        arrivals_BAI = arrivals_of_actions(params, obs_BI, next_obs_BI)
-        rewards_BA = arrival_rewards(params, source, arrivals_BAI).astype(np.float32)
+        arrivals_BAI, rewards_BA = steps_of_all_actions(params, source, obs_BI, next_obs_BI)
+        net.rewards.calibrate(rewards_BA)
         with torch.no_grad():
             arrivals = {Columns.OBS: torch.from_numpy(arrivals_BAI).flatten(0, 1)}
             next_q_XA = net.forward_target(arrivals)[QF_PREDS]
         future_BA = next_q_XA.max(1).values.view(rewards_BA.shape)
         goes_on_B1 = 1 - batch[Columns.TERMINATEDS].float()[:, None]
-        return torch.from_numpy(net.rewards(rewards_BA)) + config.gamma * future_BA * goes_on_B1
+        return (
+            torch.from_numpy(net.rewards(rewards_BA)) + self.config.gamma * future_BA * goes_on_B1
+        )
