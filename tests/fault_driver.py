@@ -85,10 +85,19 @@ def facts(rows):
 
 def rows_in(ledger_path):
     """Rows that a ledger in use holds, and their workers' process ids."""
+    return _column(ledger_path, "SELECT worker FROM settings ORDER BY rowid")
+
+
+def clean_blocks_in(ledger_path):
+    """Blocks of the clean pass that a ledger in use holds."""
+    return _column(ledger_path, "SELECT block FROM clean_blocks ORDER BY rowid")
+
+
+def _column(ledger_path, query):
     try:
         reader = sqlite3.connect(f"file:{ledger_path}?mode=ro", uri=True, timeout=5)
         try:
-            return [row[0] for row in reader.execute("SELECT worker FROM settings ORDER BY rowid")]
+            return [row[0] for row in reader.execute(query)]
         finally:
             reader.close()
     except sqlite3.OperationalError:  # not there yet
@@ -142,6 +151,12 @@ def faulty_actors(folder, seconds=0.25):
             note("edge")
             return super().ready(*arguments)
 
+        def clean_block(self, shared, block, *arguments):
+            with (Path(folder) / "clean-blocks").open("a") as file:
+                file.write(f"{block} {os.getpid()}\n")
+            time.sleep(seconds)
+            return super().clean_block(shared, block, *arguments)
+
         def measure(self, shared, setting, *arguments):
             if setting.seed == poison:
                 os._exit(1)
@@ -151,6 +166,20 @@ def faulty_actors(folder, seconds=0.25):
             return super().measure(shared, setting, *arguments)
 
     return ray.remote(SlowUE), ray.remote(FaultyEdge)
+
+
+def drive_clean_pass_slowly(folder, ledger_path, journal):
+    """Run the clean pass in this process, noting each start of a block in a journal."""
+    plain = EdgeShard.clean_nll
+
+    def noted(self, block, *arguments):
+        with open(journal, "a") as file:
+            file.write(f"{block}\n")
+        time.sleep(0.2)
+        return plain(self, block, *arguments)
+
+    EdgeShard.clean_nll = noted
+    measure(folder, ledger_path, settings(1))
 
 
 def drive_slowly(folder, ledger_path, journal, count):

@@ -202,6 +202,56 @@ def test_the_driver_killed_at_random_points(folder, tmp_path, lives):
     assert facts(measure(folder, ledger, settings(count))) == facts(unbroken)
 
 
+def test_a_kill_in_the_clean_pass_repeats_one_block(folder, unbroken, tmp_path):
+    ledger, journal = tmp_path / "ledger.sqlite", tmp_path / "journal"
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["tests.fault_driver"])
+    blocks = len(prepared(folder)[0].corpus.blocks)
+    for held in (1, 3):
+        driver = processes.Process(
+            target=fault_driver.drive_clean_pass_slowly, args=(folder, ledger, journal)
+        )
+        driver.start()
+        while len(fault_driver.clean_blocks_in(ledger)) < held:
+            assert driver.is_alive()
+            time.sleep(0.01)
+        driver.kill()
+        driver.join()
+    kept = fault_driver.clean_blocks_in(ledger)
+    assert len(kept) < blocks
+    begun = journal.read_text().split()
+    assert all(begun.count(str(block)) == 1 for block in kept[:-1])
+    last = processes.Process(
+        target=fault_driver.drive_clean_pass_slowly, args=(folder, ledger, journal)
+    )
+    last.start()
+    last.join()
+    assert last.exitcode == 0
+    starts = Counter(journal.read_text().split())
+    assert len(starts) == blocks
+    assert sum(starts.values()) <= blocks + 2
+    assert fault_driver.clean_blocks_in(ledger) == []  # they made way for the whole
+    assert facts(measure(folder, ledger, settings())) == facts(unbroken)
+
+
+@pytest.mark.ray
+def test_an_edge_actor_killed_in_the_clean_pass_costs_one_block(folder, unbroken, actors_noted):
+    ledger, journal = actors_noted / "ledger.sqlite", actors_noted / "clean-blocks"
+
+    def kill():
+        while not journal.exists() or not (lines := journal.read_text().splitlines()):
+            time.sleep(0.02)
+        os.kill(int(lines[0].split()[1]), signal.SIGKILL)
+
+    watcher = threading.Thread(target=kill, daemon=True)
+    watcher.start()
+    rows = measure(folder, ledger, settings(), TWO_ACTORS)
+    watcher.join()
+    assert facts(rows) == facts(unbroken)
+    starts = [line.split()[0] for line in journal.read_text().splitlines()]
+    assert len(starts) == len(set(starts)) + 1
+
+
 @contextlib.contextmanager
 def small_disk(path, size):
     path.mkdir()

@@ -146,8 +146,30 @@ def test_several_processes_may_open_a_new_ledger_at_once(tmp_path):
 
 def test_the_clean_pass_is_kept(ledger):
     assert ledger.clean_reference("card") is None
-    ledger.add_clean_reference("card", b"\x00bytes")
+    ledger.add_clean_reference("card", (1, 5), b"\x00bytes")
     assert ledger.clean_reference("card") == b"\x00bytes"
+
+
+def test_blocks_of_the_clean_pass_are_kept_until_the_whole_of_it_is(ledger):
+    for block in (0, 2):
+        ledger.add_clean_block("card", (1, 5), block, b"block %d" % block)
+    ledger.add_clean_block("card", (1, 5), 2, b"another")  # one that is there stays
+    ledger.add_clean_block("card", (2, 5), 0, b"of another range")
+    assert ledger.clean_blocks("card", (1, 5)) == {0: b"block 0", 2: b"block 2"}
+    assert ledger.clean_blocks("other", (1, 5)) == {}
+    ledger.add_clean_reference("card", (1, 5), b"whole")
+    assert ledger.clean_blocks("card", (1, 5)) == {}
+    assert ledger.clean_blocks("card", (2, 5)) == {0: b"of another range"}
+
+
+def test_a_changed_block_of_the_clean_pass_is_named_and_run_anew(ledger, capsys):
+    for block in (0, 1):
+        ledger.add_clean_block("card", (1, 5), block, b"block")
+    ledger._connection.execute("UPDATE clean_blocks SET content = 'blocl' WHERE block = 1")
+    assert ledger.clean_blocks("card", (1, 5)) == {0: b"block"}
+    assert "clean_blocks card" in capsys.readouterr().err
+    ledger.add_clean_block("card", (1, 5), 1, b"block")
+    assert ledger.clean_blocks("card", (1, 5)) == {0: b"block", 1: b"block"}
 
 
 @pytest.mark.parametrize("damage", ["truncate", "overwrite"])
@@ -164,7 +186,7 @@ def test_a_damaged_file_is_named_and_left_alone(ledger, damage):
 
 
 def test_damage_that_comes_while_it_is_open_is_named_by_every_reader(ledger):
-    ledger.add_clean_reference("card", bytes(20_000))
+    ledger.add_clean_reference("card", (1, 5), bytes(20_000))
     ledger.add("card", [row(p, noise=n / 100) for p in range(1, 9) for n in range(50)])
     ledger.close()  # moves everything from the write-ahead log into the file
     with Ledger(ledger.path) as opened:
@@ -216,7 +238,7 @@ def test_no_bit_of_the_file_changes_what_is_read(ledger):
     """Whatever bit is flipped: the file is refused, or what comes back is true."""
     rows = [row(p, noise=n / 100, log_ppl=p + n / 7) for p in range(1, 9) for n in range(5)]
     ledger.add("card", rows)
-    ledger.add_clean_reference("card", bytes(range(200)))
+    ledger.add_clean_reference("card", (1, 5), bytes(range(200)))
     ledger.close()
     content = ledger.path.read_bytes()
     true = {r.setting.key("card"): r for r in rows}
@@ -240,11 +262,11 @@ def test_no_bit_of_the_file_changes_what_is_read(ledger):
 
 
 def test_a_changed_clean_pass_is_named_and_taken_anew(ledger, capsys):
-    ledger.add_clean_reference("card", b"clean reference")
+    ledger.add_clean_reference("card", (1, 5), b"clean reference")
     ledger._connection.execute("UPDATE clean SET reference = ?", (b"clean referencf",))
     assert ledger.clean_reference("card") is None
     assert "clean card" in capsys.readouterr().err
-    ledger.add_clean_reference("card", b"clean reference")
+    ledger.add_clean_reference("card", (1, 5), b"clean reference")
     assert ledger.clean_reference("card") == b"clean reference"
 
 

@@ -30,6 +30,15 @@ from raysplit.measure.setting import Setting
 # Without further constraints: SQLite would refuse the whole file for one row that breaks them.
 _CARDS = {"sha256": "TEXT", "card": "TEXT", "created": "REAL"}
 _CLEAN = {"card": "TEXT", "reference": "BLOB"}
+_CLEAN_BLOCKS = {
+    "key": "TEXT",
+    "card": "TEXT",
+    "first_split_point": "INTEGER",
+    "last_split_point": "INTEGER",
+    "block": "INTEGER",
+    "content": "BLOB",
+    "finished": "REAL",
+}
 _ANCHORS = {
     "key": "TEXT",
     "card": "TEXT",
@@ -58,6 +67,7 @@ _SETTINGS = {
     "finished": "REAL",
 }
 _SINCE_FORMAT_4 = {"codec": "TEXT"}  # its name; nothing for hidden states sent as computed
+_OF_A_CLEAN_PASS = "card = ? AND first_split_point = ? AND last_split_point = ?"
 _RESULTS = tuple(field.name for field in fields(Row) if field.name != "setting")
 
 
@@ -73,6 +83,7 @@ class Ledger:
         self.path = path
         self._cards = SealedTable(path, "cards", _CARDS)
         self._clean = SealedTable(path, "clean", _CLEAN)
+        self._clean_blocks = SealedTable(path, "clean_blocks", _CLEAN_BLOCKS)
         self._anchors = SealedTable(path, "anchors", _ANCHORS)
         self._settings = SealedTable(path, "settings", _SETTINGS, _SINCE_FORMAT_4)
         self._connection = open_ledger_file(path)
@@ -125,11 +136,41 @@ class Ledger:
             found = next(self._clean.select(self._connection, "card = ?", (card_sha256,)), None)
         return found["reference"] if found else None
 
-    def add_clean_reference(self, card_sha256: str, reference: bytes) -> None:
-        """Store the result of the clean pass, instead of an earlier one."""
+    def add_clean_reference(
+        self, card_sha256: str, split_points: tuple[int, int], reference: bytes
+    ) -> None:
+        """Store the result of the clean pass, instead of its blocks and of an earlier one."""
         record = {"card": card_sha256, "reference": reference}
         with self._writing():
             self._clean.put(self._connection, [record], replace_if=lambda _: True)
+            self._connection.execute(
+                f"DELETE FROM clean_blocks WHERE {_OF_A_CLEAN_PASS}", (card_sha256, *split_points)
+            )
+
+    def clean_blocks(self, card_sha256: str, split_points: tuple[int, int]) -> dict[int, bytes]:
+        """Return the serialised blocks of a clean pass that has not come to its end."""
+        with self._reading():
+            records = self._clean_blocks.select(
+                self._connection, _OF_A_CLEAN_PASS, (card_sha256, *split_points)
+            )
+            return {record["block"]: record["content"] for record in records}
+
+    def add_clean_block(
+        self, card_sha256: str, split_points: tuple[int, int], block: int, content: bytes
+    ) -> None:
+        """Store a block of a clean pass; one that is there stays."""
+        first, last = split_points
+        record = {
+            "key": f"{card_sha256}:{first}-{last}:{block}",
+            "card": card_sha256,
+            "first_split_point": first,
+            "last_split_point": last,
+            "block": block,
+            "content": content,
+            "finished": time.time(),
+        }
+        with self._writing():
+            self._clean_blocks.put(self._connection, [record], replace_if=lambda _: False)
 
     def anchor_blocks(
         self, card_sha256: str, anchors: Iterable[Setting], blocks: int
@@ -167,8 +208,9 @@ class Ledger:
             self._anchors.put(self._connection, [record], replace_if=lambda _: False)
 
     def _create_tables(self) -> None:
+        tables = (self._cards, self._clean, self._clean_blocks, self._anchors, self._settings)
         with self._writing():
-            for table in (self._cards, self._clean, self._anchors, self._settings):
+            for table in tables:
                 table.create(self._connection)
             self._connection.execute(
                 "CREATE INDEX IF NOT EXISTS settings_of_card ON settings (card)"

@@ -14,14 +14,14 @@ from raysplit.base.files import sha256_of
 from raysplit.base.progress import progress_bar
 from raysplit.link.codec import IDENTITY, Codec
 from raysplit.measure.anchored import MeasuredAnchors
+from raysplit.measure.clean_pass import clean_reference
 from raysplit.measure.config import BackendConfig
 from raysplit.measure.ledger import Ledger
 from raysplit.measure.rows import Row
 from raysplit.measure.setting import Setting
 from raysplit.measure.shards.job import AnchorDamages, Backend, Job
-from raysplit.measure.shards.reference import CleanBlock, CleanReference
+from raysplit.measure.shards.reference import CleanReference
 from raysplit.measure.table import Measurements
-from raysplit.perplexity.estimate import InvalidNLLError
 
 # So many failures in a row stop a run, if nothing has succeeded in it yet or if they are more than
 # this share of what it was to measure.
@@ -60,14 +60,7 @@ class MeasuringService:
 
     def reference(self) -> CleanReference:
         """What the clean pass over the corpus gives; it is run once for a range of split points."""
-        known = self._ledger.clean_reference(self.card_sha256)
-        if known is not None:
-            found = CleanReference.from_bytes(known)
-            if found.covers(self._job.split_points):  # another experiment's may be a narrower one
-                return found
-        reference = self._clean_pass()
-        self._ledger.add_clean_reference(self.card_sha256, reference.to_bytes())
-        return reference
+        return clean_reference(self._job, self.card_sha256, self._ledger, self._running)
 
     def measure(self, settings: Iterable[Setting], title: str = "measure") -> dict[Setting, Row]:
         """Return a row for every setting, measuring those that the ledger does not hold.
@@ -113,21 +106,6 @@ class MeasuringService:
         """Return the ledger's rows, without those that failed: they are tried again."""
         known = self._ledger.rows_of(keys)
         return {key: row for key, row in known.items() if row.status != "quarantined"}
-
-    def _clean_pass(self) -> CleanReference:
-        corpus = self._job.corpus
-        done: dict[int, CleanBlock] = {}
-        with progress_bar("clean pass", total=len(corpus.blocks)) as advance:
-            for block, part in self._running().clean_blocks():
-                done[block] = part
-                advance(1)
-        try:
-            return CleanReference.gather(done, corpus.tokens_N, self._job.split_points[0])
-        except InvalidNLLError as error:
-            raise UserError(
-                f"{self._job.model.name} cannot be measured: {error}; check its weights, or set "
-                "model.dtype to float32"
-            ) from None
 
     def _running(self) -> Backend:
         if self._backend is None:

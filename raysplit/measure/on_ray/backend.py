@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -59,10 +59,12 @@ class RayBackend:
         """Edge actors that are ready now."""
         return self._settings.alive
 
-    def clean_blocks(self) -> Iterator[tuple[int, CleanBlock]]:
-        """Yield every block's part of the clean pass as it is done."""
-        blocks = self._scheduler(self._start_block)
-        for outcome in _or_user_error(blocks.run(range(len(self._job.corpus.blocks)))):
+    def clean_blocks(
+        self, blocks: Sequence[int] | None = None
+    ) -> Iterator[tuple[int, CleanBlock]]:
+        """Yield these blocks' parts of the clean pass, or all of them, as they are done."""
+        wanted = self._job.all_blocks if blocks is None else blocks
+        for outcome in _or_user_error(self._scheduler(self._start_block).run(wanted)):
             if outcome.reason:
                 raise UserError(
                     f"the clean pass failed at block {outcome.unit}: {outcome.reason}; start again "

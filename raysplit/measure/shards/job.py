@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,6 +35,11 @@ class Job:
         """Every split point from the first to the last."""
         first, last = self.split_points
         return range(first, last + 1)
+
+    @property
+    def all_blocks(self) -> range:
+        """Numbers of the corpus' blocks."""
+        return range(len(self.corpus.blocks))
 
     def ue_part(self, devices: tuple[str, ...], threads: int | None = None) -> ModelPart:
         """The embedding and the layers that any split point puts on the UE."""
@@ -70,8 +75,10 @@ class Backend(Protocol):
         """Edge workers that are ready now."""
         ...
 
-    def clean_blocks(self) -> Iterator[tuple[int, CleanBlock]]:
-        """Yield every block's part of the clean pass, in any order."""
+    def clean_blocks(
+        self, blocks: Sequence[int] | None = None
+    ) -> Iterator[tuple[int, CleanBlock]]:
+        """Yield these blocks' parts of the clean pass, or all of them, in any order."""
         ...
 
     def anchor_blocks(

@@ -42,10 +42,12 @@ class LocalBackend:
             torch.device(devices[0]), config.device_cache_gb * GB, self._clean_hidden
         )
 
-    def clean_blocks(self) -> Iterator[tuple[int, CleanBlock]]:
-        """Yield every block's part of the clean pass, in order."""
+    def clean_blocks(
+        self, blocks: Sequence[int] | None = None
+    ) -> Iterator[tuple[int, CleanBlock]]:
+        """Yield these blocks' parts of the clean pass, or all of them, in order."""
         split_point = self._job.split_points[1]
-        for block in range(len(self._job.corpus.blocks)):
+        for block in self._job.all_blocks if blocks is None else blocks:
             hidden = self._cache.get((block, split_point))
             nll_N = self._edge.clean_nll(block, split_point, hidden)
             yield block, CleanBlock(nll_N, self._sums[block])

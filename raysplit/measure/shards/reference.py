@@ -29,6 +29,35 @@ class CleanBlock:
     nll_N: FloatArray
     sums_P: Sequence[SignalSums]
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether every NLL is a number: a block that is not is run again, and named at the end."""
+        return bool(np.isfinite(self.nll_N).all())
+
+    def to_bytes(self) -> bytes:
+        """Serialise (safetensors)."""
+        return save(
+            {
+                "nll_N": self.nll_N,
+                "positions_P": np.array([sums.positions for sums in self.sums_P]),
+                "square_sum_P": np.array([sums.square_sum for sums in self.sums_P]),
+                "sum_PD": np.stack([sums.sum_D.numpy() for sums in self.sums_P]),
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> CleanBlock:
+        """Read what `to_bytes` wrote."""
+        arrays = load(content)
+        by_split_point = zip(
+            arrays["positions_P"].tolist(),
+            arrays["square_sum_P"].tolist(),
+            arrays["sum_PD"],
+            strict=True,
+        )
+        sums_P = [SignalSums(n, square, torch.from_numpy(s_D)) for n, square, s_D in by_split_point]
+        return cls(arrays["nll_N"], sums_P)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CleanReference:
