@@ -52,7 +52,7 @@ def figures(wikitext2: Path, *, settings: int, sentences: int | None) -> dict[st
     ):
         time_plain()
         start = time.perf_counter()
-        ours.reference()
+        ours.reference(keep=job.all_split_points)
         clean_s = time.perf_counter() - start
         settings_s = 0.0
         for first in range(0, settings, _AT_ONCE):

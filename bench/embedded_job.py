@@ -34,8 +34,8 @@ def embedded_job(corpus: CorpusConfig, target_stderr: float) -> Job:
 
 
 def clean_reference(job: Job, backend: Backend) -> CleanReference:
-    """Run a backend's clean pass."""
-    blocks = dict(backend.clean_blocks())
+    """Run a backend's clean pass, with the hidden states of every split point kept."""
+    blocks = dict(backend.clean_blocks(keep=job.all_split_points))
     return CleanReference.gather(blocks, job.corpus.tokens_N, SPLIT_POINTS[0])
 
 

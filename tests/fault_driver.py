@@ -141,6 +141,11 @@ def faulty_actors(folder, seconds=0.25):
         (Path(folder) / f"{name}-{os.getpid()}").write_text(text)
 
     class SlowUE(_plain(UEActor)):
+        def begin_clean_pass(self, *arguments):
+            note("ue")
+            time.sleep(seconds)
+            return super().begin_clean_pass(*arguments)
+
         def clean_hidden(self, *arguments):
             note("ue")
             time.sleep(seconds)

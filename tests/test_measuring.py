@@ -262,7 +262,7 @@ def stubbed(folder, path, failing, monkeypatch):
     ledger = Ledger(path)
     service = MeasuringService(job, card, ledger, BackendConfig(kind="inprocess"))
     monkeypatch.setattr(service, "_backend", StubBackend(failing))
-    monkeypatch.setattr(service, "reference", lambda: None)
+    monkeypatch.setattr(service, "reference", lambda _keep: None)
     return service
 
 

@@ -16,10 +16,12 @@ from pydantic import ValidationError
 
 from raysplit.base.errors import UserError
 from raysplit.link.state import LinkState
+from raysplit.measure.anchors import choose_anchors
 from raysplit.measure.config import BackendConfig
+from raysplit.measure.ledger import Ledger
 from raysplit.measure.on_ray import backend as cluster
 from raysplit.measure.on_ray.placement import edge_count, edge_options, ue_options
-from raysplit.measure.service import in_measuring_order
+from raysplit.measure.service import MeasuringService, in_measuring_order
 from raysplit.measure.setting import Setting
 from raysplit.measure.shards import hidden, local
 from raysplit.measure.shards.hidden import DeviceCache, HostStore
@@ -180,14 +182,76 @@ def test_only_the_blocks_that_a_setting_draws_are_computed(job, monkeypatch):
     reference = reference_of(job, LocalBackend(job, BackendConfig(kind="inprocess")))
     computed, plain = [], UEShard.clean_hidden
 
-    def noted(self, block, split_points):
+    def noted(self, block, *arguments):
         computed.append(block)
-        return plain(self, block, split_points)
+        return plain(self, block, *arguments)
 
     monkeypatch.setattr(UEShard, "clean_hidden", noted)
     assert len(job.corpus.blocks) == 4
     list(LocalBackend(_coarse(job), BackendConfig(kind="inprocess")).run(NOISY, reference))
     assert computed == [0, 1, 2]
+
+
+def _bytes_of(states):
+    return sum(state.nbytes for state in states)
+
+
+def _positions(job):
+    return sum(batch.inputs_BT.size for block in job.corpus.blocks for batch in block)
+
+
+@pytest.mark.parametrize(("dtype", "item_bytes"), [("float32", 4), ("bfloat16", 2)])
+def test_hidden_states_are_kept_where_settings_ask_and_in_the_models_format(
+    job, dtype, item_bytes
+):
+    job = dataclasses.replace(job, model=job.model.model_copy(update={"dtype": dtype}))
+    backend = LocalBackend(job, BackendConfig(kind="inprocess"))
+    blocks = dict(backend.clean_blocks(keep=(1, 3)))
+    assert all(len(block.sums_P) == 5 for block in blocks.values())  # every split point's signal
+    reference = CleanReference.gather(blocks, job.corpus.tokens_N, job.split_points[0])
+    list(backend.run(NOISY[:2], reference))  # at 1 and 3
+    kept = backend._store._memory
+    assert {p for _, p in kept} == {1, 3}
+    a_split_point = _positions(job) * job.checkpoint.hidden_size * item_bytes
+    assert sum(map(_bytes_of, kept.values())) == 2 * a_split_point
+    list(backend.run(NOISY[2:], reference))  # at 5, which nobody had asked for before
+    assert {p for _, p in kept} == {1, 3, 5}
+    backend.close()
+
+
+@pytest.mark.parametrize("keep", [(), (3,), (1, 3, 5)])
+def test_what_was_kept_changes_no_row(job, keep):
+    rows = {}
+    for kept in (range(1, 6), keep):
+        backend = LocalBackend(job, BackendConfig(kind="inprocess"))
+        blocks = dict(backend.clean_blocks(keep=kept))
+        reference = CleanReference.gather(blocks, job.corpus.tokens_N, job.split_points[0])
+        found = {row.setting: row for row in backend.run(NOISY, reference)}
+        rows[tuple(kept)] = (reference.to_bytes(), fault_driver.facts(found))
+        backend.close()
+    one, other = rows.values()
+    assert one == other
+
+
+def test_a_block_runs_through_the_first_layers_once(job, monkeypatch, tmp_path):
+    """By the clean pass, for all split points that the settings and their anchors ask for."""
+    computed, plain = [], UEShard.clean_hidden
+
+    def noted(self, block, *arguments):
+        computed.append(block)
+        return plain(self, block, *arguments)
+
+    monkeypatch.setattr(UEShard, "clean_hidden", noted)
+    plan = choose_anchors((1, 4), {"noise_std": (0.0, 1.0)}, 100)
+    job = dataclasses.replace(job, anchors=plan, target_stderr=0.01)
+    inprocess = BackendConfig(kind="inprocess")
+    with (
+        Ledger(tmp_path / "ledger.sqlite") as ledger,
+        MeasuringService(job, {}, ledger, inprocess) as service,
+    ):
+        service.measure(dataclasses.replace(setting, seed=0) for setting in NOISY)
+        assert {p for _, p in service._backend._store._memory} == {1, 2, 3, 4, 5}
+    assert computed == [0, 1, 2, 3]
 
 
 def _coarse(job):
@@ -201,8 +265,41 @@ def test_actors_compute_only_the_blocks_that_a_setting_draws(job):
     backend = cluster.RayBackend(_coarse(job), BackendConfig(edge_shards=2, ue_shards=2))
     try:
         assert len(list(backend.run(NOISY, reference))) == len(NOISY)
-        kept = [ray.get(ue.__ray_call__.remote(lambda ue: sorted(ue._kept))) for ue in backend._ues]
-        assert kept == [[0, 2], [1]]
+        kept = [_kept_by(ue) for ue in backend._ues]
+        assert [sorted(blocks) for blocks in kept] == [[0, 2], [1]]
+        assert all(set(of_block) == {1, 3, 5} for blocks in kept for of_block in blocks.values())
+    finally:
+        backend.close()
+
+
+def _kept_by(ue):
+    """Bytes that a UE actor keeps, by block and split point."""
+
+    def weigh(actor):
+        kept = {block: dict(of_block) for block, of_block in actor._kept.items()}
+        assert not actor._ahead
+        return {
+            block: {p: sum(a.nbytes for a in ray.get(ref)) for p, ref in of_block.items()}
+            for block, of_block in kept.items()
+        }
+
+    return ray.get(ue.__ray_call__.remote(weigh))
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_an_actor_keeps_what_settings_ask_for_in_the_models_format(job):
+    job = dataclasses.replace(job, model=job.model.model_copy(update={"dtype": "bfloat16"}))
+    backend = cluster.RayBackend(job, BackendConfig(edge_shards=1))
+    try:
+        blocks = dict(backend.clean_blocks(keep=(2, 4)))
+        reference = CleanReference.gather(blocks, job.corpus.tokens_N, job.split_points[0])
+        settings = [dataclasses.replace(NOISY[0], split_point=p) for p in (2, 4)]
+        assert all(row.status == "done" for row in backend.run(settings, reference))
+        kept = _kept_by(*backend._ues)
+        assert all(set(of_block) == {2, 4} for of_block in kept.values())
+        weight = sum(size for of_block in kept.values() for size in of_block.values())
+        assert weight == 2 * _positions(job) * job.checkpoint.hidden_size * 2
     finally:
         backend.close()
 

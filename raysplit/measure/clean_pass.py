@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from raysplit.base.errors import UserError
 from raysplit.base.progress import progress_bar
@@ -13,9 +13,20 @@ from raysplit.perplexity.estimate import InvalidNLLError
 
 
 def clean_reference(
-    job: Job, card_sha256: str, ledger: Ledger, running: Callable[[], Backend]
+    job: Job,
+    card_sha256: str,
+    ledger: Ledger,
+    running: Callable[[], Backend],
+    keep: Collection[int] = (),
 ) -> CleanReference:
     """Return what the clean pass gives, running those of its blocks that the ledger lacks.
+
+    Args:
+        job: Model, corpus and split points.
+        card_sha256: Names the protocol card.
+        ledger: Holds what is known, and gets what is run.
+        running: Gives the backend once something is missing.
+        keep: Split points that will be asked for, whose hidden states are then at hand.
 
     Raises:
         UserError: The model gives no number for some sequence.
@@ -25,7 +36,7 @@ def clean_reference(
         found = CleanReference.from_bytes(known)
         if found.covers(job.split_points):  # another experiment's may be a narrower one
             return found
-    blocks = _blocks(job, card_sha256, ledger, running)
+    blocks = _blocks(job, card_sha256, ledger, running, keep)
     try:
         reference = CleanReference.gather(blocks, job.corpus.tokens_N, job.split_points[0])
     except InvalidNLLError as error:
@@ -38,7 +49,11 @@ def clean_reference(
 
 
 def _blocks(
-    job: Job, card_sha256: str, ledger: Ledger, running: Callable[[], Backend]
+    job: Job,
+    card_sha256: str,
+    ledger: Ledger,
+    running: Callable[[], Backend],
+    keep: Collection[int],
 ) -> dict[int, CleanBlock]:
     kept = ledger.clean_blocks(card_sha256, job.split_points)
     done = {block: CleanBlock.from_bytes(content) for block, content in kept.items()}
@@ -46,7 +61,7 @@ def _blocks(
     if missing:
         total = len(job.all_blocks)
         with progress_bar("clean pass", total=total, done=len(done)) as advance:
-            for block, part in running().clean_blocks(missing):
+            for block, part in running().clean_blocks(missing, keep):
                 if part.is_sound:
                     ledger.add_clean_block(card_sha256, job.split_points, block, part.to_bytes())
                 done[block] = part

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -58,9 +58,13 @@ class MeasuringService:
         """Tokens that the UE runs for a sequence, in the mean; not all of a window are scored."""
         return float(self._job.corpus.inputs_N.mean())
 
-    def reference(self) -> CleanReference:
-        """What the clean pass over the corpus gives; it is run once for a range of split points."""
-        return clean_reference(self._job, self.card_sha256, self._ledger, self._running)
+    def reference(self, keep: Collection[int] = ()) -> CleanReference:
+        """What the clean pass over the corpus gives; it is run once for a range of split points.
+
+        Args:
+            keep: Split points of the settings that follow: their hidden states are kept.
+        """
+        return clean_reference(self._job, self.card_sha256, self._ledger, self._running, keep)
 
     def measure(self, settings: Iterable[Setting], title: str = "measure") -> dict[Setting, Row]:
         """Return a row for every setting, measuring those that the ledger does not hold.
@@ -73,7 +77,7 @@ class MeasuringService:
         missing = in_measuring_order(setting for key, setting in wanted.items() if key not in known)
         if not missing:
             return {setting: known[key] for key, setting in wanted.items()}
-        reference = self.reference()
+        reference = self.reference(self._split_points_of(missing))
         hits = len(known)
         damages: AnchorDamages | None = None
         if self._anchors is not None:
@@ -101,6 +105,11 @@ class MeasuringService:
         self._ledger.add(self.card_sha256, finished)
         known |= {row.setting.key(self.card_sha256): row for row in finished}
         self.evaluations += len(finished)
+
+    def _split_points_of(self, settings: Iterable[Setting]) -> set[int]:
+        """Split points of settings and of the anchors that they need."""
+        anchors = self._job.anchors.points if self._job.anchors else ()
+        return {setting.split_point for setting in settings} | {p for p, _ in anchors}
 
     def _known(self, keys: Iterable[str]) -> dict[str, Row]:
         """Return the ledger's rows, without those that failed: they are tried again."""

@@ -62,7 +62,8 @@ def measure_actively(
     experiment: Experiment, service: MeasuringService
 ) -> tuple[dict[Setting, Row], list[ActiveStep]]:
     """Measure the settings of an active plan, and say after each batch where it stands."""
-    reference = service.reference()
+    first = {setting.split_point for setting in experiment.planned_settings()}
+    reference = service.reference(keep=first)
     params = problem_of(experiment, reference.corpus.log_ppl, service.tokens_per_sequence)
     rows: dict[Setting, Row] = {}
 

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -60,9 +60,10 @@ class RayBackend:
         return self._settings.alive
 
     def clean_blocks(
-        self, blocks: Sequence[int] | None = None
+        self, blocks: Sequence[int] | None = None, keep: Collection[int] = ()
     ) -> Iterator[tuple[int, CleanBlock]]:
         """Yield these blocks' parts of the clean pass, or all of them, as they are done."""
+        self._ask_for(keep)
         wanted = self._job.all_blocks if blocks is None else blocks
         for outcome in _or_user_error(self._scheduler(self._start_block).run(wanted)):
             if outcome.reason:
@@ -76,6 +77,8 @@ class RayBackend:
         self, wanted: Iterable[tuple[Setting, int]], reference: CleanReference
     ) -> Iterator[AnchorBlock]:
         """Yield the blocks of the anchors as they are done."""
+        wanted = list(wanted)
+        self._ask_for(setting.split_point for setting, _ in wanted)
         self._reference = ray.put(reference)
         for outcome in _or_user_error(self._scheduler(self._start_anchor_block).run(wanted)):
             if outcome.reason:
@@ -93,6 +96,8 @@ class RayBackend:
         anchors: AnchorDamages | None = None,
     ) -> Iterator[Row]:
         """Yield one row a setting, in any order."""
+        settings = list(settings)
+        self._ask_for(setting.split_point for setting in settings)
         self._reference = ray.put(reference)
         self._anchors = {seed: ray.put(of_seed) for seed, of_seed in (anchors or {}).items()}
         for outcome in _or_user_error(self._settings.run(settings)):
@@ -105,6 +110,10 @@ class RayBackend:
         if self._started_ray:
             ray.shutdown()
 
+    def _ask_for(self, split_points: Iterable[int]) -> None:
+        """Have blocks computed at these split points together from now on."""
+        self._shared = replace(self._shared, split_points=tuple(sorted(set(split_points))))
+
     def _scheduler(self, submit: Callable[[Any, Any], ray.ObjectRef]) -> Scheduler[Any]:
         return Scheduler(
             self._edges,
@@ -115,7 +124,7 @@ class RayBackend:
 
     def _start_block(self, actor: Any, block: int) -> ray.ObjectRef:  # noqa: ANN401
         # The UE begins while the edge may still be at another block.
-        ue_of(block, self._ues).clean_hidden.remote(self._shared, block)
+        ue_of(block, self._ues).begin_clean_pass.remote(self._shared, block)
         return actor.clean_block.remote(self._shared, block)
 
     def _start_setting(self, actor: Any, setting: Setting) -> ray.ObjectRef:  # noqa: ANN401

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -76,9 +76,12 @@ class Backend(Protocol):
         ...
 
     def clean_blocks(
-        self, blocks: Sequence[int] | None = None
+        self, blocks: Sequence[int] | None = None, keep: Collection[int] = ()
     ) -> Iterator[tuple[int, CleanBlock]]:
-        """Yield these blocks' parts of the clean pass, or all of them, in any order."""
+        """Yield these blocks' parts of the clean pass, or all of them, in any order.
+
+        Hidden states are kept at the split points of `keep`: those that will be asked for.
+        """
         ...
 
     def anchor_blocks(

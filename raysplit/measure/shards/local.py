@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from raysplit.link.signal import SignalSums
 from raysplit.measure.config import GB, BackendConfig
 from raysplit.measure.rows import AnchorBlock, Row
 from raysplit.measure.setting import Setting
@@ -37,25 +36,32 @@ class LocalBackend:
             job.edge_part(devices, threads), job.corpus, job.link, job.target_stderr
         )
         self._store = HostStore((config.host_cache_gb or _HOST_CACHE_GB) * GB)
-        self._sums: dict[int, Sequence[SignalSums]] = {}
+        self._asked: set[int] = set()  # split points of the settings at hand
         self._cache = DeviceCache(
             torch.device(devices[0]), config.device_cache_gb * GB, self._clean_hidden
         )
 
     def clean_blocks(
-        self, blocks: Sequence[int] | None = None
+        self, blocks: Sequence[int] | None = None, keep: Collection[int] = ()
     ) -> Iterator[tuple[int, CleanBlock]]:
         """Yield these blocks' parts of the clean pass, or all of them, in order."""
-        split_point = self._job.split_points[1]
+        last = self._job.split_points[1]
+        split_points = sorted({*keep, last})
         for block in self._job.all_blocks if blocks is None else blocks:
-            hidden = self._cache.get((block, split_point))
-            nll_N = self._edge.clean_nll(block, split_point, hidden)
-            yield block, CleanBlock(nll_N, self._sums[block])
+            states_P, sums_P = self._ue.clean_hidden(
+                block, split_points, self._job.all_split_points
+            )
+            for p, states in zip(split_points, states_P, strict=True):
+                if p in keep:
+                    self._store.put((block, p), states)
+            yield block, CleanBlock(self._edge.clean_nll(block, last, states_P[-1]), sums_P)
 
     def anchor_blocks(
         self, wanted: Iterable[tuple[Setting, int]], reference: CleanReference
     ) -> Iterator[AnchorBlock]:
         """Yield the blocks of the anchors, in order."""
+        wanted = list(wanted)
+        self._asked = {setting.split_point for setting, _ in wanted}
         for setting, block in wanted:
             hidden = self._cache.get((block, setting.split_point))
             yield self._edge.anchor_block(setting, block, hidden, reference)
@@ -67,6 +73,8 @@ class LocalBackend:
         anchors: AnchorDamages | None = None,
     ) -> Iterator[Row]:
         """Yield one row a setting, in order."""
+        settings = list(settings)
+        self._asked = {setting.split_point for setting in settings}
         for setting in settings:
             yield self._edge.measure(
                 setting,
@@ -82,8 +90,8 @@ class LocalBackend:
     def _clean_hidden(self, key: Key) -> Sequence[Tensor]:
         block = key[0]
         if key not in self._store:
-            split_points = self._job.all_split_points
-            states_P, self._sums[block] = self._ue.clean_hidden(block, split_points)
-            for p, states in zip(split_points, states_P, strict=True):
+            missing = [p for p in sorted(self._asked) if (block, p) not in self._store]
+            states_P, _ = self._ue.clean_hidden(block, missing)
+            for p, states in zip(missing, states_P, strict=True):
                 self._store.put((block, p), states)
         return self._store.get(key)

@@ -32,24 +32,33 @@ class UEShard:
 
     @torch.inference_mode()
     def clean_hidden(
-        self, block: int, split_points: Sequence[int]
+        self, block: int, keep: Sequence[int], sums_at: Sequence[int] = ()
     ) -> tuple[list[list[Tensor]], list[SignalSums]]:
-        """Return the hidden states after each split point's layers, computed in one pass.
+        """Run a block through the first layers, once for all split points.
+
+        Args:
+            block: Its number.
+            keep: Split points whose hidden states are wanted.
+            sums_at: Split points whose signal's sums are wanted.
 
         Returns:
-            For each split point the block's batches, each (B, T, D); and the signal's sums.
+            For each split point of `keep` the block's batches, each (B, T, D), in the model's
+            number format and main memory; and for each of `sums_at` the sums.
         """
-        batches = self._corpus.blocks[block]
-        by_batch = [self._states(batch, split_points) for batch in batches]
-        states = [[states[i] for states in by_batch] for i in range(len(split_points))]
-        return states, [self._sums(batches, hidden) for hidden in states]
+        kept: list[list[Tensor]] = [[] for _ in keep]
+        parts: list[list[SignalSums]] = [[] for _ in sums_at]
+        wanted = sorted({*keep, *sums_at})
+        for batch in self._corpus.blocks[block]:
+            states = dict(zip(wanted, self._states(batch, wanted), strict=True))
+            for p, of_split_point in zip(keep, kept, strict=True):
+                of_split_point.append(states[p].cpu())
+            for p, of_split_point in zip(sums_at, parts, strict=True):
+                of_split_point.append(self._sums(batch, states[p]))
+        return kept, [reduce(add, of_split_point) for of_split_point in parts]
 
-    def _sums(self, batches: Sequence[Batch], hidden: Sequence[Tensor]) -> SignalSums:
-        parts = (
-            signal_sums(h, torch.from_numpy(b.lengths_B).to(h.device), self._link)
-            for b, h in zip(batches, hidden, strict=True)
-        )
-        return reduce(add, parts)
+    def _sums(self, batch: Batch, hidden_BTD: Tensor) -> SignalSums:
+        lengths_B = torch.from_numpy(batch.lengths_B).to(hidden_BTD.device)
+        return signal_sums(hidden_BTD, lengths_B, self._link)
 
     def _states(self, batch: Batch, split_points: Sequence[int]) -> list[Tensor]:
         hidden_BTD = self._chain.embed(torch.from_numpy(batch.inputs_BT))
