@@ -176,6 +176,39 @@ def test_the_hash_covers_every_byte_of_the_weights(folder):
     assert open_checkpoint(folder).weights_sha256() != before
 
 
+def test_each_tensor_has_the_hash_of_its_own_bytes(folder):
+    checkpoint = open_checkpoint(folder)
+    name = "model.layers.2.mlp.up_proj.weight"
+    assert checkpoint.tensor_sha256(name) is None  # nothing was read so far
+    checkpoint.weights_sha256()
+    for name, tensor in load_file(folder / WEIGHTS).items():
+        expected = hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
+        assert checkpoint.tensor_sha256(name) == expected
+    sent = pickle.loads(pickle.dumps(checkpoint))  # as to an actor
+    assert sent.tensor_sha256(name) == expected
+
+
+def test_the_files_of_a_sharded_checkpoint_are_hashed_alike(tmp_path):
+    save_tiny(tmp_path, "llama").save_pretrained(tmp_path, max_shard_size="20KB")
+    (tmp_path / WEIGHTS).unlink(missing_ok=True)
+    shards = sorted(tmp_path.glob("*.safetensors"))
+    whole = hashlib.sha256(b"".join(shard.read_bytes() for shard in shards)).hexdigest()
+    checkpoint = open_checkpoint(tmp_path)
+    assert checkpoint.weights_sha256() == whole
+    load_span(checkpoint, 0, LAYERS)  # every tensor is found to be the one that was hashed
+
+
+@pytest.mark.parametrize("name", ["model.layers.2.mlp.up_proj.weight", "model.norm.weight"])
+def test_a_tensor_that_changed_since_it_was_hashed_is_refused(folder, name):
+    checkpoint = open_checkpoint(folder)
+    checkpoint.weights_sha256()
+    change_tensors(folder, lambda tensors: tensors[name].view(-1)[-1].add_(1e-3))
+    with pytest.raises(UserError, match=rf"{WEIGHTS}: tensor '{name}' is not the one") as error:
+        load_span(checkpoint, 0, LAYERS)
+    assert "\n" not in str(error.value)
+    load_span(checkpoint, 0, 2)  # which holds neither
+
+
 # --- damaged checkpoints -------------------------------------------------------------------------
 
 

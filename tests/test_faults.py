@@ -23,7 +23,7 @@ from raysplit.base.files import sha256_of
 from raysplit.link.state import LinkState
 from raysplit.measure.config import BackendConfig
 from raysplit.measure.ledger import Ledger
-from raysplit.measure.service import as_table
+from raysplit.measure.service import MeasuringService, as_table
 from raysplit.measure.setting import Setting
 from raysplit.measure.table import Measurements
 from tests import cluster_nodes, fault_driver
@@ -336,6 +336,28 @@ def test_a_changed_weight_is_another_model(folder, tmp_path):
     changed = _with_a_changed_weight(folder, tmp_path / "changed", 2, 0.125)
     keys = [sha256_of(prepared(where)[1]) for where in (folder, changed)]
     assert keys[0] != keys[1]
+
+
+BACKENDS = ["inprocess", pytest.param("ray", marks=pytest.mark.ray)]
+
+
+@pytest.mark.parametrize("kind", BACKENDS)
+def test_weights_that_change_before_they_are_loaded_are_noticed(
+    folder, tmp_path, kind, request
+):
+    """Between the hash in the protocol card and an actor's load, as by a download that goes on."""
+    if kind == "ray":
+        request.getfixturevalue("ray_session")
+    model = shutil.copytree(folder, tmp_path / "model")
+    job, card = prepared(model)
+    changed = _with_a_changed_weight(folder, tmp_path / "changed", 3, 0.125)
+    shutil.copy(changed / "model.safetensors", model / "model.safetensors")
+    ledger, backend = tmp_path / "ledger.sqlite", BackendConfig(kind=kind, edge_shards=1)
+    with Ledger(ledger) as opened, MeasuringService(job, card, opened, backend) as service:
+        tensor = r"tensor 'model\.layers\.3\.mlp\.down_proj\.weight' is not the one"
+        with pytest.raises(UserError, match=rf"model\.safetensors: {tensor}"):
+            service.measure(settings())
+    assert fault_driver.rows_in(ledger) == []
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from raysplit.base.errors import UserError
+from raysplit.model.digests import WeightDigests, digest_weights
 from raysplit.model.families import FAMILIES, Family, family_of
 from raysplit.model.location import local_folder
 from raysplit.model.tensor_files import CONFIG_FILE, StoredTensor, index_of, read_json
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of an element, for the types in which a span can be loaded."""
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-_HASH_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +34,9 @@ class Checkpoint:
     folder: Path
     config: PreTrainedConfig
     tensors: Mapping[str, StoredTensor]
-    _hash: list[str] = field(default_factory=list[str], repr=False, compare=False)
+    _digests: list[WeightDigests] = field(
+        default_factory=list[WeightDigests], repr=False, compare=False
+    )
 
     @property
     def family(self) -> Family:
@@ -74,14 +75,16 @@ class Checkpoint:
 
     def weights_sha256(self) -> str:
         """SHA-256 of the safetensors files' bytes, one file after the other (kept in memory)."""
-        if not self._hash:
-            digest = hashlib.sha256()
-            for path in self.files:
-                with path.open("rb") as file:
-                    while block := file.read(_HASH_BLOCK_BYTES):
-                        digest.update(block)
-            self._hash.append(digest.hexdigest())
-        return self._hash[0]
+        if not self._digests:
+            self._digests.append(digest_weights(self.tensors))
+        return self._digests[0].files
+
+    def tensor_sha256(self, stored_name: str) -> str | None:
+        """SHA-256 of a tensor's bytes when the weights were hashed; None if they were not.
+
+        It goes where the checkpoint goes: a process that was sent it knows what was hashed.
+        """
+        return self._digests[0].by_tensor[stored_name] if self._digests else None
 
     def stored_name(self, parameter: str) -> str:
         """Return the name under which a parameter is stored.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+from collections.abc import Callable
 from io import RawIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -50,7 +52,7 @@ def load_span(
 
     Raises:
         UserError: A range outside the model, an unknown dtype or attention, a tensor that is
-            missing or of another shape, or a file that ends early.
+            missing, of another shape or not the one that was hashed, or a file that ends early.
     """
     check_range(start, stop, checkpoint.layers)
     if dtype not in DTYPE_BYTES:
@@ -99,7 +101,7 @@ def _fill(
                 f"{stored.file}: tensor {stored_name!r} has shape {stored.shape}, the config "
                 f"wants {tuple(parameter.shape)}; config and weights are of different models"
             )
-        tensors[name] = reader.read(stored)
+        tensors[name] = reader.read(stored_name, stored, checkpoint.tensor_sha256(stored_name))
     module.load_state_dict(tensors, assign=True)
     for buffer_owner in module.modules():
         for name, buffer in buffer_owner.named_buffers(recurse=False):
@@ -131,13 +133,24 @@ class _Reader:
         self._block = bytearray(_BLOCK_BYTES)
         self._done: dict[StoredTensor, Tensor] = {}
 
-    def read(self, stored: StoredTensor) -> Tensor:
-        """Return a tensor in the wanted dtype; a tied one is read once and shared."""
+    def read(self, name: str, stored: StoredTensor, sha256: str | None) -> Tensor:
+        """Return a tensor in the wanted dtype; a tied one is read once and shared.
+
+        Raises:
+            UserError: The file ends early, or `sha256` is given and not that of the bytes read.
+        """
         if stored not in self._done:
-            self._done[stored] = self._read(stored)
+            digest = hashlib.sha256()
+            self._done[stored] = self._read(stored, digest.update if sha256 else None)
+            if sha256 and digest.hexdigest() != sha256:
+                raise UserError(
+                    f"{stored.file}: tensor {name!r} is not the one that the run's protocol card "
+                    "names: the file was changed since then, or differs on this machine; start "
+                    "again, with the same files everywhere"
+                )
         return self._done[stored]
 
-    def _read(self, stored: StoredTensor) -> Tensor:
+    def _read(self, stored: StoredTensor, seen: Callable[[memoryview], None] | None) -> Tensor:
         source_dtype = _STORED_DTYPES[stored.dtype]
         target = torch.empty(stored.shape, dtype=self._dtype, device=self._device)
         flat = target.view(-1)
@@ -146,15 +159,18 @@ class _Reader:
             file.seek(stored.offset)
             for begin in range(0, stored.elements, per_block):
                 count = min(per_block, stored.elements - begin)
-                self._next_block(file, count * source_dtype.itemsize, stored)
+                block = self._next_block(file, count * source_dtype.itemsize, stored)
+                if seen is not None:
+                    seen(block)
                 source = torch.frombuffer(self._block, dtype=source_dtype, count=count)
                 flat[begin : begin + count].copy_(source)
         return target
 
-    def _next_block(self, file: RawIOBase, size: int, stored: StoredTensor) -> None:
-        view = memoryview(self._block)[:size]
-        while view:
-            got = file.readinto(view)
+    def _next_block(self, file: RawIOBase, size: int, stored: StoredTensor) -> memoryview:
+        block = left = memoryview(self._block)[:size]
+        while left:
+            got = file.readinto(left)
             if not got:
                 raise UserError(f"{stored.file}: ends before its tensors do; download it again")
-            view = view[got:]
+            left = left[got:]
+        return block

@@ -41,6 +41,11 @@ class StoredTensor:
         """Number of elements."""
         return math.prod(self.shape)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its data in the file."""
+        return self.elements * ITEM_BYTES[self.dtype]
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
