@@ -48,8 +48,23 @@ def test_the_paper_default_has_9718_distinct_settings():
 def test_pairing_decides_whether_settings_share_their_randomness():
     paired = make_plan(PlanConfig(settings=8), (1, 3), RANGES)
     assert {s.seed for s in paired} == {0}
-    unpaired = make_plan(PlanConfig(settings=8, paired=False, seed=5), (1, 3), RANGES)
-    assert [s.seed for s in unpaired] == list(range(5, 13))
+    assert {s.seed for s in make_plan(PlanConfig(settings=8, seed=7), (1, 3), RANGES)} == {7}
+    unpaired = make_plan(PlanConfig(settings=8, paired=False), (1, 3), RANGES)
+    assert len({s.seed for s in unpaired}) == 8
+    assert [(s.split_point, s.link) for s in unpaired] == [(s.split_point, s.link) for s in paired]
+
+
+def test_unpaired_plans_of_neighbouring_seeds_share_no_randomness():
+    plans = [
+        make_plan(PlanConfig(settings=200, paired=False, seed=seed), (1, 3), RANGES)
+        for seed in (0, 1, 2, 2**32 - 1)
+    ]
+    again = make_plan(PlanConfig(settings=100, paired=False, seed=1), (1, 3), RANGES)
+    assert [s.seed for s in again] == [s.seed for s in plans[1][:100]]
+    seeds = [s.seed for plan in plans for s in plan]
+    assert len(set(seeds)) == 800
+    assert min(seeds) >= 2**42  # above the evaluation's and the rewards' own
+    assert max(seeds) < 2**53
 
 
 def test_grid_has_every_combination_with_both_ends():

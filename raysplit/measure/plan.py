@@ -9,6 +9,7 @@ Of an active plan the first ones; `raysplit.pipeline.active` goes on by what the
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +29,7 @@ from raysplit.link.state import LINK_COORDINATES
 from raysplit.measure.setting import Setting
 
 _ENDS = 4  # the first and last split point at either end of the link's ranges
+_FIRST_OF_ROWS = 2**42  # and below 2**53, so that any reader of JSON holds a seed exactly
 
 
 class PlanConfig(Config):
@@ -48,8 +50,9 @@ class PlanConfig(Config):
         path: Parquet or CSV file with a column `split_point` and one per link coordinate, within
             the problem's ranges.
         paired: Give every setting the same randomness, so that differences between split points
-            are not blurred by different noise (common random numbers). Which sentences are drawn
-            is the same for all settings either way.
+            are not blurred by different noise (common random numbers). Otherwise each has its own,
+            and so has each of another seed's plan. Which sentences are drawn is the same for all
+            settings either way.
         seed: Seeds the plan and the link.
     """
 
@@ -127,10 +130,19 @@ def settings_of(
         Setting(
             int(row[0]),
             link_state(names, row[1:], link),
-            config.seed if config.paired else config.seed + i,
+            config.seed if config.paired else _seed_of_row(config.seed, i),
         )
         for i, row in enumerate(rows, start=first)
     ]
+
+
+def _seed_of_row(seed: int, i: int) -> int:
+    """Return the seed of an unpaired plan's i-th setting: plans with other seeds share none.
+
+    It lies above every seed that a plan or a stage gives by itself.
+    """
+    digest = hashlib.sha256(f"{seed}:{i}".encode()).digest()
+    return _FIRST_OF_ROWS + int.from_bytes(digest[:6], "big")
 
 
 def _ends_and_sobol(
