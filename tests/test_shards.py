@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -20,7 +21,12 @@ from raysplit.measure.anchors import choose_anchors
 from raysplit.measure.config import BackendConfig
 from raysplit.measure.ledger import Ledger
 from raysplit.measure.on_ray import backend as cluster
-from raysplit.measure.on_ray.placement import edge_count, edge_options, ue_options
+from raysplit.measure.on_ray.placement import (
+    edge_count,
+    edge_options,
+    pair_count,
+    ue_options,
+)
 from raysplit.measure.service import MeasuringService, in_measuring_order
 from raysplit.measure.setting import Setting
 from raysplit.measure.shards import hidden, local
@@ -46,6 +52,38 @@ def reference_of(job, backend):
     return CleanReference.gather(blocks, job.corpus.tokens_N, job.split_points[0])
 
 
+_TWO_PAIRS = """
+import json
+import sys
+import time
+from pathlib import Path
+import ray
+from raysplit.measure.config import BackendConfig
+from raysplit.measure.on_ray.backend import RayBackend
+from tests import fault_driver
+
+def gpu_of(_actor):
+    return ray.get_runtime_context().get_accelerator_ids()["GPU"]
+
+if __name__ == "__main__":
+    ray.init(
+        address="local", num_cpus=4, num_gpus=2, include_dashboard=False, log_to_driver=False
+    )
+    job, _ = fault_driver.prepared(Path(sys.argv[1]))
+    backend = RayBackend(job, BackendConfig(ue_shards=2, gpus_per_ue=0.3, gpus_per_edge=0.7))
+    found = []
+    for actors in (backend._ues, backend._edges):
+        found.append(ray.get([a.__ray_call__.remote(gpu_of) for a in actors], timeout=200))
+    backend.close()
+    free = {}
+    while free.get("GPU") != 2.0 or free.get("CPU") != 4.0:  # given back, reservations included
+        time.sleep(0.2)
+        free = ray.available_resources()
+    found.append({kind: free[kind] for kind in ("CPU", "GPU")})
+    print(json.dumps(found))
+"""
+
+
 class TestPlacement:
     def test_options_are_what_the_configuration_asks_for(self):
         config = BackendConfig(gpus_per_ue=0.3, gpus_per_edge=0.7, cpus_per_shard=2)
@@ -67,6 +105,8 @@ class TestPlacement:
             ({"gpus_per_ue": 1, "gpus_per_edge": 1}, 8, 2, 1),  # a pair on two
             ({"gpus_per_ue": 0.3, "gpus_per_edge": 0.7}, 8, 4, 4),
             ({"gpus_per_ue": 0.5, "gpus_per_edge": 0.5, "ue_shards": 2}, 8, 4, 6),
+            ({"gpus_per_ue": 0.3, "gpus_per_edge": 0.7, "ue_shards": 2}, 8, 2, 2),  # two pairs
+            ({"gpus_per_ue": 0.3, "gpus_per_edge": 0.7, "ue_shards": 3}, 8, 2, 1),
             ({"gpus_per_ue": 0.5, "gpus_per_edge": 1}, 8, 4, 3),  # half a GPU is left over
             ({"gpus_per_edge": 2}, 8, 5, 2),  # chains over two GPUs
             ({"gpus_per_edge": 0.25}, 3, 1, 3),
@@ -77,6 +117,42 @@ class TestPlacement:
     def test_as_many_edges_as_there_is_room_for(self, backend, cpus, gpus, edges):
         resources = {"CPU": float(cpus), "GPU": float(gpus)}
         assert edge_count(BackendConfig(**backend), [resources]) == edges
+
+    @pytest.mark.parametrize(
+        ("backend", "edges", "gpus", "pairs"),
+        [
+            ({}, 4, 0, 0),
+            ({"gpus_per_ue": 0.3, "gpus_per_edge": 0.7}, 1, 1, 1),
+            ({"gpus_per_ue": 0.3, "gpus_per_edge": 0.7}, 4, 4, 1),  # the other edges have no UE
+            ({"gpus_per_ue": 0.3, "gpus_per_edge": 0.7, "ue_shards": 2}, 2, 2, 2),
+            ({"gpus_per_ue": 0.3, "gpus_per_edge": 0.7, "ue_shards": 3}, 1, 2, 1),
+            ({"gpus_per_ue": 0.1, "gpus_per_edge": 0.2, "ue_shards": 2}, 1, 1, 1),
+            ({"gpus_per_ue": 0.3, "gpus_per_edge": 0.7, "ue_shards": 2}, 4, 0, 2),  # nodes may come
+            ({"gpus_per_ue": 0.5, "gpus_per_edge": 1}, 3, 4, 0),  # no GPU holds both
+            ({"gpus_per_edge": 0.5}, 2, 1, 0),
+        ],
+    )
+    def test_who_shares_a_gpu_is_a_pair(self, backend, edges, gpus, pairs):
+        nodes = [{"CPU": 8.0, "GPU": float(gpus)}]
+        assert pair_count(BackendConfig(**backend), edges, nodes) == pairs
+
+    @pytest.mark.ray
+    @pytest.mark.slow
+    def test_two_pairs_fill_two_gpus(self, tmp_path):
+        """Without pairs both UEs land on one GPU, and an edge finds .7 of none free."""
+        fault_driver.save_model(tmp_path)
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", _TWO_PAIRS, str(tmp_path)],
+            cwd=Path(__file__).parents[1],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        ues, edges, left = json.loads(done.stdout)
+        assert sorted(ues) == sorted(edges) == [["0"], ["1"]]
+        assert left == {"CPU": 4.0, "GPU": 2.0}
 
     @pytest.mark.parametrize(
         "backend",
@@ -123,10 +199,10 @@ class TestPlacement:
             def remote(self, config):
                 made.append((self.kind, config))
 
-        config = BackendConfig(gpus_per_ue=0.4, gpus_per_edge=0.3, ue_shards=2)
+        config = BackendConfig(gpus_per_ue=0.4, gpus_per_edge=1, ue_shards=2)  # no pairs
         monkeypatch.setattr(cluster, "UEActor", Noted("ue"))
         monkeypatch.setattr(cluster, "EdgeActor", Noted("edge"))
-        node = {"Alive": True, "Resources": {"CPU": 3.0, "GPU": 2.0}}
+        node = {"Alive": True, "Resources": {"CPU": 3.0, "GPU": 4.0}}
         monkeypatch.setattr(cluster.ray, "nodes", lambda: [node])
         cluster.RayBackend(job, config)
         assert ("ue", ue_options(config)) in made

@@ -13,11 +13,18 @@ from dataclasses import replace
 from typing import Any
 
 import ray
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from raysplit.base.errors import UserError
 from raysplit.measure.config import BackendConfig
 from raysplit.measure.on_ray.actors import EdgeActor, Shared, UEActor, ue_of
-from raysplit.measure.on_ray.placement import edge_count, edge_options, ue_options
+from raysplit.measure.on_ray.placement import (
+    edge_count,
+    edge_options,
+    pair_count,
+    reserve_pairs,
+    ue_options,
+)
 from raysplit.measure.on_ray.scheduler import NoWorkersLeftError, Outcome, Scheduler
 from raysplit.measure.on_ray.session import start_ray
 from raysplit.measure.rows import AnchorBlock, Row
@@ -45,10 +52,15 @@ class RayBackend:
             if self._started_ray:
                 ray.shutdown()
             raise
-        ue = UEActor.options(**ue_options(config))
-        edge = EdgeActor.options(**edge_options(config))
-        self._ues = [ue.remote(config) for _ in range(config.ue_shards)]
-        self._edges = [edge.remote(config) for _ in range(edges)]
+        self._pairs = reserve_pairs(config, pair_count(config, edges, nodes))
+        self._ues = [
+            UEActor.options(**ue_options(config, pair)).remote(config)
+            for pair in self._pair_of_each(config.ue_shards)
+        ]
+        self._edges = [
+            EdgeActor.options(**edge_options(config, pair)).remote(config)
+            for pair in self._pair_of_each(edges)
+        ]
         self._shared = Shared(ray.put(job), ray.put(self._ues))
         self._settings = self._scheduler(self._start_setting)
         self._reference: ray.ObjectRef | None = None
@@ -107,8 +119,14 @@ class RayBackend:
         """End the actors, and Ray where this backend started it."""
         for actor in (*self._edges, *self._ues):
             ray.kill(actor)
+        for pair in self._pairs:
+            remove_placement_group(pair)
         if self._started_ray:
             ray.shutdown()
+
+    def _pair_of_each(self, actors: int) -> list[PlacementGroup | None]:
+        """The pair that each of so many actors belongs to: the first ones have one."""
+        return [*self._pairs, *[None] * (actors - len(self._pairs))]
 
     def _ask_for(self, split_points: Iterable[int]) -> None:
         """Have blocks computed at these split points together from now on."""
