@@ -165,6 +165,7 @@ def test_a_node_removed_with_a_spare_one(folder, unbroken, tmp_path):
     rows = measure(model, ledger, settings())  # all is there: nothing is measured
     assert facts(rows) == facts(unbroken)
     assert len({row.worker for row in rows.values()}) == 2
+    assert all(row.attempts == 1 for row in rows.values())  # what died with the node is not charged
 
 
 @pytest.mark.parametrize("lives", [3, pytest.param(20, marks=pytest.mark.slow, id="20 points")])
@@ -342,9 +343,7 @@ BACKENDS = ["inprocess", pytest.param("ray", marks=pytest.mark.ray)]
 
 
 @pytest.mark.parametrize("kind", BACKENDS)
-def test_weights_that_change_before_they_are_loaded_are_noticed(
-    folder, tmp_path, kind, request
-):
+def test_weights_that_change_before_they_are_loaded_are_noticed(folder, tmp_path, kind, request):
     """Between the hash in the protocol card and an actor's load, as by a download that goes on."""
     if kind == "ray":
         request.getfixturevalue("ray_session")

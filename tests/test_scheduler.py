@@ -146,6 +146,59 @@ def test_a_worker_that_is_long_in_coming_back_is_waited_for(tmp_path, monkeypatc
 
 
 @ray.remote(num_cpus=0, max_restarts=-1)
+class Dying:
+    """Dies so often at its unit, and notes each start of it."""
+
+    def __init__(self, journal, deaths):
+        self.journal = journal
+        self.deaths = deaths
+
+    def ready(self):
+        return "a node"
+
+    def double(self, unit):
+        with self.journal.open("a") as file:
+            file.write("started\n")
+        if len(self.journal.read_text().splitlines()) <= self.deaths:
+            os._exit(1)
+        return 2 * unit
+
+
+def starts_until_the_end(tmp_path, deaths):
+    """The outcome of one unit, and how often it was started."""
+    journal = tmp_path / "journal"
+    worker = Dying.remote(journal, deaths)
+    scheduler = Scheduler([worker], lambda actor, unit: actor.double.remote(unit), attempts=2)
+    (outcome,) = scheduler.run([21])
+    ray.kill(worker)
+    return outcome, len(journal.read_text().splitlines())
+
+
+def test_a_unit_whose_nodes_die_is_not_charged(tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "node_is_dead", lambda node: node == "a node")
+    outcome, starts = starts_until_the_end(tmp_path, deaths=3)
+    assert (outcome.result, outcome.attempts, starts) == (42, 1, 4)
+
+
+def test_a_unit_that_dies_on_living_nodes_is_charged(tmp_path):
+    outcome, starts = starts_until_the_end(tmp_path, deaths=3)
+    assert (outcome.result, outcome.attempts, starts) == (None, 2, 2)
+
+
+def test_a_unit_that_outlives_no_node_is_given_up_in_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "node_is_dead", lambda _: True)
+    monkeypatch.setattr(room, "_MOST_NODES_LOST", 1)
+    outcome, starts = starts_until_the_end(tmp_path, deaths=99)
+    assert (outcome.result, outcome.attempts, starts) == (None, 2, 3)
+
+
+def test_living_nodes_are_not_dead():
+    (node,) = ray.nodes()
+    assert not room.node_is_dead(node["NodeID"])
+    assert not room.node_is_dead("unheard of")
+
+
+@ray.remote(num_cpus=0, max_restarts=-1)
 class Hopeless:
     def ready(self):
         os._exit(1)

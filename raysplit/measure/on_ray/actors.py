@@ -25,7 +25,7 @@ from torch import Tensor
 from raysplit.base.arrays import FloatArray
 from raysplit.link.signal import SignalSums
 from raysplit.measure.config import GB, BackendConfig
-from raysplit.measure.on_ray.scheduler import is_restarting
+from raysplit.measure.on_ray.deaths import is_away
 from raysplit.measure.rows import AnchorBlock, Row
 from raysplit.measure.setting import Setting
 from raysplit.measure.shards.edge import EdgeShard
@@ -155,7 +155,7 @@ class _Blocks:
             try:
                 return ray.get(call(ue_of(block, self._ues)))
             except ActorUnavailableError as error:
-                deaths += not is_restarting(error)
+                deaths += not is_away(error)
                 if deaths == _UE_DEATHS:
                     raise
 
@@ -170,9 +170,9 @@ class EdgeActor:
         self._shard: EdgeShard | None = None
 
     def ready(self, shared: Shared) -> str:
-        """Load the layers and answer."""
+        """Load the layers and answer with the id of the node."""
         self._loaded(shared)
-        return self._name
+        return ray.get_runtime_context().get_node_id()
 
     def clean_block(self, shared: Shared, block: int) -> CleanBlock:
         """A block's part of the clean pass, behind the last split point: the least work."""

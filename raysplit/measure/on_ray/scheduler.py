@@ -5,6 +5,9 @@ it. A worker gets its first unit only after it has answered `ready`, so one that
 never holds any. When a worker dies, the unit at the head of its queue (the one it was working on)
 is charged with an attempt; the others go back without a charge. A unit that used up its attempts is
 given up with the reason.
+
+Where it was the node that died, as when it was preempted, the charge is taken back. Ray needs many
+seconds to notice that; meanwhile the unit is done elsewhere, unless it would be given up now.
 """
 
 # Ray's actors and references have no complete types:
@@ -18,23 +21,20 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeGuard, TypeVar
+from typing import Any, Generic, TypeVar
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import (
-    ActorDiedError,
-    ActorUnavailableError,
-    RayActorError,
-    RayError,
-    RayTaskError,
-)
+from ray.exceptions import ActorDiedError, RayActorError, RayError
+
+from raysplit.measure.on_ray.deaths import is_away, is_death, node_is_dead, reason_of
 
 UnitT = TypeVar("UnitT")
 _LOGGER = logging.getLogger(__name__)
 
 IN_FLIGHT = 2
 _MOST_DEATHS = 20  # in a row: whatever kills this worker will not stop
+_MOST_NODES_LOST = 20  # under one unit: from then on it is charged, as it may be what kills them
 
 
 class NoWorkersLeftError(RuntimeError):
@@ -55,15 +55,30 @@ class Outcome(Generic[UnitT]):
 class _Task(Generic[UnitT]):
     unit: UnitT
     attempts: int = 0
+    nodes_lost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Death(Generic[UnitT]):
+    """What a worker died at, until it is known whether its node did; held back if it was too often.
+
+    A unit that is held is in no queue.
+    """
+
+    task: _Task[UnitT]
+    reason: str
+    held: bool
 
 
 @dataclass(slots=True, eq=False)
 class _Worker(Generic[UnitT]):
     actor: ActorHandle
+    node: str = ""  # where it was when it was last ready
     ready: bool = False
     deaths: int = 0  # in a row, without having been ready in between
     load_failures: int = 0  # in a row, of loading what it works with
     queue: deque[tuple[ray.ObjectRef, _Task[UnitT]]] = field(default_factory=deque)
+    death: _Death[UnitT] | None = None
 
 
 class Scheduler(Generic[UnitT]):
@@ -72,8 +87,9 @@ class Scheduler(Generic[UnitT]):
     Args:
         actors: Actors that may die and come back.
         submit: Starts one unit on one actor.
-        ready: Starts a call that returns when an actor can work; by default its `ready()`.
         attempts: Starts of a unit before it is given up.
+        ready: Starts a call that returns, when an actor can work, the id of its node; by default
+            its `ready()`.
     """
 
     def __init__(
@@ -107,7 +123,7 @@ class Scheduler(Generic[UnitT]):
             if not worker.ready and worker not in self._owner.values():
                 self._await_ready(worker)
         try:
-            while self._todo or any(worker.queue for worker in self._workers):
+            while self._todo or any(w.queue or (w.death and w.death.held) for w in self._workers):
                 self._fill()
                 for ref in self._finished():
                     yield from self._on_finished(ref)
@@ -121,6 +137,7 @@ class Scheduler(Generic[UnitT]):
             for ref, _ in worker.queue:
                 self._owner.pop(ref, None)
             worker.queue.clear()
+            worker.death = None
 
     def _fill(self) -> None:
         # Breadth first: a second unit for nobody while somebody has none.
@@ -145,7 +162,7 @@ class Scheduler(Generic[UnitT]):
         if worker is None:
             return  # finished with an earlier ref of this round, or taken back when its worker died
         if not worker.ready:
-            self._on_actor_ready(worker, ref)
+            yield from self._on_actor_ready(worker, ref)
             return
         # An actor works in order, so whatever stands before this ref has ended too. Settling the
         # queue from its head charges the right unit when a dead worker fails all of them at once.
@@ -162,41 +179,69 @@ class Scheduler(Generic[UnitT]):
         try:
             result = ray.get(ref)
         except RayError as error:
-            if _is_death(error):
-                self._on_actor_death(worker, error)
-            yield from self._retry(task, _reason(error))
+            if not is_death(error):
+                yield from self._retry(task, reason_of(error))
+                return
+            held = task.attempts >= self._attempts
+            worker.death = _Death(task, reason_of(error), held)
+            if not held:
+                self._todo.append(task)
+            yield from self._on_actor_death(worker, error)
         else:
             worker.deaths = 0
             yield Outcome(task.unit, result, None, task.attempts)
 
-    def _on_actor_death(self, worker: _Worker[UnitT], error: RayActorError) -> None:
+    def _on_actor_death(
+        self, worker: _Worker[UnitT], error: RayActorError
+    ) -> Iterator[Outcome[UnitT]]:
         """Take back what a dead worker held and, unless it died for good, wait for its return."""
-        self._last_failure = _reason(error)
-        worker.deaths += not is_restarting(error)
+        self._last_failure = reason_of(error)
+        worker.deaths += not is_away(error)
         for ref, task in reversed(worker.queue):
             self._owner.pop(ref, None)
             self._todo.appendleft(task)
         worker.queue.clear()
         worker.ready = False
-        if not isinstance(error, ActorDiedError) and worker.deaths < _MOST_DEATHS:
+        ended = isinstance(error, ActorDiedError) or worker.deaths >= _MOST_DEATHS
+        if not ended:
             self._await_ready(worker)
+        if ended or node_is_dead(worker.node):
+            yield from self._settle(worker, preempted=error.preempted)
+
+    def _settle(
+        self, worker: _Worker[UnitT], *, preempted: bool = False
+    ) -> Iterator[Outcome[UnitT]]:
+        """Take back the charge for a death that was the node's; a unit that was held goes on."""
+        if worker.death is None:
+            return
+        death, worker.death = worker.death, None
+        task = death.task
+        if (preempted or node_is_dead(worker.node)) and task.nodes_lost < _MOST_NODES_LOST:
+            task.attempts -= 1
+            task.nodes_lost += 1
+        if death.held:
+            yield from self._retry(task, death.reason)
 
     def _await_ready(self, worker: _Worker[UnitT]) -> None:
         self._owner[self._ready(worker.actor)] = worker
 
-    def _on_actor_ready(self, worker: _Worker[UnitT], ref: ray.ObjectRef) -> None:
+    def _on_actor_ready(
+        self, worker: _Worker[UnitT], ref: ray.ObjectRef
+    ) -> Iterator[Outcome[UnitT]]:
         try:
-            ray.get(ref)
-            worker.ready = True
+            node = ray.get(ref)
+        except RayError as error:
+            if is_death(error):
+                yield from self._on_actor_death(worker, error)
+            else:
+                yield from self._on_load_failure(worker, reason_of(error))
+        else:
+            yield from self._settle(worker)
+            worker.node, worker.ready = node, True
             # It can load, so what killed it was a unit, and a unit's attempts are counted.
             worker.load_failures = worker.deaths = 0
-        except RayError as error:
-            if _is_death(error):
-                self._on_actor_death(worker, error)
-            else:
-                self._on_load_failure(worker, _reason(error))
 
-    def _on_load_failure(self, worker: _Worker[UnitT], reason: str) -> None:
+    def _on_load_failure(self, worker: _Worker[UnitT], reason: str) -> Iterator[Outcome[UnitT]]:
         """Ask a worker that could not load again, as a disk or a hub may have been away."""
         self._last_failure = reason
         worker.load_failures += 1
@@ -204,33 +249,10 @@ class Scheduler(Generic[UnitT]):
             self._await_ready(worker)
         else:
             _LOGGER.warning("a worker that cannot load is given up: %s", reason)
+            yield from self._settle(worker)
 
     def _retry(self, task: _Task[UnitT], reason: str) -> Iterator[Outcome[UnitT]]:
         if task.attempts < self._attempts:
             self._todo.append(task)
         else:
             yield Outcome(task.unit, None, reason, task.attempts)
-
-
-def is_restarting(error: RayActorError) -> bool:
-    """Tell an actor that is on its way back from one that was just lost.
-
-    Ray says so anew every two seconds, for as long as it takes to find it another node.
-    """
-    return isinstance(error, ActorUnavailableError) and "restarting" in str(error)
-
-
-def _is_death(error: RayError) -> TypeGuard[RayActorError]:
-    """Tell a worker's own death from what it raised, which may be the death of another actor.
-
-    Ray raises the latter as a `RayTaskError` that is an instance of its cause's class as well.
-    """
-    return isinstance(error, RayActorError) and not isinstance(error, RayTaskError)
-
-
-def _reason(error: RayError) -> str:
-    cause: BaseException = error
-    while isinstance(cause, RayTaskError):  # once more for each actor that passed it on
-        cause = cause.cause
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return f"{type(cause).__name__}: {lines[0] if lines else ''}"[:500]
