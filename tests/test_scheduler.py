@@ -9,7 +9,9 @@ import ray
 from ray.exceptions import ActorDiedError
 
 from raysplit.measure.on_ray import scheduler as room
+from raysplit.measure.on_ray import waiting
 from raysplit.measure.on_ray.scheduler import NoWorkersLeftError, Scheduler
+from raysplit.measure.on_ray.waiting import Kind, Waiting, has_room
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
@@ -196,6 +198,66 @@ def test_living_nodes_are_not_dead():
     (node,) = ray.nodes()
     assert not room.node_is_dead(node["NodeID"])
     assert not room.node_is_dead("unheard of")
+
+
+@ray.remote
+class Slow:
+    """Takes its time to start."""
+
+    def __init__(self, seconds):
+        time.sleep(seconds)
+
+    def ready(self):
+        return "a node"
+
+    def double(self, unit):
+        return 2 * unit
+
+
+def until(condition):
+    while not condition():
+        time.sleep(0.05)
+
+
+def test_waiting_for_resources_is_said_once_and_starting_is_not(monkeypatch, capsys):
+    monkeypatch.setattr(waiting, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(waiting, "_LOOK_EVERY_S", 0.0)
+    options = {"num_cpus": 2, "num_gpus": 0}
+    first = Slow.options(**options).remote(1e9)  # takes both cores, and never ends to start
+    until(lambda: has_room(first))
+    Waiting([Kind("edge actor", [first], options)]).look()
+    assert capsys.readouterr().err == ""
+    second = Slow.options(**options).remote(0)
+    both = Waiting([Kind("edge actor", [first, second], options), Kind("UE actor", [], options)])
+    for _ in range(3):
+        both.look()
+    said = capsys.readouterr().err
+    assert said == (
+        "waiting for resources: no room for 1 of 2 edge actors (2 cores each); the cluster has "
+        "2 cores and 0 GPUs, free are 0 cores and 0 GPUs\n"
+    )
+    ray.kill(first)
+    until(lambda: has_room(second))
+    both.look()
+    assert capsys.readouterr().err == ""
+    ray.kill(second)
+
+
+def test_the_scheduler_has_somebody_look_while_nothing_is_ready():
+    options = {"num_cpus": 2}
+    hog, worker = Slow.options(**options).remote(1e9), Slow.options(**options).remote(0)
+    looks = []
+
+    def look():
+        looks.append(has_room(worker))
+        if len(looks) == 2:
+            ray.kill(hog)
+
+    submit = lambda actor, unit: actor.double.remote(unit)  # noqa: E731
+    scheduler = Scheduler([worker], submit, watch=look)
+    assert sorted(outcome.result for outcome in scheduler.run(range(3))) == [0, 2, 4]
+    assert looks[:2] == [False, False]
+    ray.kill(worker)
 
 
 @ray.remote(num_cpus=0, max_restarts=-1)

@@ -27,6 +27,7 @@ from raysplit.measure.on_ray.placement import (
 )
 from raysplit.measure.on_ray.scheduler import NoWorkersLeftError, Outcome, Scheduler
 from raysplit.measure.on_ray.session import start_ray
+from raysplit.measure.on_ray.waiting import Kind, Waiting
 from raysplit.measure.rows import AnchorBlock, Row
 from raysplit.measure.setting import Setting
 from raysplit.measure.shards.job import AnchorDamages, Job
@@ -62,6 +63,12 @@ class RayBackend:
             for pair in self._pair_of_each(edges)
         ]
         self._shared = Shared(ray.put(job), ray.put(self._ues))
+        self._waiting = Waiting(
+            [
+                Kind("edge actor", self._edges, edge_options(config)),
+                Kind("UE actor", self._ues, ue_options(config)),
+            ]
+        )
         self._settings = self._scheduler(self._start_setting)
         self._reference: ray.ObjectRef | None = None
         self._anchors: dict[int, ray.ObjectRef] = {}
@@ -138,6 +145,7 @@ class RayBackend:
             submit,
             self._config.attempts,
             ready=lambda actor: actor.ready.remote(self._shared),
+            watch=self._waiting.look,
         )
 
     def _start_block(self, actor: Any, block: int) -> ray.ObjectRef:  # noqa: ANN401

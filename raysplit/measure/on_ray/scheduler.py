@@ -35,6 +35,7 @@ _LOGGER = logging.getLogger(__name__)
 IN_FLIGHT = 2
 _MOST_DEATHS = 20  # in a row: whatever kills this worker will not stop
 _MOST_NODES_LOST = 20  # under one unit: from then on it is charged, as it may be what kills them
+_WATCH_EVERY_S = 2.0
 
 
 class NoWorkersLeftError(RuntimeError):
@@ -90,6 +91,7 @@ class Scheduler(Generic[UnitT]):
         attempts: Starts of a unit before it is given up.
         ready: Starts a call that returns, when an actor can work, the id of its node; by default
             its `ready()`.
+        watch: Called every two seconds or more often while an actor is not ready or none answers.
     """
 
     def __init__(
@@ -98,9 +100,11 @@ class Scheduler(Generic[UnitT]):
         submit: Callable[[ActorHandle, UnitT], ray.ObjectRef],
         attempts: int = 3,
         ready: Callable[[ActorHandle], ray.ObjectRef] = lambda actor: actor.ready.remote(),
+        watch: Callable[[], None] = lambda: None,
     ) -> None:
         self._submit = submit
         self._ready = ready
+        self._watch = watch
         self._attempts = attempts
         self._workers = [_Worker[UnitT](actor) for actor in actors]
         self._owner: dict[ray.ObjectRef, _Worker[UnitT]] = {}
@@ -153,7 +157,9 @@ class Scheduler(Generic[UnitT]):
         if not self._owner:
             raise NoWorkersLeftError(self._last_failure)
         refs = list(self._owner)
-        ray.wait(refs, num_returns=1, fetch_local=False)
+        some, _ = ray.wait(refs, num_returns=1, timeout=_WATCH_EVERY_S, fetch_local=False)
+        if not some or not all(worker.ready for worker in self._workers):
+            self._watch()
         done, _ = ray.wait(refs, num_returns=len(refs), timeout=0, fetch_local=False)
         return done
 
