@@ -22,6 +22,7 @@ from raysplit.measure.service import MeasuringService
 from raysplit.measure.setting import Setting
 from raysplit.measure.shards.edge import EdgeShard
 from raysplit.measure.shards.local import LocalBackend
+from raysplit.measure.shards.sample import Sample
 from raysplit.model.config import ModelConfig
 from raysplit.pipeline.experiment import load_experiment
 from raysplit.pipeline.problem import anchor_plan
@@ -203,9 +204,7 @@ def test_a_span_within_a_block_is_measured_as_in_the_whole_block(folder):
 
 
 def _nll_of_first(backend, setting, stop, reference):
-    from raysplit.measure.shards import edge
-
-    sample = edge._Sample()
+    sample = Sample()
     hidden_of = lambda block: backend._cache.get((block, setting.split_point))  # noqa: E731
     middle = stop // 2 + 3
     backend._edge._draw(sample, setting, (0, middle), hidden_of, reference)

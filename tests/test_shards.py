@@ -16,6 +16,7 @@ import torch
 from pydantic import ValidationError
 
 from raysplit.base.errors import UserError
+from raysplit.link import channel
 from raysplit.link.state import LinkState
 from raysplit.measure.anchors import choose_anchors
 from raysplit.measure.config import BackendConfig
@@ -29,12 +30,14 @@ from raysplit.measure.on_ray.placement import (
 )
 from raysplit.measure.service import MeasuringService, in_measuring_order
 from raysplit.measure.setting import Setting
-from raysplit.measure.shards import hidden, local
+from raysplit.measure.shards import edge, hidden, local
+from raysplit.measure.shards.edge import EdgeShard
 from raysplit.measure.shards.hidden import DeviceCache, HostStore
 from raysplit.measure.shards.local import LocalBackend
 from raysplit.measure.shards.packing import Piece, packed
 from raysplit.measure.shards.reference import CleanReference
 from raysplit.measure.shards.ue import UEShard
+from raysplit.model.chain import SpanChain
 from tests import fault_driver
 
 NOISY = [Setting(p, LinkState(noise_std=0.5), seed=p) for p in (1, 3, 5)]
@@ -219,7 +222,7 @@ def test_a_chain_of_spans_gives_the_rows_of_a_single_one(job, monkeypatch, spans
         return backend, reference, fault_driver.facts(rows)
 
     _, reference, expected = rows()
-    monkeypatch.setattr(local, "shard_devices", lambda _gpus: ("cpu",) * spans)
+    monkeypatch.setattr(local, "shard_devices", lambda *_: ("cpu",) * spans)
     backend, of_chain, found = rows()
     assert len(backend._edge._chain.spans) == spans
     assert (of_chain.corpus.nll_N == reference.corpus.nll_N).all()
@@ -235,18 +238,51 @@ def test_a_chain_of_spans_keeps_the_hidden_states_of_a_single_one(job):
         assert all(torch.equal(a, b) for a, b in zip(one, three, strict=True))
 
 
-def test_what_belongs_to_another_split_point_makes_room():
-    fetched = []
+class TestDeviceCache:
+    """Blocks of 40 bytes, on a device that holds nothing and is no CPU."""
 
-    def fetch(key):
-        fetched.append(key)
-        return [torch.zeros(10)]  # 40 bytes
+    def cache(self, budget_bytes):
+        self.fetched = []
 
-    cache = DeviceCache(torch.device("meta"), 100, fetch)
-    for key in [(0, 1), (1, 1), (0, 1), (2, 1), (0, 2), (1, 1), (0, 2), (0, 1)]:
-        assert cache.get(key)[0].device.type == "meta"
-    # (2, 1) found no room, as its own split point filled it; (0, 2) took that of (0, 1).
-    assert fetched == [(0, 1), (1, 1), (2, 1), (0, 2), (0, 1)]
+        def fetch(key):
+            self.fetched.append(key)
+            return [torch.zeros(10)]
+
+        return DeviceCache(torch.device("meta"), budget_bytes, fetch)
+
+    def kept(self, cache, keys):
+        """Which of the blocks come from the device."""
+        return [cache.get(key)[0].device.type == "meta" for key in keys]
+
+    def test_what_belongs_to_another_split_point_makes_room(self):
+        cache = self.cache(100)
+        assert self.kept(cache, [(0, 1), (1, 1), (0, 1)]) == [True] * 3
+        assert self.kept(cache, [(2, 1)]) == [False]  # its own split point fills it
+        assert self.kept(cache, [(0, 2), (1, 1), (0, 2), (0, 1)]) == [True] * 4
+        assert self.fetched == [(0, 1), (1, 1), (2, 1), (0, 2), (0, 1)]  # (0, 2) took (0, 1)'s room
+
+    def test_a_budget_bounds_it(self):
+        assert self.kept(self.cache(0), [(0, 1)]) == [False]
+        assert self.kept(self.cache(40), [(0, 1), (1, 1)]) == [True, False]
+
+    def test_a_cpu_keeps_nothing(self):
+        cache = DeviceCache(torch.device("cpu"), 100, lambda _: [torch.zeros(10)])
+        cache.get((0, 1))
+        assert not cache._kept
+
+    def test_out_of_memory_halves_it_and_the_states_stay_where_they_are(self, monkeypatch):
+        cache = self.cache(1000)
+        assert self.kept(cache, [(0, 1), (1, 1), (2, 1), (3, 1)]) == [True] * 4
+        plain = torch.Tensor.to
+
+        def full(*_):
+            raise torch.OutOfMemoryError
+
+        monkeypatch.setattr(torch.Tensor, "to", full)
+        assert self.kept(cache, [(4, 1)]) == [False]
+        assert sorted(cache._kept) == [(2, 1), (3, 1)]
+        monkeypatch.setattr(torch.Tensor, "to", plain)
+        assert self.kept(cache, [(4, 1), (2, 1), (3, 1)]) == [False, True, True]
 
 
 def test_settings_of_one_split_point_are_measured_together_longest_suffix_first():
@@ -277,9 +313,7 @@ def _positions(job):
 
 
 @pytest.mark.parametrize(("dtype", "item_bytes"), [("float32", 4), ("bfloat16", 2)])
-def test_hidden_states_are_kept_where_settings_ask_and_in_the_models_format(
-    job, dtype, item_bytes
-):
+def test_hidden_states_are_kept_where_settings_ask_and_in_the_models_format(job, dtype, item_bytes):
     job = dataclasses.replace(job, model=job.model.model_copy(update={"dtype": dtype}))
     backend = LocalBackend(job, BackendConfig(kind="inprocess"))
     blocks = dict(backend.clean_blocks(keep=(1, 3)))
@@ -445,38 +479,128 @@ class TestPacking:
         padded = sum(one.targets_BT.size for one in passes)
         assert padded < 1.1 * lengths.sum() < sum(piece.batch.inputs_BT.size for piece in pieces)
 
-    def test_a_pass_that_does_not_fit_runs_in_halves(self, job, monkeypatch):
-        backend = LocalBackend(job, BackendConfig(kind="inprocess"))
-        reference = reference_of(job, backend)
-        setting = NOISY[0]
-        (alone,) = backend.run([setting], reference)
-        run_from = backend._edge._chain.run_from
 
-        def small(hidden_BTD, lengths_B, first):
-            if len(hidden_BTD) > 3:
+CPU_ERROR = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")
+
+
+class TestOutOfMemory:
+    """Every part of a pass that is given too many rows does them in halves, with the same rows."""
+
+    @pytest.fixture
+    def measured(self, job):
+        def run(settings=NOISY):
+            backend = LocalBackend(job, BackendConfig(kind="inprocess"))
+            reference = reference_of(job, backend)
+            rows = {row.setting: row for row in backend.run(settings, reference)}
+            backend.close()
+            return reference, rows
+
+        return run
+
+    @staticmethod
+    def limit(monkeypatch, owner, name, rows_of, error=CPU_ERROR, most=3):
+        """Let a function fail where it is given more rows than `most`; count the failures."""
+        plain, failures = getattr(owner, name), []
+
+        def limited(*arguments, **keywords):
+            if rows_of(*arguments) > most:
+                failures.append(rows_of(*arguments))
+                raise error
+            return plain(*arguments, **keywords)
+
+        monkeypatch.setattr(owner, name, limited)
+        return failures
+
+    @pytest.mark.parametrize("error", [CPU_ERROR, torch.OutOfMemoryError(), MemoryError()])
+    def test_the_suffix(self, measured, monkeypatch, error):
+        _, alone = measured()
+        failures = self.limit(
+            monkeypatch, SpanChain, "run_from", lambda _, hidden, *__: len(hidden), error
+        )
+        _, halved = measured()
+        assert failures
+        for setting, row in halved.items():
+            assert row.log_ppl == pytest.approx(alone[setting].log_ppl, rel=1e-6)
+            assert "run in halves" in row.reason
+
+    def test_the_prefix(self, measured, monkeypatch):
+        expected, alone = measured()
+        failures = self.limit(
+            monkeypatch, SpanChain, "run_keeping", lambda _, hidden, *__: len(hidden)
+        )
+        reference, halved = measured()
+        assert failures
+        assert reference.corpus.nll_N == pytest.approx(expected.corpus.nll_N, rel=1e-6)
+        assert reference.rms_P == pytest.approx(expected.rms_P, rel=1e-6)
+        assert reference.mean_PD == pytest.approx(expected.mean_PD, abs=1e-5)
+        for setting, row in halved.items():
+            assert row.log_ppl == pytest.approx(alone[setting].log_ppl, rel=1e-6)
+
+    @pytest.mark.parametrize("state", [{"noise_std": 0.5}, {"loss_probability": 0.2}])
+    def test_the_link(self, measured, monkeypatch, state):
+        """Its randomness is drawn for the whole batch, so here even the last bit is the same."""
+        settings = [Setting(p, LinkState(**state), seed=p) for p in (1, 4)]
+        _, alone = measured(settings)
+        failures = self.limit(monkeypatch, channel, "_propagate", lambda hidden, *_: len(hidden))
+        _, halved = measured(settings)
+        assert failures
+        assert fault_driver.facts(halved) == fault_driver.facts(alone)
+
+    def test_putting_rows_together(self, job, measured, monkeypatch):
+        _, alone = measured()
+        failures = self.limit(
+            monkeypatch,
+            edge,
+            "packed",
+            lambda pieces, _: sum(len(piece.rows) for piece in pieces),
+            most=40,
+        )
+        monkeypatch.setattr(edge, "tuned_tokens_per_pass", lambda *_: 1000)
+        backend = LocalBackend(job, BackendConfig(kind="inprocess"))
+        backend._edge.tokens_per_pass = 1000
+        reference = reference_of(job, backend)
+        for row in backend.run(NOISY, reference):
+            assert row.log_ppl == pytest.approx(alone[row.setting].log_ppl, rel=1e-6)
+        assert failures
+        backend.close()
+
+    def test_what_waits_is_run_before_a_batch_is_given_up(self, job, monkeypatch):
+        """A batch that cannot be sent at all has its second try once nothing waits any more."""
+        backend = LocalBackend(job, BackendConfig(kind="inprocess"))
+        backend._edge.tokens_per_pass = 10_000  # everything waits until the end
+        reference = reference_of(job, backend)
+        (alone,) = backend.run(NOISY[:1], reference)
+        plain, ran, calls = edge.transmit, [], []
+        together = EdgeShard._together
+
+        def noted(self, pieces, split_point):
+            ran.append(len(pieces))
+            return together(self, pieces, split_point)
+
+        def full_once(*arguments, **keywords):
+            calls.append(1)
+            if len(calls) == 4:
                 raise torch.OutOfMemoryError
-            return run_from(hidden_BTD, lengths_B, first)
+            return plain(*arguments, **keywords)
 
-        monkeypatch.setattr(backend._edge._chain, "run_from", small)
-        backend._edge.tokens_per_pass = 1_000
-        (halved,) = backend.run([setting], reference)
-        assert halved.log_ppl == pytest.approx(alone.log_ppl, rel=1e-6)
-        assert "run in halves" in halved.reason
+        monkeypatch.setattr(EdgeShard, "_together", noted)
+        monkeypatch.setattr(edge, "transmit", full_once)
+        (row,) = backend.run(NOISY[:1], reference)
+        assert row.log_ppl == pytest.approx(alone.log_ppl, rel=1e-6)
+        assert ran[0] == 3
+        backend.close()
 
-    def test_a_cpu_without_memory_halves_too(self, job, monkeypatch):
-        backend = LocalBackend(job, BackendConfig(kind="inprocess"))
-        reference = reference_of(job, backend)
-        (alone,) = backend.run([NOISY[0]], reference)
-        run_from = backend._edge._chain.run_from
+    def test_a_single_row_that_does_not_fit_is_an_error(self, measured, monkeypatch):
+        self.limit(monkeypatch, SpanChain, "run_keeping", lambda _, hidden, *__: 99)
+        with pytest.raises(RuntimeError, match="can't allocate memory"):
+            measured()
 
-        def small(hidden_BTD, lengths_B, first):
-            if len(hidden_BTD) > 3:
-                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")
-            return run_from(hidden_BTD, lengths_B, first)
-
-        monkeypatch.setattr(backend._edge._chain, "run_from", small)
-        (halved,) = backend.run([NOISY[0]], reference)
-        assert halved.log_ppl == pytest.approx(alone.log_ppl, rel=1e-6)
+    def test_another_error_is_not_tried_again(self, measured, monkeypatch):
+        error = RuntimeError("something else")
+        failures = self.limit(monkeypatch, SpanChain, "run_keeping", lambda *_: 99, error)
+        with pytest.raises(RuntimeError, match="something else"):
+            measured()
+        assert len(failures) == 1
 
 
 class TestSpilling:

@@ -6,7 +6,7 @@ their physics alone (common random numbers): noise only grows, and packets lost 
 probability stay lost at a larger one.
 
 Shape suffixes: B sequences, T positions, D hidden size; P stands for the shape of the packets,
-(B, T, 1), (B, 1, 1) or (B, T, D).
+(B, T, 1), (B, 1, 1) or (B, T, D); b and p are some of the sequences.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from raysplit.base.halving import in_halves
 from raysplit.link.codec import IDENTITY, Codec
 from raysplit.link.codec.roundtrip import roundtrip
 from raysplit.link.config import LinkConfig
@@ -68,6 +69,9 @@ def transmit(
 ) -> Received:
     """Send hidden states across the link: encoded by the UE, decoded and concealed by the edge.
 
+    All randomness is drawn for the whole tensor. Where the memory does not suffice for the rest, it
+    is done in halves, with the same values.
+
     Args:
         hidden_BTD: Clean hidden states at the split point, right-padded; never modified.
         lengths_B: Real positions of each sequence, on the same device; what lies beyond is padding
@@ -91,18 +95,29 @@ def transmit(
     gain_P = draw_gains(config, state.fading_scale, _packet_shape(hidden_BTD, config), generator)
     erasure_P = torch.rand(gain_P.shape, generator=generator, device=gain_P.device)
     lost_P = (gain_P < config.gain_threshold) | (erasure_P < state.loss_probability)
-
     noise_std = _noise_std(hidden_BTD, sent_BT, state, signal_rms)
-    decoded_BTD = roundtrip(hidden_BTD, codec)
-    received_BTD = _propagate(decoded_BTD, gain_P, noise_std, config, generator)
-    all_changed = received_BTD is not hidden_BTD
-    if _can_lose(state, config):
-        received_BTD = _conceal(received_BTD, lost_P, sent_BT, config, corpus_mean_D)
-    if received_BTD is not hidden_BTD:
-        received_BTD = received_BTD.to(hidden_BTD.dtype)
-        received_BTD = torch.where(sent_BT[:, :, None], received_BTD, hidden_BTD)
-    changed_P = sent_BT[:, :, None] if all_changed else sent_BT[:, :, None] & lost_P
-    return Received(received_BTD, changed_P.flatten(1).any(dim=1))
+    noise_BTD = _noise(hidden_BTD, gain_P, noise_std, config, generator)
+
+    def receive(rows: slice) -> Received:
+        sent_bTD, sent_bT, lost_p = hidden_BTD[rows], sent_BT[rows], lost_P[rows]
+        noise_bTD = None if noise_BTD is None else noise_BTD[rows]
+        received_bTD = _propagate(roundtrip(sent_bTD, codec), gain_P[rows], noise_bTD, config)
+        all_changed = received_bTD is not sent_bTD
+        if _can_lose(state, config):
+            received_bTD = _conceal(received_bTD, lost_p, sent_bT, config, corpus_mean_D)
+        if received_bTD is not sent_bTD:
+            received_bTD = received_bTD.to(sent_bTD.dtype)
+            received_bTD = torch.where(sent_bT[:, :, None], received_bTD, sent_bTD)
+        changed_p = sent_bT[:, :, None] if all_changed else sent_bT[:, :, None] & lost_p
+        return Received(received_bTD, changed_p.flatten(1).any(dim=1))
+
+    return in_halves(receive, slice(0, len(hidden_BTD)), _joined)
+
+
+def _joined(one: Received, other: Received) -> Received:
+    return Received(
+        torch.cat([one.hidden_BTD, other.hidden_BTD]), torch.cat([one.touched_B, other.touched_B])
+    )
 
 
 def _check(state: LinkState, config: LinkConfig, corpus_mean_D: Tensor | None) -> None:
@@ -140,26 +155,32 @@ def _noise_std(
     return mean_square.sqrt() * per_signal
 
 
-def _propagate(
+def _noise(
     hidden_BTD: Tensor,
     gain_P: Tensor,
     noise_std: float | Tensor | None,
     config: LinkConfig,
     generator: torch.Generator,
+) -> Tensor | None:
+    """Draw what is added to the hidden states: n of Eq. 3, or n/h where the gain is equalised."""
+    if noise_std is None:
+        return None
+    noise_BTD = torch.randn(hidden_BTD.shape, generator=generator, device=hidden_BTD.device)
+    noise_BTD *= noise_std / gain_P if config.equaliser == "zero_forcing" else noise_std
+    return noise_BTD
+
+
+def _propagate(
+    hidden_BTD: Tensor, gain_P: Tensor, noise_BTD: Tensor | None, config: LinkConfig
 ) -> Tensor:
     """Apply Eq. 3 and the equaliser; returns the tensor itself where they change nothing.
 
     Zero forcing is (h*y + n) / h = y + n/h, in this form exact also where there is no noise.
     """
-    equalised = config.equaliser == "zero_forcing"
     received_BTD = hidden_BTD
-    if config.fading != "none" and not equalised:
+    if config.fading != "none" and config.equaliser != "zero_forcing":
         received_BTD = received_BTD * gain_P
-    if noise_std is not None:
-        noise_BTD = torch.randn(hidden_BTD.shape, generator=generator, device=hidden_BTD.device)
-        noise_BTD *= noise_std / gain_P if equalised else noise_std
-        received_BTD = received_BTD + noise_BTD
-    return received_BTD
+    return received_BTD if noise_BTD is None else received_BTD + noise_BTD
 
 
 def _conceal(

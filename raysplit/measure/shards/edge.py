@@ -12,12 +12,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from raysplit.base.arrays import BoolArray, FloatArray, IntArray
+from raysplit.base.arrays import BoolArray, FloatArray
+from raysplit.base.halving import in_halves, is_out_of_memory
 from raysplit.corpus.batches import BLOCK_SEQUENCES, Batch, TokenCorpus
 from raysplit.link.channel import batch_generator, transmit
 from raysplit.link.config import LinkConfig
@@ -26,19 +28,14 @@ from raysplit.measure.setting import Setting
 from raysplit.measure.shards.packing import Pass, Piece, as_they_are, packed
 from raysplit.measure.shards.passes import tuned_tokens_per_pass
 from raysplit.measure.shards.reference import CleanReference
+from raysplit.measure.shards.sample import Sample
 from raysplit.model.chain import ModelPart, load_part
 from raysplit.perplexity.anchored import (
     MIN_EFFECTIVE_ANCHORED,
     estimate_anchored,
     next_sample_sequences,
 )
-from raysplit.perplexity.estimate import (
-    CleanCorpus,
-    Estimate,
-    InvalidNLLError,
-    estimate,
-    should_stop,
-)
+from raysplit.perplexity.estimate import Estimate, InvalidNLLError, should_stop
 from raysplit.perplexity.nll import nll_sums
 
 _FIRST_BLOCKS = 3
@@ -47,48 +44,6 @@ _GATHERED_PASSES, _GATHERED_BYTES = 16, 2e9
 
 HiddenOf = Callable[[int], Sequence[Tensor]]
 """Block number -> its batches' clean hidden states at one split point, each (B, T, D)."""
-
-
-class _Sample:
-    """The sequences drawn so far, and the pieces of this round that still have to be run."""
-
-    def __init__(self) -> None:
-        self.recomputed = 0
-        self._drawn: list[tuple[Batch, FloatArray, BoolArray]] = []
-        self._waiting: list[tuple[Piece, FloatArray]] = []
-
-    @property
-    def waiting_tokens(self) -> int:
-        """Tokens that still have to be run."""
-        return sum(piece.tokens for piece, _ in self._waiting)
-
-    def add(self, clean_nll_B: FloatArray, drawn_B: BoolArray, piece: Piece) -> None:
-        """Take a batch's drawn rows with its clean NLL, and those of them that the link touched."""
-        self._drawn.append((piece.batch, clean_nll_B, drawn_B))
-        if len(piece.rows):
-            self._waiting.append((piece, clean_nll_B))
-            self.recomputed += len(piece.rows)
-
-    def finish(self, run: Callable[[list[Piece]], list[FloatArray]]) -> None:
-        """Replace the touched rows' NLL by what the suffix gives."""
-        results = run([piece for piece, _ in self._waiting])
-        for (piece, nll_B), nll in zip(self._waiting, results, strict=True):
-            nll_B[piece.rows] = nll
-        self._waiting.clear()
-
-    def estimate(self, corpus: CleanCorpus) -> Estimate:
-        """Estimate log PPL from what was drawn."""
-        return estimate(self._nll_n(), self._indices_n(), corpus)
-
-    def in_drawing_order(self) -> FloatArray:
-        """Return the NLL of what was drawn, one sequence after the other."""
-        return self._nll_n()[np.argsort(self._indices_n())]
-
-    def _nll_n(self) -> FloatArray:
-        return np.concatenate([nll_B[drawn_B] for _, nll_B, drawn_B in self._drawn])
-
-    def _indices_n(self) -> IntArray:
-        return np.concatenate([b.sequence_indices_B[drawn_B] for b, _, drawn_B in self._drawn])
 
 
 class EdgeShard:
@@ -126,7 +81,7 @@ class EdgeShard:
     ) -> AnchorBlock:
         """Measure a block of the corpus under an anchor; a NaN or inf stays what it is."""
         start = time.perf_counter()
-        sample = _Sample()
+        sample = Sample()
         first = block * BLOCK_SEQUENCES
         last = min(first + BLOCK_SEQUENCES, len(self._corpus.sequences))
         self._draw(sample, setting, (first, last), lambda _: hidden, reference)
@@ -155,7 +110,7 @@ class EdgeShard:
         """
         start = time.perf_counter()
         self._note = None
-        sample = _Sample()
+        sample = Sample()
         try:
             result = self._grow(sample, setting, hidden_of, reference, anchor_damages_KM)
         except InvalidNLLError as error:
@@ -171,7 +126,7 @@ class EdgeShard:
 
     def _grow(
         self,
-        sample: _Sample,
+        sample: Sample,
         setting: Setting,
         hidden_of: HiddenOf,
         reference: CleanReference,
@@ -204,7 +159,7 @@ class EdgeShard:
 
     def _draw(
         self,
-        sample: _Sample,
+        sample: Sample,
         setting: Setting,
         span: tuple[int, int],
         hidden_of: HiddenOf,
@@ -218,16 +173,18 @@ class EdgeShard:
         all the same. A sequence that the link left untouched keeps its clean NLL without any work.
         """
         start, stop = span
+        finish = partial(sample.finish, partial(self._suffix, split_point=setting.split_point))
         for block in range(start // BLOCK_SEQUENCES, math.ceil(stop / BLOCK_SEQUENCES)):
             for batch, state in zip(self._corpus.blocks[block], hidden_of(block), strict=True):
                 index_B = batch.sequence_indices_B
                 drawn_B = (start <= index_B) & (index_B < stop)
                 if drawn_B.any():
-                    piece = self._send(setting, batch, state, drawn_B, reference)
+                    send = partial(self._send, setting, batch, state, drawn_B, reference)
+                    piece = _or_after(send, finish)
                     sample.add(reference.corpus.nll_N[index_B], drawn_B, piece)
             if sample.waiting_tokens >= self._gathered_tokens():
-                sample.finish(lambda pieces: self._suffix(pieces, setting.split_point))
-        sample.finish(lambda pieces: self._suffix(pieces, setting.split_point))
+                finish()
+        finish()
 
     def _send(
         self,
@@ -254,27 +211,36 @@ class EdgeShard:
         return Piece(batch, rows, received.hidden_BTD[torch.from_numpy(rows).to(device)])
 
     def _suffix(self, pieces: Sequence[Piece], split_point: int) -> list[FloatArray]:
-        """Run the layers from the split point and return each piece's NLL sums."""
+        """Run the layers from the split point and return each piece's NLL sums.
+
+        Where the memory does not suffice, each pass is run in halves, or fewer pieces are put
+        together.
+        """
         if not pieces:
             return []
+        return in_halves(
+            lambda some: self._together(pieces[some], split_point),
+            slice(0, len(pieces)),
+            lambda one, other: one + other,
+        )
+
+    def _together(self, pieces: Sequence[Piece], split_point: int) -> list[FloatArray]:
         sizes = [len(piece.rows) for piece in pieces]
         nll_N = np.empty(sum(sizes))
         together = packed(pieces, lambda: self.tokens_per_pass)
         for one in together if self.tokens_per_pass else as_they_are(pieces):
-            nll_N[one.rows_B] = self._pass(one, split_point)
+            nll_N[one.rows_B] = in_halves(
+                lambda rows, one=one: self._one_pass(one.part(rows), split_point),
+                slice(0, len(one.rows_B)),
+                lambda first, second: np.concatenate([first, second]),
+                self._on_halving,
+            )
         return np.split(nll_N, np.cumsum(sizes)[:-1])
 
-    def _pass(self, one: Pass, split_point: int) -> FloatArray:
-        """Run one pass; where the memory does not suffice, in halves from then on."""
-        try:
-            return self._one_pass(one, split_point)
-        except RuntimeError as error:
-            rows = len(one.rows_B)
-            if rows == 1 or not _is_out_of_memory(error):
-                raise
+    def _on_halving(self, rows: int) -> None:
+        """Note it in the row, and let later passes be smaller."""
         self.tokens_per_pass //= 2
         self._note = f"out of memory with {rows} sequences: run in halves"
-        return np.concatenate([self._pass(half, split_point) for half in one.halves()])
 
     def _one_pass(self, one: Pass, split_point: int) -> FloatArray:
         lengths_B = torch.from_numpy(one.lengths_B)
@@ -285,9 +251,15 @@ class EdgeShard:
         return nll_sums(normed_BTD, self._chain.logits, targets_BT, scored_BT).cpu().numpy()
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Tell whether memory ran out: on a CPU, torch has no class of its own for that."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def _or_after(send: Callable[[], Piece], make_room: Callable[[], None]) -> Piece:
+    """Send a batch; where the memory does not suffice, once more after what waits has been run."""
+    try:
+        return send()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    make_room()
+    return send()
 
 
 def next_sample_blocks(blocks_done: float, target_stderr: float) -> float:

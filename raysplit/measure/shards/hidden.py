@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from raysplit.base.errors import UserError
+from raysplit.base.halving import is_out_of_memory
 
 Key = tuple[int, int]
 """(block, split point)"""
@@ -25,33 +26,64 @@ _PREFIX = "raysplit-hidden-"
 
 
 class DeviceCache:
-    """Keeps on the device what `fetch` brings, as long as the budget lasts.
+    """Keeps on the device what `fetch` brings, as long as there is room.
 
-    Settings of one split point come together, so what belongs to another one makes room.
+    Settings of one split point come together, so what belongs to another one makes room. What finds
+    none stays where `fetch` left it; whoever uses it moves it batch by batch.
     """
 
     def __init__(
-        self, device: torch.device, budget_bytes: float, fetch: Callable[[Key], Sequence[Tensor]]
+        self,
+        device: torch.device,
+        budget_bytes: float,
+        fetch: Callable[[Key], Sequence[Tensor]],
     ) -> None:
+        """Keep nothing yet.
+
+        Args:
+            device: Where to keep; a CPU keeps nothing, as `HostStore` does.
+            budget_bytes: The most to keep.
+            fetch: Brings a block's batches at one split point.
+        """
         self._device = device
-        self._left = budget_bytes if device.type != "cpu" else 0.0
+        self._budget = 0.0 if device.type == "cpu" else budget_bytes
         self._fetch = fetch
         self._kept: dict[Key, Sequence[Tensor]] = {}
+        self._held = 0
 
     def get(self, key: Key) -> Sequence[Tensor]:
         """Return a block's batches at one split point."""
         if key in self._kept:
             return self._kept[key]
-        states = [state.to(self._device) for state in self._fetch(key)]
+        states = self._fetch(key)
         size = _bytes(states)
         for other in [kept for kept in self._kept if kept[1] != key[1]]:
-            if size <= self._left:
+            if self._has_room(size):
                 break
-            self._left += _bytes(self._kept.pop(other))
-        if size <= self._left:
-            self._left -= size
-            self._kept[key] = states
+            self._drop(other)
+        return self._keep(key, states, size) if self._has_room(size) else states
+
+    def _has_room(self, size: int) -> bool:
+        return size <= self._budget - self._held
+
+    def _keep(self, key: Key, states: Sequence[Tensor], size: int) -> Sequence[Tensor]:
+        """Move a block's batches to the device; where that fails, be content with half as much."""
+        try:
+            moved = [state.to(self._device) for state in states]
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            self._kept[key] = moved
+            self._held += size
+            return moved
+        self._budget = self._held / 2
+        while self._held > self._budget:
+            self._drop(next(iter(self._kept)))
         return states
+
+    def _drop(self, key: Key) -> None:
+        self._held -= _bytes(self._kept.pop(key))
 
 
 class HostStore:

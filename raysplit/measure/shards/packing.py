@@ -58,12 +58,8 @@ class Pass:
     scored_BT: BoolArray
     lengths_B: IntArray
 
-    def halves(self) -> tuple[Pass, Pass]:
-        """Cut the pass in two."""
-        middle = len(self.rows_B) // 2
-        return self._part(slice(middle)), self._part(slice(middle, None))
-
-    def _part(self, rows: slice) -> Pass:
+    def part(self, rows: slice) -> Pass:
+        """Return some of the rows."""
         return Pass(
             self.rows_B[rows],
             self.hidden_BTD[rows],

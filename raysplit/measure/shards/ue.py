@@ -15,6 +15,7 @@ from operator import add
 import torch
 from torch import Tensor
 
+from raysplit.base.halving import in_halves
 from raysplit.corpus.batches import Batch, TokenCorpus
 from raysplit.link.config import LinkConfig
 from raysplit.link.signal import SignalSums, signal_sums
@@ -36,6 +37,8 @@ class UEShard:
     ) -> tuple[list[list[Tensor]], list[SignalSums]]:
         """Run a block through the first layers, once for all split points.
 
+        Where the memory does not suffice for a batch, its halves run one after the other.
+
         Args:
             block: Its number.
             keep: Split points whose hidden states are wanted.
@@ -45,21 +48,35 @@ class UEShard:
             For each split point of `keep` the block's batches, each (B, T, D), in the model's
             number format and main memory; and for each of `sums_at` the sums.
         """
-        kept: list[list[Tensor]] = [[] for _ in keep]
-        parts: list[list[SignalSums]] = [[] for _ in sums_at]
+        parts = [
+            in_halves(
+                lambda rows, batch=batch: self._run(batch, rows, keep, sums_at),
+                slice(0, len(batch.lengths_B)),
+                _joined,
+            )
+            for batch in self._corpus.blocks[block]
+        ]
+        kept = [[states_P[i] for states_P, _ in parts] for i in range(len(keep))]
+        sums = [reduce(add, [sums_P[i] for _, sums_P in parts]) for i in range(len(sums_at))]
+        return kept, sums
+
+    def _run(
+        self, batch: Batch, rows: slice, keep: Sequence[int], sums_at: Sequence[int]
+    ) -> tuple[list[Tensor], list[SignalSums]]:
+        """Run some rows of a batch, padded as the whole batch is."""
         wanted = sorted({*keep, *sums_at})
-        for batch in self._corpus.blocks[block]:
-            states = dict(zip(wanted, self._states(batch, wanted), strict=True))
-            for p, of_split_point in zip(keep, kept, strict=True):
-                of_split_point.append(states[p].cpu())
-            for p, of_split_point in zip(sums_at, parts, strict=True):
-                of_split_point.append(self._sums(batch, states[p]))
-        return kept, [reduce(add, of_split_point) for of_split_point in parts]
+        lengths_B = torch.from_numpy(batch.lengths_B[rows])
+        hidden_BTD = self._chain.embed(torch.from_numpy(batch.inputs_BT[rows]))
+        states = dict(
+            zip(wanted, self._chain.run_keeping(hidden_BTD, lengths_B, wanted), strict=True)
+        )
+        sums = [signal_sums(states[p], lengths_B.to(states[p].device), self._link) for p in sums_at]
+        return [states[p].cpu() for p in keep], sums
 
-    def _sums(self, batch: Batch, hidden_BTD: Tensor) -> SignalSums:
-        lengths_B = torch.from_numpy(batch.lengths_B).to(hidden_BTD.device)
-        return signal_sums(hidden_BTD, lengths_B, self._link)
 
-    def _states(self, batch: Batch, split_points: Sequence[int]) -> list[Tensor]:
-        hidden_BTD = self._chain.embed(torch.from_numpy(batch.inputs_BT))
-        return self._chain.run_keeping(hidden_BTD, torch.from_numpy(batch.lengths_B), split_points)
+def _joined(
+    one: tuple[list[Tensor], list[SignalSums]], other: tuple[list[Tensor], list[SignalSums]]
+) -> tuple[list[Tensor], list[SignalSums]]:
+    """Put what two halves of a batch gave together."""
+    states = [torch.cat(pair) for pair in zip(one[0], other[0], strict=True)]
+    return states, [a + b for a, b in zip(one[1], other[1], strict=True)]
