@@ -1,9 +1,11 @@
-"""What becomes of freed memory, seen by the page faults of a fresh process."""
+"""What is free, and what becomes of freed memory, seen by the page faults of a fresh process."""
 
 import subprocess
 import sys
 
 import pytest
+
+from raysplit.base import memory
 
 _PROGRAM = """
 import ctypes
@@ -41,3 +43,19 @@ def _page_faults(*, keep: bool) -> int:
 def test_freed_memory_is_used_again_without_being_mapped_anew():
     assert _page_faults(keep=True) < _PAGES / 20
     assert _page_faults(keep=False) > _PAGES / 4
+
+
+def test_free_memory_is_what_the_machine_has_or_the_container_may_take(monkeypatch, tmp_path):
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 900 kB\nMemAvailable: 500 kB\nBuffers: 1 kB\n")
+    monkeypatch.setattr(memory, "_MEMINFO", meminfo)
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    assert memory.free_memory_bytes() == 500 * 1024  # no cgroup of version 2
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.free_memory_bytes() == 500 * 1024
+    (tmp_path / "memory.max").write_text("400000\n")
+    (tmp_path / "memory.current").write_text("300000\n")
+    (tmp_path / "memory.stat").write_text("anon 100000\ninactive_file 50000\n")
+    assert memory.free_memory_bytes() == 150_000
+    meminfo.unlink()
+    assert memory.free_memory_bytes() > 0

@@ -32,7 +32,7 @@ from raysplit.measure.service import MeasuringService, in_measuring_order
 from raysplit.measure.setting import Setting
 from raysplit.measure.shards import edge, hidden, local
 from raysplit.measure.shards.edge import EdgeShard
-from raysplit.measure.shards.hidden import DeviceCache, HostStore
+from raysplit.measure.shards.hidden import DeviceCache, HostStore, room_on
 from raysplit.measure.shards.local import LocalBackend
 from raysplit.measure.shards.packing import Piece, packed
 from raysplit.measure.shards.reference import CleanReference
@@ -261,17 +261,31 @@ class TestDeviceCache:
         assert self.kept(cache, [(0, 2), (1, 1), (0, 2), (0, 1)]) == [True] * 4
         assert self.fetched == [(0, 1), (1, 1), (2, 1), (0, 2), (0, 1)]  # (0, 2) took (0, 1)'s room
 
-    def test_a_budget_bounds_it(self):
+    def test_it_takes_what_is_free_now(self, monkeypatch):
+        free = {"bytes": 50.0}
+        monkeypatch.setattr(hidden, "room_on", lambda _: free["bytes"])
+        cache = self.cache(None)
+        assert self.kept(cache, [(0, 1)]) == [True]
+        free["bytes"] = 10.0  # what it took, and others have grown
+        assert self.kept(cache, [(1, 1), (0, 1)]) == [False, True]
+        free["bytes"] = 1e9
+        assert self.kept(cache, [(1, 1)]) == [True]
+
+    def test_a_budget_bounds_it_whatever_is_free(self):
         assert self.kept(self.cache(0), [(0, 1)]) == [False]
         assert self.kept(self.cache(40), [(0, 1), (1, 1)]) == [True, False]
 
     def test_a_cpu_keeps_nothing(self):
-        cache = DeviceCache(torch.device("cpu"), 100, lambda _: [torch.zeros(10)])
+        cache = DeviceCache(torch.device("cpu"), None, lambda _: [torch.zeros(10)])
         cache.get((0, 1))
         assert not cache._kept
 
+    def test_an_eighth_of_a_gpu_is_left_to_the_passes(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (50, 160))
+        assert room_on(torch.device("cuda:0")) == 50 - 20
+
     def test_out_of_memory_halves_it_and_the_states_stay_where_they_are(self, monkeypatch):
-        cache = self.cache(1000)
+        cache = self.cache(None)
         assert self.kept(cache, [(0, 1), (1, 1), (2, 1), (3, 1)]) == [True] * 4
         plain = torch.Tensor.to
 

@@ -25,9 +25,11 @@ class BackendConfig(Config):
         gpus_per_ue: GPUs of a UE actor; a fraction shares one.
         gpus_per_edge: GPUs of an edge actor; above 1, the edge's layers are a chain over its GPUs.
         cpus_per_shard: Cores of each actor; also its number of torch threads.
-        device_cache_gb: Device memory an edge shard may fill with clean hidden states.
+        device_cache_gb: The most device memory that an edge shard fills with clean hidden states;
+            None: what is free while it measures, but for an eighth of the device.
         host_cache_gb: Main memory for clean hidden states before they go to disk; with Ray, the
-            size of the object store. None: 4 in process, Ray's default (30 % of the memory).
+            size of the object store. None: half of what is free at the start, in process; Ray's
+            default (30 % of the memory).
         attempts: Starts of a setting before it is quarantined.
     """
 
@@ -38,9 +40,14 @@ class BackendConfig(Config):
     gpus_per_ue: float = Field(default=0.0, ge=0.0)
     gpus_per_edge: float = Field(default=0.0, ge=0.0)
     cpus_per_shard: int = Field(default=1, ge=1)
-    device_cache_gb: float = Field(default=8.0, ge=0.0)
+    device_cache_gb: float | None = Field(default=None, ge=0.0)
     host_cache_gb: float | None = Field(default=None, gt=0.0)
     attempts: int = Field(default=3, ge=1)
+
+    @property
+    def device_cache_bytes(self) -> float | None:
+        """`device_cache_gb` in bytes."""
+        return None if self.device_cache_gb is None else self.device_cache_gb * GB
 
     @field_validator("gpus_per_ue", "gpus_per_edge")
     @classmethod

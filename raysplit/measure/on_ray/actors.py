@@ -24,7 +24,7 @@ from torch import Tensor
 
 from raysplit.base.arrays import FloatArray
 from raysplit.link.signal import SignalSums
-from raysplit.measure.config import GB, BackendConfig
+from raysplit.measure.config import BackendConfig
 from raysplit.measure.on_ray.deaths import is_away
 from raysplit.measure.rows import AnchorBlock, Row
 from raysplit.measure.setting import Setting
@@ -215,7 +215,7 @@ class EdgeActor:
             self._last_split_point = job.split_points[1]
             self._dtype = getattr(torch, job.model.dtype)
             self._cache = DeviceCache(
-                torch.device(devices[0]), self._config.device_cache_gb * GB, self._fetch
+                torch.device(devices[0]), self._config.device_cache_bytes, self._fetch
             )
             self._shard = EdgeShard(part, job.corpus, job.link, job.target_stderr)
         self._blocks.shared = shared

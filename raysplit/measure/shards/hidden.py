@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
@@ -23,6 +24,7 @@ Key = tuple[int, int]
 """(block, split point)"""
 
 _PREFIX = "raysplit-hidden-"
+_LEFT_FREE = 1 / 8  # of a GPU's memory
 
 
 class DeviceCache:
@@ -35,18 +37,19 @@ class DeviceCache:
     def __init__(
         self,
         device: torch.device,
-        budget_bytes: float,
+        budget_bytes: float | None,
         fetch: Callable[[Key], Sequence[Tensor]],
     ) -> None:
         """Keep nothing yet.
 
         Args:
             device: Where to keep; a CPU keeps nothing, as `HostStore` does.
-            budget_bytes: The most to keep.
+            budget_bytes: The most to keep; None leaves it to what is free on the device.
             fetch: Brings a block's batches at one split point.
         """
         self._device = device
-        self._budget = 0.0 if device.type == "cpu" else budget_bytes
+        given = math.inf if budget_bytes is None else budget_bytes
+        self._budget = 0.0 if device.type == "cpu" else given
         self._fetch = fetch
         self._kept: dict[Key, Sequence[Tensor]] = {}
         self._held = 0
@@ -64,7 +67,7 @@ class DeviceCache:
         return self._keep(key, states, size) if self._has_room(size) else states
 
     def _has_room(self, size: int) -> bool:
-        return size <= self._budget - self._held
+        return size <= self._budget - self._held and size <= room_on(self._device)
 
     def _keep(self, key: Key, states: Sequence[Tensor], size: int) -> Sequence[Tensor]:
         """Move a block's batches to the device; where that fails, be content with half as much."""
@@ -84,6 +87,17 @@ class DeviceCache:
 
     def _drop(self, key: Key) -> None:
         self._held -= _bytes(self._kept.pop(key))
+
+
+def room_on(device: torch.device) -> float:
+    """Return the bytes of a device's memory that hidden states may still fill.
+
+    What is free now, whoever took the rest, less a part that is left to passes that grow.
+    """
+    if device.type != "cuda":
+        return math.inf
+    free, total = torch.cuda.mem_get_info(device)
+    return free - _LEFT_FREE * total
 
 
 class HostStore:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from raysplit.base.memory import free_memory_bytes
 from raysplit.measure.config import GB, BackendConfig
 from raysplit.measure.rows import AnchorBlock, Row
 from raysplit.measure.setting import Setting
@@ -16,8 +17,6 @@ from raysplit.measure.shards.job import AnchorDamages, Job
 from raysplit.measure.shards.reference import CleanBlock, CleanReference
 from raysplit.measure.shards.ue import UEShard
 from raysplit.model.chain import shard_devices
-
-_HOST_CACHE_GB = 4.0
 
 
 class LocalBackend:
@@ -35,10 +34,11 @@ class LocalBackend:
         self._edge = EdgeShard(
             job.edge_part(devices, threads), job.corpus, job.link, job.target_stderr
         )
-        self._store = HostStore((config.host_cache_gb or _HOST_CACHE_GB) * GB)
+        given = config.host_cache_gb
+        self._store = HostStore(free_memory_bytes() / 2 if given is None else given * GB)
         self._asked: set[int] = set()  # split points of the settings at hand
         self._cache = DeviceCache(
-            torch.device(devices[0]), config.device_cache_gb * GB, self._clean_hidden
+            torch.device(devices[0]), config.device_cache_bytes, self._clean_hidden
         )
 
     def clean_blocks(
