@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from raysplit.base.errors import UserError
 from raysplit.corpus import cpython_docs
@@ -17,12 +18,15 @@ from raysplit.link.config import LinkConfig
 from raysplit.link.state import LinkState
 from raysplit.measure.card import protocol_card
 from raysplit.measure.config import BackendConfig, MeasuringConfig
+from raysplit.measure.gpu import gpu_model
 from raysplit.measure.ledger import Ledger
+from raysplit.measure.on_ray import session
 from raysplit.measure.prepare import prepare_job
 from raysplit.measure.service import MeasuringService
 from raysplit.measure.setting import Setting
 from raysplit.measure.shards.local import LocalBackend
 from raysplit.measure.shards.reference import CleanReference
+from raysplit.model.chain import shard_devices
 from raysplit.model.checkpoint import open_checkpoint
 from raysplit.model.config import ModelConfig
 from raysplit.model.tokenizer import load_tokenizer
@@ -63,6 +67,7 @@ def job_and_card(folder, *, text=None, **changes):
         measuring=MeasuringConfig(**{"target_stderr": 0.0} | changes.get("measuring", {})),
         split_points=(1, 5),
         device=changes.get("device", "cpu"),
+        gpu=changes.get("gpu"),
     )
 
 
@@ -184,6 +189,7 @@ def test_every_value_of_a_config_is_in_the_card_or_changes_nothing(llama, archit
         {"model": {"attention": "eager"}},
         {"measuring": {"target_stderr": 0.1}},
         {"device": "cuda"},
+        {"device": "cuda", "gpu": "NVIDIA H200"},
     ],
 )
 def test_every_rule_is_in_the_card(llama, changes):
@@ -250,3 +256,28 @@ def test_what_people_look_for_stands_in_the_card_by_name(llama):
     assert card["model"]["config"]["rms_norm_eps"] == 1e-6
     assert card["corpus"]["max_words"] == 60
     assert "revision" not in card["corpus"]  # that of another source
+
+
+def test_the_model_of_gpu_is_in_the_card_and_another_one_measures_nothing(llama, monkeypatch):
+    """CUDA's random numbers depend on it, so an H100's rows are no H200's."""
+    job, card = job_and_card(llama, device="cuda", gpu="NVIDIA H200")
+    assert card["device"] == "cuda (NVIDIA H200)"
+    assert job_and_card(llama, device="cuda", gpu="NVIDIA H100 PCIe")[1] != card
+    assert job_and_card(llama)[1]["device"] == "cpu"  # as ever
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda i=0: "NVIDIA H100 PCIe")
+    with pytest.raises(UserError, match=r"names the GPU NVIDIA H200, and here is NVIDIA H100 PCIe"):
+        LocalBackend(job, BackendConfig(kind="inprocess", gpus_per_edge=1))
+    assert shard_devices(2, "NVIDIA H100 PCIe") == ("cuda:0", "cuda:1")
+    assert shard_devices(0, None) == ("cpu",)
+
+
+def test_the_gpu_is_this_machines_or_the_clusters(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
+    assert gpu_model(BackendConfig(gpus_per_edge=0.7)) == "NVIDIA H200"
+    assert gpu_model(BackendConfig()) is None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(session, "gpu_model_of_cluster", lambda config: f"of {config.address}")
+    assert gpu_model(BackendConfig(gpus_per_edge=0.7, address="auto")) == "of auto"
+    assert gpu_model(BackendConfig(gpus_per_edge=0.7)) is None

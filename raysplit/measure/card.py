@@ -52,8 +52,12 @@ def protocol_card(
     target_stderr: float,
     anchors: AnchorPlan | None,
     device: str,
+    gpu: str | None = None,
 ) -> dict[str, Any]:
-    """Return the card as a JSON value; its hash is part of every setting's key."""
+    """Return the card as a JSON value; its hash is part of every setting's key.
+
+    CUDA's random numbers depend on how many cores a GPU has, so its model is in the card.
+    """
     prefix = None if prefix_id is None else tokenizer.convert_ids_to_tokens(prefix_id)
     return {
         "model": {
@@ -82,7 +86,7 @@ def protocol_card(
             "batch_sequences": BATCH_SEQUENCES,
             **_anchored(anchors),
         },
-        "device": device,
+        "device": device if gpu is None else f"{device} ({gpu})",
         "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
     }
 

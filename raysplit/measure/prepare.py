@@ -39,6 +39,7 @@ def prepare_job(
     measuring: MeasuringConfig,
     split_points: tuple[int, int],
     device: str,
+    gpu: str | None = None,
     anchors: AnchorPlan | None = None,
     codecs: Iterable[Codec] = (),
 ) -> tuple[Job, dict[str, Any]]:
@@ -72,6 +73,7 @@ def prepare_job(
         target_stderr=measuring.target_stderr,
         anchors=anchors,
         device=device,
+        gpu=gpu,
     )
     job = Job(
         checkpoint=checkpoint,
@@ -81,6 +83,7 @@ def prepare_job(
         target_stderr=measuring.target_stderr,
         split_points=split_points,
         anchors=anchors,
+        gpu=gpu,
     )
     return job, card
 

@@ -128,16 +128,26 @@ class SpanChain:
         return self.spans[-1].logits(normed_ND)
 
 
-def shard_devices(gpus: float) -> tuple[str, ...]:
+def shard_devices(gpus: float, model: str | None = None) -> tuple[str, ...]:
     """The devices of a shard: the GPUs that it asks for, or the CPU.
 
+    Args:
+        gpus: How many, or a share of one.
+        model: The model that they must be; None takes any.
+
     Raises:
-        UserError: If it asks for a GPU and there is none.
+        UserError: If it asks for a GPU and there is none, or only another model.
     """
     count = min(torch.cuda.device_count(), max(1, int(gpus))) if gpus else 0
     if gpus and not count:
         raise UserError(
             f"a shard asks for {gpus:g} GPUs and torch sees none here: set backend.gpus_per_ue and "
             "backend.gpus_per_edge to 0 to measure on the CPU"
+        )
+    others = {name for i in range(count) if (name := torch.cuda.get_device_name(i)) != model}
+    if model is not None and others:
+        raise UserError(
+            f"the protocol card names the GPU {model}, and here is {', '.join(sorted(others))}, "
+            "which draws other noise: measure on one model of GPU, or in a ledger for each"
         )
     return tuple(f"cuda:{i}" for i in range(count)) or ("cpu",)

@@ -14,6 +14,7 @@ from raysplit.base.arrays import FloatArray
 from raysplit.base.errors import UserError
 from raysplit.base.sealed_json import read_sealed
 from raysplit.measure.anchors import FEWEST_SETTINGS, AnchorPlan, choose_anchors
+from raysplit.measure.gpu import gpu_model
 from raysplit.measure.ledger import Ledger
 from raysplit.measure.prepare import open_model, prepare_job
 from raysplit.measure.service import MeasuringService
@@ -55,6 +56,7 @@ def measuring_service(folder: RunFolder) -> Generator[MeasuringService]:
         measuring=experiment.measuring,
         split_points=split_points,
         device="cuda" if experiment.backend.gpus_per_edge else "cpu",
+        gpu=gpu_model(experiment.backend),
         anchors=anchor_plan(experiment),
         codecs=problem.all_codecs,
     )

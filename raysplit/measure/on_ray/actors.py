@@ -209,7 +209,7 @@ class EdgeActor:
     def _loaded(self, shared: Shared) -> EdgeShard:
         if self._shard is None:
             job: Job = ray.get(shared.job)
-            devices = shard_devices(self._config.gpus_per_edge)
+            devices = shard_devices(self._config.gpus_per_edge, job.gpu)
             part = job.edge_part(devices, self._config.cpus_per_shard)
             self._blocks = _Blocks(shared)
             self._last_split_point = job.split_points[1]

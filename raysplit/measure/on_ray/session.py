@@ -15,6 +15,7 @@ import ray
 
 from raysplit.base.errors import UserError
 from raysplit.measure.config import GB, BackendConfig
+from raysplit.measure.on_ray.waiting import PATIENCE_S, say_waiting
 
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # cgroups of version 2: quota and period, or "max"
 
@@ -44,6 +45,21 @@ def start_ray(config: BackendConfig) -> bool:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own there
     return True
+
+
+def gpu_model_of_cluster(config: BackendConfig) -> str:
+    """Ask an edge's share of some GPU of the cluster for its model; waits until there is one."""
+    start_ray(config)
+    name = ray.remote(_gpu_model).options(num_cpus=0, num_gpus=config.gpus_per_edge).remote()
+    if not ray.wait([name], timeout=PATIENCE_S)[0]:
+        say_waiting(f"a look at the model of GPU ({config.gpus_per_edge:g} GPUs)")
+    return ray.get(name)
+
+
+def _gpu_model() -> str:
+    import torch
+
+    return torch.cuda.get_device_name()
 
 
 def usable_cores() -> int:

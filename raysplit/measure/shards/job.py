@@ -20,7 +20,10 @@ from raysplit.model.config import ModelConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A model cut anywhere between two split points, a corpus, a kind of link and a precision."""
+    """A model cut anywhere between two split points, a corpus, a kind of link and a precision.
+
+    `gpu` is the model of GPU that the protocol card names; None where it names none.
+    """
 
     checkpoint: Checkpoint
     model: ModelConfig
@@ -29,6 +32,7 @@ class Job:
     target_stderr: float
     split_points: tuple[int, int]
     anchors: AnchorPlan | None = None
+    gpu: str | None = None
 
     @property
     def all_split_points(self) -> range:

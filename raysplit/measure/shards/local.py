@@ -27,7 +27,7 @@ class LocalBackend:
     def __init__(self, job: Job, config: BackendConfig) -> None:
         """Load both halves."""
         self._job = job
-        devices = shard_devices(config.gpus_per_edge)
+        devices = shard_devices(config.gpus_per_edge, job.gpu)
         # As many threads as an actor has: sums over more threads differ in the last bit.
         threads = config.cpus_per_shard
         self._ue = UEShard(job.ue_part(devices[:1], threads), job.corpus, job.link)
