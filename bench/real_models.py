@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from bench import against_plain, anchors, smollm2
+from bench import against_plain, anchors, smollm2, ue_memory
 from bench.report import NEEDS_WIKITEXT2, BenchReport, Options
 
 _TARGETS = {
@@ -21,6 +21,7 @@ _TARGETS = {
     "coverage_max": ("<=", 0.97),
     "bf16_speedup": (">=", 3.0),
     "bf16_log_ppl_error": ("<=", 0.01),
+    "ue_gb": ("<=", 1.2),
     "demo_s": ("<=", 120.0),
     "smollm2_share_measured": (">=", 0.97),
 }
@@ -45,6 +46,7 @@ def run(options: Options) -> BenchReport:
         report.add(found)
     anchors.add(report, options)
     smollm2.add(report, options)
+    ue_memory.add(report, options)
     return report
 
 
