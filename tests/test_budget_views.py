@@ -158,11 +158,12 @@ def part(*rows, codec="int4-rotated/64"):
 
 
 def test_the_answer_is_said_in_its_units():
-    said = budget_sentence(part(row("σ = 0", 1, late=0.0), row("σ = 1", 3), row("σ = 2", 6)))
+    mild = row("σ = 0", 1, late=0.0, perplexity_excess=-0.0004)
+    said = budget_sentence(part(mild, row("σ = 1", 3), row("σ = 2", 6, late=0.321)))
     assert said == (
-        "On lte with int4-rotated/64 states: at σ = 0, 1 layer, first token after 0.91 s, late "
-        "with probability 0, 0.4 J a token, perplexity +2 %; at σ = 2, 6 layers, first token after "
-        "0.91 s, 0.4 J a token, perplexity +2 %."
+        "On lte with int4-rotated/64 states: at σ = 0, 1 layer, first token after 0.91 s, "
+        "0.4 J a token, perplexity +0.0 %; at σ = 2, 6 layers, first token after 0.91 s, "
+        "too late in 32% of requests, 0.4 J a token, perplexity +2.0 %."
     )
     assert budget_sentence(part(row("σ = 0", 1), codec="identity")).startswith("On lte: at σ = 0,")
 

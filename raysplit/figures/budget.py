@@ -61,7 +61,8 @@ class OptimumTerms:
         axis: What the link states differ in, with its unit.
         states: One label a link state, mild to harsh.
         split_points_S: The optimum.
-        percent: Percent of the clean perplexity of each term (S,), bottom to top.
+        percent: Percent of the clean perplexity of each term (S,), bottom to top; one that is zero
+            everywhere is left out.
     """
 
     axis: str
@@ -143,6 +144,8 @@ def optimum_terms(terms: OptimumTerms) -> Figure:
     # Measured perplexity may lie below the clean one by its error: such a bar hangs from zero.
     below_S = np.zeros(len(positions))
     for (name, percent_S), colour in zip(terms.percent.items(), _PART_COLOURS, strict=False):
+        if not percent_S.any():
+            continue
         start_S = np.where(percent_S >= 0, bottom_S, below_S)
         axes.bar(positions, percent_S, 0.7, bottom=start_S, color=colour, label=name)
         bottom_S = bottom_S + np.maximum(percent_S, 0)
@@ -151,7 +154,8 @@ def optimum_terms(terms: OptimumTerms) -> Figure:
         axes.annotate(
             f"p = {p}", (x, top), (0, 3), textcoords="offset points", ha="center", fontsize=9
         )
-    axes.margins(y=0.12)
+    room = 0.12 * float(bottom_S.max() - below_S.min()) or 1.0
+    axes.set_ylim(float(below_S.min()) - (room if below_S.any() else 0), bottom_S.max() + room)
     axes.axhline(0, color=MUTED, linewidth=0.8)
     axes.grid(visible=False, axis="x")
     axes.set_xticks(positions, [state.replace(", ", "\n") for state in terms.states])

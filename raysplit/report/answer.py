@@ -9,6 +9,8 @@ import numpy as np
 from raysplit.figures import AnswerLine, AnswerPlane, coordinate_label
 from raysplit.report.data import BudgetPart, BudgetRow
 
+_SELDOM = 0.005  # a rounded per cent
+
 
 def sentence(answer: AnswerLine | AnswerPlane) -> str:
     """Say how many layers belong on the phone, depending on the link."""
@@ -73,11 +75,13 @@ def budget_sentence(budget: BudgetPart) -> str:
 
 
 def _costs(row: BudgetRow, output_tokens: int) -> str:
-    late = "" if row.late is None else f", late with probability {row.late:.2g}"
+    is_late = row.late is not None and row.late >= _SELDOM
+    late = f", too late in {row.late:.0%} of requests" if is_late else ""
+    excess = round(100 * row.perplexity_excess, 1) + 0.0  # no negative zero
     return (
         f"{_layers(row.split_point)}, first token after {row.first_token_s:.2g} s{late}, "
         f"{row.energy_j / output_tokens:.2g} J a token, "
-        f"perplexity {100 * row.perplexity_excess:+.2g} %"
+        f"perplexity {excess:+.1f} %"
     )
 
 

@@ -88,6 +88,13 @@ def _link_phrase(folder: RunFolder) -> str:
         f"{name} {texts[name][low]} to {texts[name][high]}"
         for name, (low, high) in problem.ranges().items()
     )
+    radio = folder.experiment.radio
+    if radio is not None:
+        fading = f"digital over {radio.cell}, " + (
+            "no fading" if radio.nakagami_m is None else f"Nakagami-{radio.nakagami_m:g} fading"
+        )
+        if radio.packet_deadline_ms is not None:
+            fading += f", packets lost after {radio.packet_deadline_ms:g} ms"
     return f"{fading}, one packet per {link.packet}; {ranges}"
 
 
