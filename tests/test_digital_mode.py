@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from envs.dynamics import reward
 from envs.oracle import Oracle
@@ -10,8 +11,10 @@ from envs.sources import as_source
 from raysplit.base.errors import UserError
 from raysplit.base.sealed_json import write_sealed
 from raysplit.budget.costs import split_costs
+from raysplit.link.channel import transmit
 from raysplit.link.codec import Codec
 from raysplit.link.config import LinkConfig
+from raysplit.link.state import LinkState
 from raysplit.model.sizes import sizes_of
 from raysplit.pipeline.budget import budget_terms, setup_at
 from raysplit.pipeline.experiment import load_experiment
@@ -126,9 +129,21 @@ def test_lateness_and_loss_move_the_optimum_along_the_snr():
     assert late_G[1] < 0.01
 
 
-def test_the_mode_is_no_part_of_what_a_measurement_depends_on():
-    dumped = LinkConfig(mode="digital").model_dump(mode="json", exclude={"mode"})
-    assert dumped == LinkConfig().model_dump(mode="json", exclude={"mode"})
+def test_a_lost_packet_is_lost_alike_in_either_mode():
+    hidden_BTD = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+    lengths_B = torch.tensor([5, 4])
+    digital, analogue = (
+        transmit(
+            hidden_BTD,
+            lengths_B,
+            LinkState(loss_probability=0.4),
+            LinkConfig(mode=mode),
+            torch.Generator().manual_seed(1),
+        ).hidden_BTD
+        for mode in ("digital", "analogue")
+    )
+    assert torch.equal(digital, analogue)
+    assert not torch.equal(digital, hidden_BTD)
 
 
 @pytest.mark.parametrize(

@@ -76,11 +76,6 @@ class LinkConfig(Config):
             UserError: With the name, the rule and the remedy.
         """
         check_coordinates(names)
-        if self.mode == "digital" and tuple(names) != ("snr_db",):
-            raise UserError(
-                f"link.mode: digital varies snr_db alone, and problem.link has {', '.join(names)}: "
-                "rate, delay and loss follow from the radio's SNR"
-            )
         if self.fading == "none" and "fading_scale" in names:
             raise UserError(
                 "fading_scale has no effect with fading=none: "

@@ -184,7 +184,8 @@ def _differences(runs: Sequence[_Run]) -> Iterator[str]:
 def _problem(run: _Run) -> dict[str, Any]:
     """What decides the reward of a split point and link state, besides perplexity."""
     weighed = run.folder.experiment.problem.reward == "budget"
-    return run.section("problem") | (run.section("budget") if weighed else {})
+    budget = run.section("budget") if weighed else {}
+    return run.section("problem") | run.section("radio") | budget
 
 
 def _from_first(runs: Sequence[_Run], values: Callable[[_Run], Mapping[str, Any]]) -> Iterator[str]:

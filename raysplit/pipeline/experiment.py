@@ -124,6 +124,12 @@ class Experiment(Config):
     def _check_radio(self) -> None:
         if self.link.mode == "digital" and self.radio is None:
             raise ValueError("link.mode: digital needs a section radio, such as radio: {cell: lte}")
+        names = self.problem.link_names
+        if self.link.mode == "digital" and names != ("snr_db",):
+            raise ValueError(
+                f"link.mode: digital varies snr_db alone, and problem.link has {', '.join(names)}: "
+                "rate, delay and loss follow from the radio's SNR"
+            )
         if self.link.mode == "analogue" and self.radio is not None:
             raise ValueError(
                 "a section radio goes with link.mode: digital, where snr_db is the radio's; in "

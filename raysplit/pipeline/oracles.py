@@ -10,14 +10,13 @@ import numpy as np
 from envs.oracle import Oracle
 from envs.params import LayerSplitParams
 from envs.policies import Policy
-from envs.sources import SurrogateSource, TableSource
+from envs.sources import TableSource
 from raysplit.base.sealed_json import read_sealed
 from raysplit.measure.table import Measurements
-from raysplit.pipeline.over_radio import as_observed
+from raysplit.pipeline.over_radio import as_observed, surrogate_source
 from raysplit.pipeline.problem import measured_problem
 from raysplit.pipeline.run_folder import RunFolder, write_again
 from raysplit.radio.transport import TokenLoss
-from raysplit.surrogate import Surrogate
 from tuning.policy import ExportedPolicy
 
 EVALUATION_TABLE, EVALUATION = "evaluation.parquet", "evaluation.json"
@@ -47,12 +46,11 @@ def load_oracles(folder: RunFolder) -> Oracles:
     by_codec = Measurements.from_parquet(folder.path / EVALUATION_TABLE).by_codec()
     table = by_codec[folder.experiment.problem.codec.name]
     loss = folder.experiment.token_loss()
-    surrogate = SurrogateSource(Surrogate.load(folder.path / "surrogate"))
     return Oracles(
         params=params,
         table=table,
         table_by_codec=by_codec,
-        surrogate=Oracle(params, as_observed(surrogate, loss)),
+        surrogate=Oracle(params, surrogate_source(folder)),
         measured=measured_oracle(params, table, loss=loss),
         loss=loss,
         agents={

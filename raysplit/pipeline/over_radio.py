@@ -11,11 +11,13 @@ import numpy as np
 
 from envs.link_chain import grid_states
 from envs.params import LayerSplitParams
-from envs.sources import PPLSource, Quantity
+from envs.sources import PPLSource, Quantity, SurrogateSource
 from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.link.axis import grid_axis
 from raysplit.pipeline.experiment import Experiment
+from raysplit.pipeline.run_folder import RunFolder
 from raysplit.radio.transport import TokenLoss
+from raysplit.surrogate import Surrogate
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,12 @@ class OverRadio:
 def as_observed(source: PPLSource, loss: TokenLoss | None) -> PPLSource:
     """Return a source over what is measured as one over what the problem observes."""
     return source if loss is None else OverRadio(source, loss)
+
+
+def surrogate_source(folder: RunFolder) -> PPLSource:
+    """Return a run's surrogate as what the problem's envs ask."""
+    source = SurrogateSource(Surrogate.load(folder.path / "surrogate"))
+    return as_observed(source, folder.experiment.token_loss())
 
 
 def measured_states(experiment: Experiment, params: LayerSplitParams) -> FloatArray:

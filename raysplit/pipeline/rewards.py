@@ -15,7 +15,7 @@ import numpy as np
 
 from envs.link_chain import grid_axes
 from envs.params import LayerSplitParams
-from envs.sources import MeasuredSource, PPLSource, SurrogateSource
+from envs.sources import MeasuredSource, PPLSource
 from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.base.files import write_atomically
 from raysplit.base.progress import say
@@ -27,10 +27,9 @@ from raysplit.measure.rows import Row
 from raysplit.measure.service import MeasuringService
 from raysplit.measure.setting import Setting
 from raysplit.pipeline.active import measured_settings
-from raysplit.pipeline.over_radio import as_observed
+from raysplit.pipeline.over_radio import as_observed, surrogate_source
 from raysplit.pipeline.problem import ledger_path, protocol_card, same_measuring_service
 from raysplit.pipeline.run_folder import RunFolder
-from raysplit.surrogate import Surrogate
 from tuning.algorithm1 import Algorithm1Source, fit_surrogate
 from tuning.settings import TrainConfig
 
@@ -129,8 +128,7 @@ class RewardSources:
 
     @cached_property
     def _surrogate(self) -> PPLSource:
-        source = SurrogateSource(Surrogate.load(self._folder.path / "surrogate"))
-        return as_observed(source, self._folder.experiment.token_loss())
+        return surrogate_source(self._folder)
 
     @cached_property
     def _plan_rows(self) -> list[Row]:

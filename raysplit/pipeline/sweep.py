@@ -19,12 +19,12 @@ from typing import Any
 from rich.table import Table
 
 from envs.oracle import Oracle
-from envs.sources import SurrogateSource
 from raysplit.base.errors import UserError, suggest
 from raysplit.base.files import replacing, sha256_of, sha256_of_file, write_atomically
 from raysplit.base.progress import console, progress_bar
 from raysplit.figures import hyperparameter_panels, save
 from raysplit.pipeline.experiment import Experiment
+from raysplit.pipeline.over_radio import surrogate_source
 from raysplit.pipeline.problem import measured_problem
 from raysplit.pipeline.run import folder_path
 from raysplit.pipeline.run_folder import RunFolder
@@ -32,7 +32,6 @@ from raysplit.pipeline.stages.train import say_if_ray_starts
 from raysplit.pipeline.sweep_state import compare_with_plan, report_damage
 from raysplit.pipeline.tracked import tracker_of, training_config
 from raysplit.pipeline.views.sweep_panels import sweep_panels
-from raysplit.surrogate import Surrogate
 from tuning.settings import TrainConfig
 from tuning.sweep.plan import Base, check_space
 from tuning.sweep.records import TrialFolder, TrialRecord, trial_folders
@@ -80,8 +79,11 @@ def _run(folder: RunFolder, *, resumed: bool) -> None:
 def _job(folder: RunFolder, config: SweepConfig) -> SweepJob:
     params, _ = measured_problem(folder)
     weights = folder.path / "surrogate" / "surrogate.safetensors"
-    source = SurrogateSource(Surrogate.load(weights.parent))
-    base = Base(params, sha256_of_file(weights), _agent(folder.experiment, config))
+    source, source_id = surrogate_source(folder), sha256_of_file(weights)
+    loss = folder.experiment.token_loss()
+    if loss is not None:  # another radio loses other packets at the same SNR
+        source_id = sha256_of([source_id, loss.loss_X.tolist()])
+    base = Base(params, source_id, _agent(folder.experiment, config))
     home = (folder.path / "sweep").resolve()
     identity = config.model_dump(
         mode="json", exclude={"max_concurrent", "cpus_per_trial", "samples"}

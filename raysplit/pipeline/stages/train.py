@@ -8,16 +8,15 @@ from pathlib import Path
 
 from envs.oracle import Oracle
 from envs.params import LayerSplitParams
-from envs.sources import SurrogateSource
 from raysplit.base.errors import UserError
 from raysplit.base.files import sha256_of_file, write_atomically
 from raysplit.base.memory import peak_memory_bytes, reset_peak_memory
 from raysplit.base.progress import Advance, console, progress_bar, say
+from raysplit.pipeline.over_radio import surrogate_source
 from raysplit.pipeline.problem import measured_problem
 from raysplit.pipeline.rewards import RewardSources, TrainingCost, reward_sources
 from raysplit.pipeline.run_folder import RunFolder
 from raysplit.pipeline.tracked import tracker_of, training_config
-from raysplit.surrogate import Surrogate
 from raysplit.tracking import Tracker
 from tuning.agent import CurvePoint
 from tuning.evaluate import judge_of
@@ -99,7 +98,7 @@ def _judge(folder: RunFolder, params: LayerSplitParams) -> Judge:
 
     The episodes played in training are few: their mean says more about the links that they had.
     """
-    return judge_of(Oracle(params, SurrogateSource(Surrogate.load(folder.path / "surrogate"))))
+    return judge_of(Oracle(params, surrogate_source(folder)))
 
 
 def _reporter(advance: Advance, tracker: Tracker, seed: int) -> Callable[[CurvePoint], None]:
