@@ -178,7 +178,8 @@ class _Candidates:
 
     def rows(self, chosen: IntArray) -> FloatArray:
         """Their split points and link coordinates, a row each."""
-        return np.column_stack([self._points_S, self._links_SK])[chosen]
+        points_B1 = self._points_S[chosen, None].astype(np.float64)
+        return np.concatenate([points_B1, self._links_SK[chosen]], axis=1)
 
 
 def write_choices(folder: RunFolder, steps: Sequence[ActiveStep]) -> Path:

@@ -43,9 +43,9 @@ class OverRadio:
         """Whether each new answer is a measurement."""
         return getattr(self.source, "measures", False)
 
-    def __call__(self, split_points_N: IntArray, snr_db_N1: FloatArray) -> FloatArray:
-        """Return the value of each setting."""
-        return self.source(split_points_N, self.loss.at(snr_db_N1))
+    def __call__(self, split_points_N: IntArray, link_states_NK: FloatArray) -> FloatArray:
+        """Return the value of each setting; its link state is the SNR in dB."""
+        return self.source(split_points_N, self.loss.at(link_states_NK))
 
 
 def as_observed(source: PPLSource, loss: TokenLoss | None) -> PPLSource:

@@ -34,7 +34,7 @@ class Kind:
     """
 
     name: str
-    actors: Sequence[ActorHandle]
+    actors: Sequence[ActorHandle[Any]]
     options: Mapping[str, Any]
 
 
@@ -80,12 +80,12 @@ def say_waiting(who: str) -> None:
     )
 
 
-def has_room(actor: ActorHandle) -> bool:
+def has_room(actor: ActorHandle[Any]) -> bool:
     """Tell whether some node has given an actor a process, or it has ended.
 
     Until then Ray notes for it the address of the node that it asks, not that of a process.
     """
-    known = state.actors(actor._actor_id.hex())
+    known = state.actors(actor._actor_id.hex())  # pyright: ignore[reportPrivateUsage]
     if known.get("State") in ("ALIVE", "DEAD"):
         return True
     address = known.get("Address", {})

@@ -188,7 +188,9 @@ def _stacks(shown: _Shown) -> list[TimeStack]:
                     "round trip": first.rtt_s_P,
                     "edge": first.edge_s_P,
                 },
-                best=(int(best[g]),) * 2 if digital else (int(best.min()), int(best.max())),
+                best=(int(best[g]), int(best[g]))
+                if digital
+                else (int(best.min()), int(best.max())),
                 deadline_s=budget.deadline_s if budget else None,
             )
         )
