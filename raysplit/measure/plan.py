@@ -46,7 +46,7 @@ class PlanConfig(Config):
         batch_settings: Only `active`: how many are chosen, and measured side by side, at a time.
         max_settings: Only `active`: how many it measures at most.
         target_regret: Only `active`: it stops where planning on what was measured is expected to
-            lose no more than this share of the gap random - optimum.
+            lose no more than this share of the gap random - optimum, twice in a row.
         path: Parquet or CSV file with a column `split_point` and one per link coordinate, within
             the problem's ranges.
         paired: Give every setting the same randomness, so that differences between split points
@@ -62,7 +62,7 @@ class PlanConfig(Config):
     first_settings: int = Field(default=12, ge=_ENDS)
     batch_settings: int = Field(default=4, ge=1)
     max_settings: int = Field(default=96, ge=1)
-    target_regret: float = Field(default=0.01, ge=0.0, lt=1.0)
+    target_regret: float = Field(default=0.02, ge=0.0, lt=1.0)
     path: Path | None = None
     paired: bool = True
     seed: int = Field(default=0, ge=0, lt=2**32)

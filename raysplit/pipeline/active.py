@@ -1,6 +1,6 @@
 """Active measuring (`plan.kind: active`): the settings that tell most about the decision.
 
-    a few settings, spread -> fit the surrogate -> expected regret small enough? -> done
+    a few settings, spread -> fit the surrogate -> expected regret small, twice? -> done
                                    ^                    | no
                                    +-- measure a batch <-+-- the knowledge gradient chooses it
 
@@ -12,6 +12,7 @@ Shape suffixes: M members, P split points, G link states, S = P G settings, K li
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,14 +97,17 @@ def active_steps(
     plan = experiment.plan
     candidates = _Candidates(params, plan.grid_points)
     settings = experiment.planned_settings()
+    before = math.inf
     while True:
         table = measure(settings)
         surrogate = believed(table, params, experiment.surrogate, plan.seed)
         regret = expected_regret(params, SurrogateSource(surrogate), _members(surrogate))
         yield ActiveStep(tuple(settings), regret)
         count = min(plan.batch_settings, plan.max_settings - len(settings))
-        if regret <= plan.target_regret or count == 0:
+        # Twice: a few rows may please all networks by chance.
+        if max(regret, before) <= plan.target_regret or count == 0:
             return
+        before = regret
         chosen = choose_settings(
             candidates.beliefs(surrogate),
             candidates.open_after(settings),
