@@ -19,6 +19,7 @@ BENCHMARKS = {
     "motion": "bench.motion",
     "sweeps": "bench.sweeps",
     "real-models": "bench.real_models",
+    "active": "bench.active",
     "fullsize-loading": "bench.fullsize_loading",
     "radio-budget": "bench.radio_budget",
 }
