@@ -266,6 +266,24 @@ def test_dqn_learns_what_every_action_would_have_led_to():
     assert (transitions.next_obs_BCI[..., 0] == led[:, None, 0]).all()  # one link for all
 
 
+def test_dqns_loss_is_least_at_the_mean_of_skewed_targets():
+    """Huber's is least elsewhere: it would rank actions by neither mean nor median."""
+    algo = built(problem(), algorithm="dqn", steps_per_update=20, learning_starts=20)
+    learner = algo.learner_group._learner
+    targets = torch.tensor([[0.0], [0.0], [0.0], [12.0]])
+    values = torch.linspace(0, 6, 61)
+    features = torch.zeros(4, learner.net.actor_features)
+    layer = learner._layers[-1]
+    losses = []
+    for value in values:
+        with torch.no_grad():
+            layer.weight.zero_()
+            layer.bias.fill_(value)
+            losses.append(learner.loss(features, torch.zeros(4, 1, dtype=torch.long), targets))
+    algo.stop()
+    assert values[int(torch.stack(losses).argmin())].item() == pytest.approx(3)
+
+
 @pytest.mark.parametrize("engine", ["lean", "stock"])
 @pytest.mark.parametrize("algorithm", ["a2c", "dqn"])
 def test_the_others_train_in_both_engines(algorithm, engine):

@@ -59,5 +59,5 @@ TUNED_HINDSIGHT: dict[Algorithm, dict[str, Any]] = {
         "num_envs": 80,
     },
     "a2c": {"advantages": "hindsight"},
-    "dqn": {"targets": "hindsight"},
+    "dqn": {"targets": "hindsight", "loss": "mse"},
 }

@@ -19,6 +19,7 @@ Engine = Literal["lean", "stock"]
 Rewards = Literal["surrogate", "measured", "algorithm_1"]
 Advantages = Literal["gae", "hindsight"]
 Targets = Literal["sampled", "hindsight"]
+Loss = Literal["huber", "mse"]
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -143,12 +144,15 @@ class DQNHyperparameters(Hyperparameters):
     on 20 parallel envs: an update is a round of `steps_per_update` env steps and, after it, one
     gradient step for every `steps_per_gradient_step` of them. `targets`: `sampled` learns the value
     of the action that was taken; `hindsight` that of all actions over the link that came next.
+    `loss`: `mse` learns the mean, which a value is, and `huber` something between mean and median
+    where the link's draws make rewards skewed.
     """
 
     learning_rate: Rate = 1e-4
     max_gradient_norm: Positive = 10.0
     activation: Literal["tanh", "relu"] = "relu"
     targets: Targets = "sampled"
+    loss: Loss = "huber"
     replay_capacity: Count = 1_000_000
     learning_starts: Count = 100
     steps_per_update: Count = 20

@@ -204,6 +204,7 @@ def _dqn(settings: DQNHyperparameters, config: TrainConfig) -> AlgorithmConfig:
             # RLlib: steps trained on per step sampled.
             training_intensity=settings.minibatch_size / settings.steps_per_gradient_step,
             target_network_update_freq=settings.target_update_steps,
+            td_error_loss_fn=settings.loss,
             double_q=False,
             dueling=False,
             noisy=False,

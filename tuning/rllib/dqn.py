@@ -41,6 +41,9 @@ from tuning.rllib.optimizers import FlatOptimizer
 from tuning.rllib.replay import Replay, Transitions
 from tuning.rllib.rollout import Rollout
 
+TD_LOSSES = {"huber": F.smooth_l1_loss, "mse": F.mse_loss}
+"""By RLlib's names."""
+
 
 class LeanDQN(DQN):
     """DQN whose replay buffer holds single transitions and is part of every checkpoint."""
@@ -98,7 +101,7 @@ class LeanDQN(DQN):
 
 
 class LeanDQNLearner(FlatOptimizer, DQNTorchLearner):
-    """Huber loss on one-step targets (Mnih et al. 2015)."""
+    """Huber or squared loss on one-step targets (Mnih et al. 2015)."""
 
     def build(self) -> None:
         """Build what RLlib builds, and list the layers for the functional forward."""
@@ -143,9 +146,9 @@ class LeanDQNLearner(FlatOptimizer, DQNTorchLearner):
         return rewards_BC + self.config.gamma * future_BC * goes_on_B1
 
     def loss(self, obs_BI: Tensor, actions_BC: Tensor, targets_BC: Tensor) -> Tensor:
-        """Return the Huber loss of the actions' values against the targets."""
+        """Return the loss of the actions' values against the targets."""
         q_BA = mlp_output(self._layers, obs_BI, self.net.activation)
-        return F.smooth_l1_loss(q_BA.gather(1, actions_BC), targets_BC)
+        return TD_LOSSES[self.config.td_error_loss_fn](q_BA.gather(1, actions_BC), targets_BC)
 
     def _update_target(self, now: int, new_steps: int) -> None:
         """Copy the network to the target whenever a multiple of its period was passed."""

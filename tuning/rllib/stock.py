@@ -16,7 +16,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from ray.rllib.algorithms.dqn import DQNConfig
 from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS
 from ray.rllib.algorithms.dqn.dqn_learner import QF_LOSS_KEY
@@ -33,6 +32,7 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from torch import Tensor
 
 from envs.hindsight import steps_of_all_actions
+from tuning.rllib.dqn import TD_LOSSES
 from tuning.rllib.hindsight import Hindsight, standardised_over_actions
 from tuning.rllib.module import ActorCritic, QNetwork, SplitModule
 from tuning.rllib.optimizers import OwnOptimizer
@@ -209,7 +209,7 @@ class StockDQNLearner(OwnOptimizer, DQNTorchLearner):
             )
         net = cast(QNetwork, self.module[module_id].unwrapped())
         targets_BA = self._targets_of_all_actions(net, config, batch)
-        loss = F.smooth_l1_loss(fwd_out[QF_PREDS], targets_BA)
+        loss = TD_LOSSES[config.td_error_loss_fn](fwd_out[QF_PREDS], targets_BA)
         self.metrics.log_value((module_id, QF_LOSS_KEY), loss.detach(), window=1)
         return loss
 
