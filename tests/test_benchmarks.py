@@ -260,6 +260,15 @@ def test_the_tool_refuses_in_one_line(tmp_path, run):
         make_problem(run.path, "Some-Link-v1", tmp_path)
 
 
+def test_a_problem_over_a_radio_is_refused(tmp_path):
+    snr = "{snr_db: {low: 0, high: 20}}"
+    over = ["link.mode=digital", "radio={cell: lte}", f"problem.link={snr}"]
+    with RunFolder.open(tmp_path / "run", load_experiment("demo", over)):
+        pass
+    with pytest.raises(UserError, match="holds no radio: take a run over an analogue link"):
+        make_problem(tmp_path / "run", "Some-Radio-v0", tmp_path)
+
+
 def test_a_problem_over_a_trace_holds_too_little(tmp_path, run):
     table, _ = BenchmarkTable.load(make_problem(run.path, "Some-Link-v0", tmp_path))
     dynamics = table.problem.dynamics.model_copy(update={"kind": "trace"})

@@ -57,8 +57,13 @@ def table_of(folder: RunFolder, measured_at: str) -> BenchmarkTable:
     """Return the problem of a run with its evaluation grid.
 
     Raises:
-        UserError: If the run is not evaluated.
+        UserError: If the run is not evaluated, or over a digital link.
     """
+    if folder.experiment.radio is not None:
+        raise UserError(
+            f"{folder.path} was measured by loss for link.mode: digital, and a benchmark problem "
+            "holds no radio: take a run over an analogue link"
+        )
     record = folder.stage_record("evaluate")
     if record is None:
         raise UserError(f"stage 'evaluate' is not done in {folder.path}: finish the run first")
