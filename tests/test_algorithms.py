@@ -193,7 +193,7 @@ def test_every_hyperparameter_can_be_overridden_by_name(algorithm):
     [
         ({"overrides": {"batch_size": 50}}, "did you mean 'minibatch_size'"),
         ({"overrides": {"clip_range": -0.1}}, "clip_range"),
-        ({"overrides": {"minibatch_size": 500}}, "only 400 steps"),
+        ({"overrides": {"minibatch_size": 900}}, "only 800 steps"),
         ({"overrides": {"num_envs": 30}}, "multiple of all parallel envs"),
         ({"num_env_runners": 3}, "multiple of all parallel envs"),
         ({"algorithm": "dqn", "overrides": {"clip_range": 0.1}}, "dqn has no hyper-parameter"),

@@ -142,7 +142,7 @@ def test_both_engines_follow_the_same_learning_curve(tmp_path):
         )
     lean, stock = curves["lean"], curves["stock"]
     assert len(lean) == len(stock) == 10
-    assert lean[0] < 0.8  # so there was something to learn
-    assert stock[0] < 0.8
+    assert lean[0] < 0.9  # so there was something to learn
+    assert stock[0] < 0.9
     assert abs(lean[2:] - stock[2:]).max() < 0.1
     assert lean[-1] == pytest.approx(stock[-1], abs=0.02)

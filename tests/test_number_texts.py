@@ -41,7 +41,7 @@ def test_link_states_of_a_narrow_range_have_curves_of_their_own():
         stderr_N=np.zeros(9),
         clean_log_ppl=0.0,
     )
-    curves = perplexity_panel(table).curves
+    curves = perplexity_panel(table, "PPL").curves
     assert [curve.label.partition(" = ")[2] for curve in curves] == [
         "0.5",
         "0.500000001",

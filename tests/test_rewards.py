@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from envs.example import example_params, example_ppl
 from raysplit.base.errors import UserError
 from raysplit.base.sealed_json import write_sealed
+from raysplit.link.codec import IDENTITY
 from raysplit.link.config import LinkConfig
 from raysplit.measure.rows import Row
 from raysplit.pipeline.experiment import load_experiment
@@ -20,12 +21,17 @@ from raysplit.pipeline.run_folder import RunFolder
 from raysplit.pipeline.stages import train
 from tuning.settings import TrainConfig
 
+RANGES = {"loss_probability": (0.0, 0.3)}
+
 
 class Folder:
     """As much of a run folder as measured rewards need."""
 
     class experiment:
-        link = LinkConfig()
+        link, radio = LinkConfig(), None
+        problem = SimpleNamespace(codec=IDENTITY)
+        measured_ranges = staticmethod(lambda: RANGES)
+        token_loss = staticmethod(lambda: None)
 
         class measuring:
             reward_grid_points = 5
@@ -120,6 +126,10 @@ def test_a_damaged_cost_is_named_and_counted_anew(tmp_path, monkeypatch, capsys,
         experiment=SimpleNamespace(
             agents={"ppo": config},
             link=LinkConfig(),
+            radio=None,
+            problem=SimpleNamespace(codec=IDENTITY),
+            measured_ranges=lambda: RANGES,
+            token_loss=lambda: None,
             measuring=SimpleNamespace(reward_grid_points=5),
         ),
         agent_folder=lambda name, seed: tmp_path,

@@ -9,7 +9,6 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import lfilter
 
 _Array = TypeVar("_Array", bound=NDArray[Any])
 
@@ -24,6 +23,8 @@ def autoregressive(white_NT: _Array, correlation: float) -> _Array:
     innovation = np.sqrt(1 - correlation**2)
     # The first element is drawn from the steady state, so it needs no run-in.
     first_N1 = white_NT[..., :1]
+    from scipy.signal import lfilter  # loads scipy.stats, which takes seconds
+
     rest, _ = lfilter(
         [innovation], [1.0, -correlation], white_NT[..., 1:], zi=correlation * first_N1
     )
