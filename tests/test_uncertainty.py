@@ -29,6 +29,7 @@ def oracles(stderr, agents):
     return Oracles(
         params=PARAMS,
         table=table,
+        table_by_codec={"identity": table},
         surrogate=exact,
         measured=measured_oracle(PARAMS, table),
         agents=agents,
