@@ -209,7 +209,7 @@ class StockDQNLearner(OwnOptimizer, DQNTorchLearner):
             )
         net = cast(QNetwork, self.module[module_id].unwrapped())
         targets_BA = self._targets_of_all_actions(net, config, batch)
-        loss = TD_LOSSES[config.td_error_loss_fn](fwd_out[QF_PREDS], targets_BA)
+        loss = TD_LOSSES[cast(str, config.td_error_loss_fn)](fwd_out[QF_PREDS], targets_BA)
         self.metrics.log_value((module_id, QF_LOSS_KEY), loss.detach(), window=1)
         return loss
 
