@@ -1,7 +1,8 @@
 """The paper's Algorithm 1: learn from true rewards, fit a surrogate on them, go on with that.
 
     source = Algorithm1Source(measured_source, fit_surrogate(params, SurrogateConfig(), 0), 4_000)
-    agent = train(params, source, TrainConfig(), seed=0, out=Path("agents/ppo-0"))
+    config = TrainConfig(rewards="algorithm_1", true_steps=4_000)
+    agent = train(params, source, config, seed=0, out=Path("agents/ppo-0"))
 
 Comments give the lines of the paper's listing. Three readings of it:
 
