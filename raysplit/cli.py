@@ -37,11 +37,14 @@ ExperimentArgument = Annotated[
 ]
 
 
-def _folder(text: str) -> Path:
-    """Refuse what an unset shell variable leaves: an empty path would mean the current folder."""
-    if not text.strip():
+def _folder(given: str | Path) -> Path:
+    """Refuse what an unset shell variable leaves: an empty path would mean the current folder.
+
+    What is not given comes here too, as the default's own `Path`.
+    """
+    if not str(given).strip():
         raise typer.BadParameter("it is empty: name a folder")
-    return Path(text)
+    return Path(given)
 
 
 OutOption = Annotated[

@@ -291,3 +291,11 @@ def test_an_empty_folder_is_refused(words):
     done = raysplit(*words)
     assert done.returncode == 2
     assert "it is empty" in done.stderr
+
+
+def test_the_doctor_runs_without_options():
+    """A default folder goes through the same parser as a given one."""
+    done = raysplit("doctor")
+    assert done.returncode in (0, 1)
+    assert "Traceback" not in done.stderr
+    assert "models" in done.stdout
