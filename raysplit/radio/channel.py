@@ -83,8 +83,10 @@ def snr_path_db(
     mean_snr_db: ArrayLike,
     steps: int,
     rng: np.random.Generator,
+    *,
+    step_s: float | None = None,
 ) -> FloatArray:
-    """Draw the SNR of consecutive uplink slots in dB, shape (steps,).
+    """Draw the SNR of consecutive uplink slots, or at other times, in dB, shape (steps,).
 
     Of a channel with a delay profile it is the effective SNR over the cell's resource blocks (one
     subcarrier of each), by EESM for the MCS of highest goodput.
@@ -95,11 +97,13 @@ def snr_path_db(
         mean_snr_db: One mean, or one a slot (with path loss and shadowing).
         steps: Slots.
         rng: Where randomness is from.
+        step_s: Seconds from one value to the next; None: an uplink slot of the cell.
 
     Raises:
         UserError: If a value is outside its range.
     """
-    step_s = cell.grid.uplink_slot_ms * 1e-3
+    if step_s is None:
+        step_s = cell.grid.uplink_slot_ms * 1e-3
     steps = int(checked("steps", steps, low=1))
     mean_T = np.broadcast_to(10 ** (checked("mean_snr_db", mean_snr_db) / 10), (steps,))
     if channel.profile == "flat":

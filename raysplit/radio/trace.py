@@ -23,6 +23,8 @@ from raysplit.radio.channel import rsrp_to_snr_db
 from raysplit.radio.checks import checked
 from raysplit.radio.mcs import rate_mbit_s
 
+_SNR_DB, _SNR_STEP_DB = (-15.0, 40.0), 0.05  # where a capacity is looked for
+
 Quantity = Literal["capacity_mbit_s", "snr_db", "rsrp_dbm"]
 
 
@@ -129,3 +131,20 @@ def capacity_mbit_s(snr_db: ArrayLike, cell: Cell) -> FloatArray:
     mcs = ideal_mcs(snr_db, cell.grid)
     error = block_error_rate(snr_db, mcs, cell.grid.transport_block_bits()[mcs])
     return rate_mbit_s(cell.grid.resource_elements_per_s, mcs, error)
+
+
+def equivalent_snr_db(quantity: Quantity, values: FloatArray, cell: Cell) -> FloatArray:
+    """Return the uplink's SNR in dB that values of a trace stand for.
+
+    Of a capacity it is the SNR at which the cell, were it this phone's alone, has that rate: at
+    least that of the lowest, at most that of the highest MCS.
+    """
+    match quantity:
+        case "snr_db":
+            return values
+        case "rsrp_dbm":
+            return rsrp_to_snr_db(values, cell)
+        case "capacity_mbit_s":
+            snr_db_X = np.arange(*_SNR_DB, _SNR_STEP_DB)
+            rates_X = np.maximum.accumulate(capacity_mbit_s(snr_db_X, cell))
+            return np.interp(values, rates_X, snr_db_X)
