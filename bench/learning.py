@@ -125,10 +125,12 @@ def _measured_shares(
     """Return the seeds' mean share on measured perplexity, and its 95 % interval."""
     params, source = problem
     table = Measurements.from_parquet(folder / EVALUATION_TABLE)
-    measured = measured_oracle(params, table)
+    measured = measured_oracle(params, {"identity": table}, {})
     oracles = Oracles(
         params=params,
+        trained_params=params,
         table=table,
+        table_by_codec={"identity": table},
         surrogate=Oracle(params, source),
         measured=measured,
         agents={"ppo": policies},

@@ -78,7 +78,7 @@ class BenchmarkTable:
             "optimal_return": oracle.optimal_return,
             "random_return": oracle.random_return,
             "greedy_return": oracle.policy_return(oracle.greedy_policy()),
-            "stay_return": oracle.policy_return(StayPolicy()),
+            "stay_return": oracle.policy_return(StayPolicy(params)),
             "best_fixed_split_point": best_fixed,
             "best_fixed_return": best_fixed_return,
             "interpolation": INTERPOLATION,

@@ -11,21 +11,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from envs.params import ACTIONS, LayerSplitParams
-from envs.sources import PPLSource, Quantity, ask, link_names_of, quantity_of
+from envs.params import LayerSplitParams
+from envs.sources import PPLSource, Quantity, ask, codecs_of, link_names_of, quantity_of
 from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.base.errors import UserError, suggest
 
 _INT64 = np.dtype(np.int64)
 _ABOVE = {"ppl": 0.0, "relative_gain": -np.inf}  # what a source's values are greater than
-_RESET_OPTIONS = {"split_point": "iu", "link_state": "iuf"}  # with the kinds of number they take
+# With the kinds of number they take.
+_RESET_OPTIONS = {"split_point": "iu", "codec": "iu", "link_state": "iuf"}
+_SPLIT_ACTIONS = 3
 
 
-def checked_actions(actions: ArrayLike, episodes: int) -> IntArray:
+def checked_actions(
+    actions: ArrayLike, episodes: int, number_of_actions: int = _SPLIT_ACTIONS
+) -> IntArray:
     """Return the actions of N episodes as int64, in which a step down cannot wrap around.
 
     Raises:
-        UserError: If they are not one integer 0, 1 or 2 for each episode.
+        UserError: If they are not one of so many actions, counted from 0, for each episode.
     """
     actions_N = np.asarray(actions)
     if not (
@@ -33,11 +37,14 @@ def checked_actions(actions: ArrayLike, episodes: int) -> IntArray:
         and actions_N.dtype.kind in "iu"
         # Taking the extreme at its index is several times as fast as `min` and `max`.
         and actions_N[actions_N.argmin()] >= 0
-        and actions_N[actions_N.argmax()] < ACTIONS
+        and actions_N[actions_N.argmax()] < number_of_actions
     ):
+        known = (
+            "0, 1, 2" if number_of_actions == _SPLIT_ACTIONS else f"0 to {number_of_actions - 1}"
+        )
         raise UserError(
             f"the actions are {np.array2string(actions_N, threshold=6)}; give one of the integers "
-            f"0, 1, 2 for each of {episodes} episode(s)"
+            f"{known} for each of {episodes} episode(s)"
         )
     return actions_N if actions_N.dtype is _INT64 else actions_N.astype(np.int64)
 
@@ -45,29 +52,40 @@ def checked_actions(actions: ArrayLike, episodes: int) -> IntArray:
 def chosen_start(
     params: LayerSplitParams,
     split_points_N: IntArray,
+    codecs_N: IntArray,
     link_states_NK: FloatArray,
     options: Mapping[str, Any],
-) -> tuple[IntArray, FloatArray]:
-    """Return drawn starts with their `split_point` or `link_state` replaced by the user's.
+) -> tuple[IntArray, IntArray, FloatArray]:
+    """Return drawn starts with `split_point`, `codec` or `link_state` replaced by the user's.
 
     Args:
         params: The problem.
         split_points_N: As drawn.
+        codecs_N: As drawn, as indices.
         link_states_NK: As drawn.
-        options: `split_point`: an int or shape (N,); `link_state`: shape (K,) or (N, K).
+        options: `split_point`, `codec` (its index): an int or shape (N,); `link_state`: shape (K,)
+            or (N, K).
 
     Raises:
         UserError: If an option is unknown, a value is outside the problem, or the link follows a
-            trace.
+            path.
     """
     for name in options.keys() - _RESET_OPTIONS.keys():
         hint = suggest(name, _RESET_OPTIONS)
         raise UserError(f"reset has no option '{name}', only {', '.join(_RESET_OPTIONS)}{hint}")
     if "split_point" in options:
         split_points_N = _chosen("split_point", options, split_points_N)
+    if "codec" in options:
+        codecs_N = _chosen("codec", options, codecs_N)
+        if codecs_N.min() < 0 or codecs_N.max() >= len(params.codecs):
+            raise UserError(
+                f"reset option codec {options['codec']!r} is no index of the problem's codecs "
+                f"({', '.join(params.codecs)}): 0 to {len(params.codecs) - 1}"
+            )
     if "link_state" in options:
-        if params.link_dynamics == "trace":
-            raise UserError("a trace gives the link states: reset without the option link_state")
+        if params.link_dynamics in ("trace", "fading"):
+            kind = "trace" if params.link_dynamics == "trace" else "path"
+            raise UserError(f"a {kind} gives the link states: reset without the option link_state")
         link_states_NK = _chosen("link_state", options, link_states_NK)
     beyond = (split_points_N < params.min_split_point) | (split_points_N > params.max_split_point)
     inside = (link_states_NK >= params.link_low_K) & (link_states_NK <= params.link_high_K)
@@ -77,7 +95,7 @@ def chosen_start(
             f"{params.max_split_point}, link state within {params.link_low_K.tolist()}.."
             f"{params.link_high_K.tolist()}"
         )
-    return split_points_N, link_states_NK
+    return split_points_N, codecs_N, link_states_NK
 
 
 def _chosen(name: str, options: Mapping[str, Any], drawn: NDArray[Any]) -> NDArray[Any]:
@@ -98,7 +116,8 @@ def check_source(params: LayerSplitParams, source: PPLSource) -> None:
 
     Raises:
         UserError: If the source does not say what it gives, the reward needs PPL and it gives
-            relative gains, or it expects other link coordinates, or the same in another order.
+            relative gains, it expects other link coordinates, or the same in another order, or
+            other codecs.
     """
     quantity = quantity_of(source)
     if params.reward != "authors" and quantity != "ppl":
@@ -112,6 +131,13 @@ def check_source(params: LayerSplitParams, source: PPLSource) -> None:
             f"this source of PPL expects the link coordinates {', '.join(names)} and the problem "
             f"has {', '.join(params.link_names)}: list them alike, as the order decides which "
             "column is which"
+        )
+    codecs = codecs_of(source)
+    if params.chooses_codec and codecs != params.codecs:
+        knows = f"knows {', '.join(codecs)}" if codecs else "tells no codecs apart"
+        raise UserError(
+            f"this problem chooses among the codecs {', '.join(params.codecs)} and the source of "
+            f"PPL {knows}: give one source a codec with envs.sources.PerCodecSource"
         )
 
 
@@ -132,7 +158,8 @@ def fingerprint(params: LayerSplitParams, source: PPLSource) -> str:
     shares_NK = np.random.default_rng(0).random((len(upper_N), len(params.link_names)))
     links_NK = params.link_states_at(shares_NK)
     again_N = np.append(np.arange(len(upper_N)), 0)
-    answers_N = checked_answers(params, source, upper_N[again_N], links_NK[again_N])
+    codecs_N = again_N % len(params.codecs) if params.chooses_codec else None
+    answers_N = checked_answers(params, source, upper_N[again_N], links_NK[again_N], codecs_N)
     *values, repeated = answers_N.tolist()
     if repeated != values[0]:
         return f"{source.quantity} at random"
@@ -145,13 +172,14 @@ def checked_answers(
     source: PPLSource,
     split_points_N: IntArray,
     link_states_NK: FloatArray,
+    codecs_N: IntArray | None = None,
 ) -> FloatArray:
     """Ask a source for PPL or gains, shape (N,), and refuse what no reward can be made of.
 
     Raises:
         UserError: If a value is not finite, or a PPL not above 0.
     """
-    values_N = ask(source, split_points_N, link_states_NK)
+    values_N = ask(source, split_points_N, link_states_NK, codecs_N)
     # A NaN counts as the extreme. Taking it at its index is several times as fast as `min`.
     least, most = values_N[values_N.argmin()], values_N[values_N.argmax()]
     if not (least > _ABOVE[source.quantity] and most < np.inf):

@@ -2,8 +2,8 @@
 
 Both environments and the oracle call these; none has a copy. All is vectorised over episodes.
 
-Shape suffixes: N episodes (or settings), K link coordinates, A actions, P split points (index
-0 is `min_split_point`), R rows of a trace. Actions 0, 1, 2 move the split point by -1, 0, +1.
+Shape suffixes: N episodes (or settings), K link coordinates, P places (`envs.params`), X link
+states at which costs are known, R rows of a path. Actions are those of `envs.actions`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr, ndtri  # pyright: ignore[reportMissingTypeStubs] - scipy is untyped
 
+from envs.actions import arrived
 from envs.checks import checked_answers, chosen_start
-from envs.params import ACTIONS, LayerSplitParams
+from envs.params import LayerSplitParams
 from envs.sources import PPLSource
 from raysplit.base.arrays import BoolArray, Float32Array, FloatArray, IntArray
 
@@ -25,12 +26,25 @@ _GAIN_WEIGHT = 10.0  # of the relative gain in the authors' reward
 
 @dataclass(frozen=True, slots=True, eq=False)
 class State:
-    """Where N episodes stand: split point, link state, steps taken, row of the trace (else 0)."""
+    """Where N episodes stand.
+
+    Attributes:
+        split_points_N: Layers on the device.
+        codecs_N: Index of the codec; 0 where the problem chooses none.
+        link_states_NK: Link states.
+        steps_N: Steps taken.
+        rows_N: Row of the path, else 0.
+    """
 
     split_points_N: IntArray
+    codecs_N: IntArray
     link_states_NK: FloatArray
     steps_N: IntArray
     rows_N: IntArray
+
+    def places_N(self, params: LayerSplitParams) -> IntArray:
+        """Return the index of each episode's place."""
+        return params.places(self.split_points_N, self.codecs_N)
 
 
 def initial_state(
@@ -39,36 +53,42 @@ def initial_state(
     generator: np.random.Generator,
     options: Mapping[str, Any] | None = None,
 ) -> State:
-    """Draw the start of N episodes: split point and link state uniform on their ranges.
+    """Draw the start of N episodes: split point, codec and link state uniform on their ranges.
 
     Args:
         params: The problem.
         episodes: N.
         generator: What draws, whether or not the options replace what was drawn.
-        options: The user's `split_point` and `link_state` (`envs.checks.chosen_start`).
+        options: The user's `split_point`, `codec` and `link_state` (`envs.checks.chosen_start`).
 
     Raises:
         UserError: If an option is outside the problem.
     """
     first, last = params.start_split_points
     split_points_N = generator.integers(first, last + 1, size=episodes)
-    steps_N = rows_N = np.zeros(episodes, dtype=np.int64)
-    if params.link_dynamics == "trace":
+    codecs_N = steps_N = rows_N = np.zeros(episodes, dtype=np.int64)
+    if params.chooses_codec:
+        codecs_N = generator.integers(0, len(params.codecs), size=episodes)
+    if params.link_dynamics in ("trace", "fading"):
         starts = len(params.trace_RK) - params.episode_steps
         rows_N = generator.integers(0, starts, size=episodes)
         links_NK = params.trace_RK[rows_N]
     else:
         links_NK = _uniform_links(params, episodes, generator)
     if options:
-        split_points_N, links_NK = chosen_start(params, split_points_N, links_NK, options)
-    return State(split_points_N, links_NK, steps_N, rows_N)
+        split_points_N, codecs_N, links_NK = chosen_start(
+            params, split_points_N, codecs_N, links_NK, options
+        )
+    return State(split_points_N, codecs_N, links_NK, steps_N, rows_N)
 
 
 def transition(
     params: LayerSplitParams, state: State, actions_N: IntArray, generator: np.random.Generator
 ) -> State:
-    """Return the next state. A move beyond the first or last split point stays where it is."""
-    split_points_N = moved(params, state.split_points_N, actions_N)
+    """Return the next state."""
+    places_N = arrived(params, state.places_N(params), actions_N)
+    rows_in_order_N, codecs_N = np.divmod(places_N, len(params.codecs))
+    split_points_N = rows_in_order_N + params.min_split_point
     rows_N = state.rows_N
     match params.link_dynamics:
         case "constant":
@@ -78,22 +98,10 @@ def transition(
             link_states_NK = _uniform_links(params, len(actions_N), generator)
         case "gauss_markov":
             link_states_NK = _gauss_markov(params, state.link_states_NK, generator)
-        case "trace":
+        case "trace" | "fading":
             rows_N = rows_N + 1
             link_states_NK = params.trace_RK[rows_N]
-    return State(split_points_N, link_states_NK, state.steps_N + 1, rows_N)
-
-
-def moved(params: LayerSplitParams, split_points_N: IntArray, actions_N: IntArray) -> IntArray:
-    """Return the split points after actions 0, 1, 2."""
-    target_N = split_points_N + (actions_N - 1)
-    return np.minimum(np.maximum(target_N, params.min_split_point), params.max_split_point)
-
-
-def targets_of_actions(params: LayerSplitParams) -> IntArray:
-    """Return the index of the split point that each action leads to, shape (A, P)."""
-    actions_A1 = np.arange(ACTIONS)[:, None]
-    return moved(params, params.split_points_P, actions_A1) - params.min_split_point
+    return State(split_points_N, codecs_N, link_states_NK, state.steps_N + 1, rows_N)
 
 
 def drifted(params: LayerSplitParams, link_states_NK: FloatArray, moved_N: IntArray) -> FloatArray:
@@ -115,20 +123,52 @@ def observation_bounds(params: LayerSplitParams) -> tuple[Float32Array, Float32A
     most_down = (1 - params.drift_per_layer) ** params.episode_steps
     low = [*(params.link_low_K * most_down), params.min_split_point]
     high = [*(params.link_high_K * most_up), params.max_split_point]
+    if params.chooses_codec:
+        low, high = [*low, 0], [*high, len(params.codecs) - 1]
     if params.observe_step:
         low, high = [*low, 0], [*high, params.episode_steps]
     return np.array(low, dtype=np.float32), np.array(high, dtype=np.float32)
 
 
 def observation(params: LayerSplitParams, state: State) -> Float32Array:
-    """Return (N, K + 1) observations: link state, split point, then the step where observed."""
+    """Return observations (N, I): link state, split point, maybe codec, maybe step."""
     links = len(params.link_names)
-    out = np.empty((len(state.steps_N), links + 1 + params.observe_step), dtype=np.float32)
+    columns = links + params.place_columns + params.observe_step
+    out = np.empty((len(state.steps_N), columns), dtype=np.float32)
     out[:, :links] = state.link_states_NK
     out[:, links] = state.split_points_N
+    if params.chooses_codec:
+        out[:, links + 1] = state.codecs_N
     if params.observe_step:
-        out[:, links + 1] = state.steps_N
+        out[:, -1] = state.steps_N
     return out
+
+
+def step_reward(
+    params: LayerSplitParams, source: PPLSource, before: State, after: State
+) -> FloatArray:
+    """Return the reward of a step (N,): of where it arrived, less what moving cost.
+
+    Raises:
+        UserError: If the source gives a value that no reward can be made of.
+    """
+    reward_N = reward(params, source, after.split_points_N, after.link_states_NK, after.codecs_N)
+    if not params.moving_PPX.size:
+        return reward_N
+    from_N, to_N = before.places_N(params), after.places_N(params)
+    return reward_N - moving_cost(params, from_N, to_N, after.link_states_NK)
+
+
+def moving_cost(
+    params: LayerSplitParams, from_N: IntArray, to_N: IntArray, link_states_NK: FloatArray
+) -> FloatArray:
+    """Return what moves between places cost over the link that is met, in the reward's unit."""
+    if not params.moving_PPX.size:
+        return np.zeros(len(to_N))
+    cost_NX = params.moving_PPX[from_N, to_N]
+    if cost_NX.shape[1] == 1:
+        return cost_NX[:, 0]
+    return _along_link(params.cost_axis_X, cost_NX, link_states_NK)
 
 
 def reward(
@@ -136,8 +176,11 @@ def reward(
     source: PPLSource,
     split_points_N: IntArray,
     link_states_NK: FloatArray,
+    codecs_N: IntArray | None = None,
 ) -> FloatArray:
-    """Return the reward of arriving at split points over link states (Eq. 8), in one source call.
+    """Return the reward of arriving at places over link states (Eq. 8), in one source call.
+
+    `codecs_N` are read where the problem chooses the codec.
 
     Raises:
         UserError: If the source gives a value that is not finite, or a PPL that is not above 0.
@@ -146,8 +189,9 @@ def reward(
         # A source covers the stated range only; drift leaves it by a fraction of a per cent.
         link_states_NK = np.clip(link_states_NK, params.link_low_K, params.link_high_K)
     if params.reward != "authors":
-        ppl_N = checked_answers(params, source, split_points_N, link_states_NK)
-        cost_N = _cost(params, split_points_N, link_states_NK)
+        codecs_N = codecs_N if params.chooses_codec else None
+        ppl_N = checked_answers(params, source, split_points_N, link_states_NK, codecs_N)
+        cost_N = _cost(params, params.places(split_points_N, codecs_N), link_states_NK)
         reward_N = -(ppl_N / params.ppl_scale + params.cost_weight * cost_N)
     else:
         gain_N = _relative_gain(params, source, split_points_N, link_states_NK)
@@ -156,18 +200,22 @@ def reward(
     return reward_N
 
 
-def _cost(
-    params: LayerSplitParams, split_points_N: IntArray, link_states_NK: FloatArray
+def _cost(params: LayerSplitParams, places_N: IntArray, link_states_NK: FloatArray) -> FloatArray:
+    """Return what each place costs, at its link state where that counts."""
+    if not len(params.cost_axis_X):
+        return params.cost_P[places_N]
+    return _along_link(params.cost_axis_X, params.cost_PX[places_N], link_states_NK)
+
+
+def _along_link(
+    axis_X: FloatArray, values_NX: FloatArray, link_states_NK: FloatArray
 ) -> FloatArray:
-    """Return what each split point costs, at its link state where that counts."""
-    row_N, axis_X = split_points_N - params.min_split_point, params.cost_axis_X
-    if not len(axis_X):
-        return params.cost_P[row_N]
+    """Interpolate each row's values at its first link coordinate; beyond the axis they stay."""
     x_N = np.clip(link_states_NK[:, 0], axis_X[0], axis_X[-1])
     right_N = np.searchsorted(axis_X[1:-1], x_N, side="right") + 1
     share_N = (x_N - axis_X[right_N - 1]) / (axis_X[right_N] - axis_X[right_N - 1])
-    left_cost_N, right_cost_N = params.cost_PX[row_N, right_N - 1], params.cost_PX[row_N, right_N]
-    return (1 - share_N) * left_cost_N + share_N * right_cost_N
+    row_N = np.arange(len(x_N))
+    return (1 - share_N) * values_NX[row_N, right_N - 1] + share_N * values_NX[row_N, right_N]
 
 
 def _relative_gain(

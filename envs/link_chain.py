@@ -3,7 +3,7 @@
 Each coordinate's range becomes a grid with both ends. A grid point stands for the interval up to
 the middles to its neighbours, so the ends stand for half intervals (the trapezoidal rule).
 
-Shape suffixes: P split points, G grid points, M nodes, K link coordinates.
+Shape suffixes: P places, G grid points, M nodes, K link coordinates, R rows of a path.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from envs.dynamics import drifted
 from envs.grid import product_of_axes
 from envs.params import LayerSplitParams
 from raysplit.base.arrays import FloatArray, IntArray
+from raysplit.base.errors import UserError
 from raysplit.link.axis import grid_axis
+
+_MOST_FITTED_NODES = 2_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,13 +32,15 @@ class LinkChain:
         links_PMK: Link state of node m while the split point is p (it depends on p under drift).
         start_PM: Probability that an episode starts from split point p at node m.
         next_M: Each node's successor, where the link is deterministic.
+        grid_shares_G: Share of the time at each link state of the grid, where episodes start.
         kernels: One (G, G) transition matrix per coordinate, where it is random; the nodes are
-            then the product of the coordinates' grids.
+            then the product of the coordinates' grids. Or a single one over all nodes.
     """
 
     links_PMK: FloatArray
     start_PM: FloatArray
     next_M: IntArray
+    grid_shares_G: FloatArray
     kernels: tuple[FloatArray, ...] = ()
 
     def expected(self, values_PM: FloatArray) -> FloatArray:
@@ -63,10 +68,16 @@ def grid_states(params: LayerSplitParams, grid_points: Sequence[int]) -> FloatAr
 
 
 def link_chain(params: LayerSplitParams, grid_points: Sequence[int]) -> LinkChain:
-    """Return the chain that stands for the problem's link."""
+    """Return the chain that stands for the problem's link.
+
+    Raises:
+        UserError: A path's chain would be too large.
+    """
     if params.link_dynamics == "trace":
-        return _trace_chain(params)
+        return _trace_chain(params, grid_points)
     links_MK = grid_states(params, grid_points)
+    if params.link_dynamics == "fading":
+        return _fitted_chain(params, links_MK, grid_points)
     weights_M = _grid_weights(grid_points)
     stay_M = np.arange(len(links_MK))
     kernels: tuple[FloatArray, ...] = ()
@@ -82,21 +93,62 @@ def link_chain(params: LayerSplitParams, grid_points: Sequence[int]) -> LinkChai
         case _:
             pass
     return LinkChain(
-        _same_for_all_split_points(params, links_MK),
-        _start_split_points(params)[:, None] * weights_M,
+        _same_for_all_places(params, links_MK),
+        _start_places(params)[:, None] * weights_M,
         stay_M,
+        weights_M,
         kernels,
     )
 
 
-def _trace_chain(params: LayerSplitParams) -> LinkChain:
+def _fitted_chain(
+    params: LayerSplitParams, links_MK: FloatArray, grid_points: Sequence[int]
+) -> LinkChain:
+    """Return the Markov chain of a path: how often it went from each node's cell to each other's.
+
+    A cell that the path never left (or never met) leads to itself.
+    """
+    nodes = len(links_MK)
+    if nodes > _MOST_FITTED_NODES:
+        raise UserError(
+            f"a path over {nodes} link states needs a matrix of {nodes} x {nodes}, and "
+            f"{_MOST_FITTED_NODES} fit: lower grid_points of problem.link"
+        )
+    cell_R = _cells_of_rows(params, grid_points)
+    counts_MM = np.zeros((nodes, nodes))
+    np.add.at(counts_MM, (cell_R[:-1], cell_R[1:]), 1.0)
+    left_M = counts_MM.sum(axis=1)
+    counts_MM[left_M == 0, left_M == 0] = 1.0
+    kernel_MM = counts_MM / counts_MM.sum(axis=1, keepdims=True)
+    shares_M = np.bincount(cell_R, minlength=nodes) / len(cell_R)
+    return LinkChain(
+        _same_for_all_places(params, links_MK),
+        _start_places(params)[:, None] * shares_M,
+        np.arange(nodes),
+        shares_M,
+        (kernel_MM,),
+    )
+
+
+def _cells_of_rows(params: LayerSplitParams, grid_points: Sequence[int]) -> IntArray:
+    """Return the node in whose cell each row of the path lies."""
+    flat_R: IntArray = np.zeros(len(params.trace_RK), dtype=np.int64)
+    for axis, x_R in zip(grid_axes(params, grid_points), params.trace_RK.T, strict=True):
+        middles = (axis[1:] + axis[:-1]) / 2
+        flat_R = flat_R * len(axis) + np.searchsorted(middles, np.asarray(x_R))
+    return flat_R
+
+
+def _trace_chain(params: LayerSplitParams, grid_points: Sequence[int]) -> LinkChain:
     rows = len(params.trace_RK)
     starts = rows - params.episode_steps
     start_M = np.where(np.arange(rows) < starts, 1.0 / starts, 0.0)
+    cells = int(np.prod(grid_points))
     return LinkChain(
-        _same_for_all_split_points(params, params.trace_RK),
-        _start_split_points(params)[:, None] * start_M,
+        _same_for_all_places(params, params.trace_RK),
+        _start_places(params)[:, None] * start_M,
         np.minimum(np.arange(rows) + 1, rows - 1),
+        np.bincount(_cells_of_rows(params, grid_points), minlength=cells) / rows,
     )
 
 
@@ -108,23 +160,24 @@ def _drift_chain(
     Moving down and up again changes the link by the square of the drift (2.5e-7 for the authors'
     0.0005); the chain takes the direct way from the first split point and neglects that.
     """
-    split_points_P, start_P = params.split_points_P, _start_split_points(params)
+    split_points_P, start_P = params.split_points_P, _start_places(params)
     first_M = np.repeat(split_points_P, len(links_GK))
     links_MK = np.tile(links_GK, (len(split_points_P), 1))
     links_PMK = np.stack([drifted(params, links_MK, p - first_M) for p in split_points_P])
     at_first_PM = split_points_P[:, None] == first_M
     start_PM = at_first_PM * np.repeat(start_P, len(links_GK)) * np.tile(weights_G, len(start_P))
-    return LinkChain(links_PMK, start_PM, np.arange(len(first_M)))
+    return LinkChain(links_PMK, start_PM, np.arange(len(first_M)), weights_G)
 
 
-def _same_for_all_split_points(params: LayerSplitParams, links_MK: FloatArray) -> FloatArray:
+def _same_for_all_places(params: LayerSplitParams, links_MK: FloatArray) -> FloatArray:
     return np.broadcast_to(links_MK, (len(params.split_points_P), *links_MK.shape))
 
 
-def _start_split_points(params: LayerSplitParams) -> FloatArray:
+def _start_places(params: LayerSplitParams) -> FloatArray:
     first, last = params.start_split_points
     split_points_P = params.split_points_P
-    return ((split_points_P >= first) & (split_points_P <= last)) / (last - first + 1)
+    starts_P = (split_points_P >= first) & (split_points_P <= last)
+    return starts_P / starts_P.sum()
 
 
 def _grid_weights(grid_points: Sequence[int]) -> FloatArray:

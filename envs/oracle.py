@@ -4,7 +4,11 @@ States are (step, split point, link state); the link is a finite chain (`link_ch
 a constant link started from the grid and for a trace, and as fine as its grid for a random link.
 Returns are expectations over the case's starts, discounted by the problem's `discount` (default 1).
 
-Shape suffixes: T steps, A actions, P split points, M nodes of the link, G grid points,
+Moving may cost something (`envs.dynamics.moving_cost`), over the link that the step meets. A link
+that follows a path of fading is the Markov chain fitted to the path; one that follows a trace is
+the trace, whose optimum knows the rows to come (see `planning_problem`).
+
+Shape suffixes: T steps, A actions, P places (`envs.params`), M nodes of the link, G grid points,
 K link coordinates.
 """
 
@@ -12,20 +16,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from envs.actions import number_of_actions, targets_of_actions
 from envs.checks import check_source, checked_actions
-from envs.dynamics import reward, targets_of_actions
+from envs.dynamics import moving_cost, reward
 from envs.link_chain import grid_states, link_chain
-from envs.params import ACTIONS, LayerSplitParams
+from envs.params import LayerSplitParams
 from envs.policies import (
     FixedPolicy,
     Policy,
     RandomPolicy,
     StayPolicy,
     TabularPolicy,
+    ThresholdPolicy,
     action_probabilities,
 )
 from envs.sources import PPLSource
@@ -33,6 +40,8 @@ from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.base.errors import UserError
 
 _MOST_SETTINGS = 2_000_000
+_MOST_VALUES = 100_000_000  # steps x places x nodes: 1.6 GB with the actions
+_HORIZON = 3  # steps that `receding_horizon_policy` looks ahead
 
 
 class Oracle:
@@ -44,7 +53,8 @@ class Oracle:
         link_states_GK: The link states of the grid.
         chain: The finite chain that stands for the link.
         source: Where perplexities come from.
-        rewards_PM: Reward of arriving at each split point and node.
+        rewards_PM: Reward of arriving at each place and node.
+        moving_APM: What each action's move costs at each node; zeros (A, 1, 1) where it is free.
         static_rewards_PG: The same at each link state of the grid.
         values_TPM: Optimal value before each step.
         actions_TPM: Optimal action at each step; of equal ones the first (-1 before 0 before +1).
@@ -82,10 +92,14 @@ class Oracle:
         self.chain = link_chain(params, self.grid_points)
         self._targets_AP = targets_of_actions(params)
         self.rewards_PM = self._rewards(self.chain.links_PMK)
+        self.moving_APM = self._moving()
+        self._expected_moving_APM = self.moving_APM
+        if params.moving_PPX.size:
+            self._expected_moving_APM = np.stack(list(map(self.chain.expected, self.moving_APM)))
         self.static_rewards_PG = self._rewards_on_grid()
-        self.values_TPM, self.actions_TPM = self._optimum()
+        self.values_TPM, self.actions_TPM = self._optimum(params.episode_steps)
         self.optimal_return = self._expected(self.values_TPM[0])
-        self.random_return = self.policy_return(RandomPolicy())
+        self.random_return = self.policy_return(RandomPolicy(actions=len(self._targets_AP)))
 
     def policy_values(self, policy: Policy) -> FloatArray:
         """Return a policy's expected return from each split point and node, shape (P, M)."""
@@ -103,9 +117,11 @@ class Oracle:
         """Return the expected return of another oracle's plan, made on the same grid.
 
         Raises:
-            UserError: If it is not an action 0, 1 or 2 for each step, split point and node.
+            UserError: If it is not one of the problem's actions for each step, place and node.
         """
-        plan_TPM = checked_actions(np.ravel(actions_TPM), self.actions_TPM.size)
+        plan_TPM = checked_actions(
+            np.ravel(actions_TPM), self.actions_TPM.size, len(self._targets_AP)
+        )
         values_PM = np.zeros_like(self.rewards_PM)
         for actions_PM in plan_TPM.reshape(self.actions_TPM.shape)[::-1]:
             q_APM = self._action_values(values_PM)
@@ -121,17 +137,29 @@ class Oracle:
         return share_of_gap(policy_return, self.random_return, self.optimal_return)
 
     def best_fixed(self) -> tuple[int, float]:
-        """Return the best fixed split point and its expected return (see `FixedPolicy`)."""
-        returns = [self.policy_return(FixedPolicy(int(p))) for p in self.params.split_points_P]
+        """Return the best fixed split point and its expected return (see `FixedPolicy`).
+
+        Where the problem chooses the codec, with the codec that is best with it.
+        """
+        place, best_return = self.best_fixed_place()
+        return int(self.params.split_points_P[place]), best_return
+
+    def best_fixed_place(self) -> tuple[int, float]:
+        """Return the index of the best fixed place and its expected return."""
+        returns = [self.policy_return(policy) for policy in fixed_policies(self.params).values()]
         best = int(np.argmax(returns))
-        return self.params.min_split_point + best, returns[best]
+        return best, returns[best]
+
+    def optimal_static_places(self) -> IntArray:
+        """Return the place with the best reward at each grid link state (Eq. 7), shape (G,).
+
+        The best one to end up in while the link does not change.
+        """
+        return self.static_rewards_PG.argmax(axis=0)
 
     def optimal_static_split_points(self) -> IntArray:
-        """Return the split point with the best reward at each grid link state (Eq. 7), shape (G,).
-
-        The best place to end up while the link does not change.
-        """
-        return self.params.min_split_point + self.static_rewards_PG.argmax(axis=0)
+        """Return the split points of `optimal_static_places`, shape (G,)."""
+        return self.params.split_points_P[self.optimal_static_places()]
 
     def optimal_policy(self) -> TabularPolicy:
         """Return the optimal policy; between grid points it takes the nearest one's action.
@@ -139,71 +167,167 @@ class Oracle:
         Raises:
             UserError: If the link follows a trace: its optimum uses the rows to come.
         """
-        if self.params.link_dynamics == "trace":
-            raise UserError(
-                "the optimum over a trace uses the rows to come, so it is no policy of the state; "
-                "compare returns with optimal_return"
-            )
+        self._refuse_trace()
         return self._tabular(self.actions_TPM)
 
     def greedy_policy(self) -> TabularPolicy:
         """Return the policy that takes the best next reward as if the link stayed as it is."""
-        actions_PM = self.rewards_PM[self._targets_AP].argmax(axis=0)
-        steps = self.params.episode_steps
-        return self._tabular(np.broadcast_to(actions_PM, (steps, *actions_PM.shape)))
+        next_APM = self.rewards_PM[self._targets_AP] - self.moving_APM
+        return self._tabular(next_APM.argmax(axis=0)[None])
+
+    def threshold_policy(self) -> ThresholdPolicy:
+        """Return the best rule of one threshold on the first link coordinate and two places.
+
+        Fitted on the same rewards: of all thresholds between grid points the one whose two places
+        have the best expected reward over where episodes start, as if the link stayed.
+        """
+        order_G = np.argsort(self.link_states_GK[:, 0], kind="stable")
+        x_G = self.link_states_GK[order_G, 0]
+        weighted_PG = (self.static_rewards_PG * self.chain.grid_shares_G)[:, order_G]
+        below_PG = np.cumsum(weighted_PG, axis=1)
+        above_PG = below_PG[:, -1:] - below_PG
+        cuts = np.flatnonzero(np.diff(x_G) > 0)
+        best = int(cuts[np.argmax((below_PG.max(axis=0) + above_PG.max(axis=0))[cuts])])
+        return ThresholdPolicy(
+            self.params,
+            float((x_G[best] + x_G[best + 1]) / 2),
+            int(below_PG[:, best].argmax()),
+            int(above_PG[:, best].argmax()),
+        )
+
+    def receding_horizon_policy(self, horizon: int = _HORIZON) -> TabularPolicy:
+        """Return the policy that plans so many steps ahead at each step, under the link's chain.
+
+        Raises:
+            UserError: If the link follows a trace, whose chain knows the rows to come.
+        """
+        self._refuse_trace()
+        values_TPM, actions_TPM = self._optimum(min(horizon, self.params.episode_steps))
+        steps_left = np.arange(self.params.episode_steps, 0, -1)
+        ahead = np.minimum(steps_left, len(values_TPM))
+        return self._tabular(actions_TPM[len(values_TPM) - ahead])
+
+    def stationary_policy(self, discount: float, tolerance: float = 1e-9) -> TabularPolicy:
+        """Return the optimal policy of an endless episode, by value iteration.
+
+        Args:
+            discount: Of later rewards, below 1.
+            tolerance: Values are this near to the optimal ones, relative to the largest reward.
+
+        Raises:
+            UserError: If the discount is not below 1, or the link follows a trace.
+        """
+        self._refuse_trace()
+        if not 0 <= discount < 1:
+            raise UserError(
+                f"discount {discount:g}: an endless episode needs one from 0 to below 1"
+            )
+        return self._tabular(self._endless(discount, tolerance)[1][None])
+
+    def endless_values(self, discount: float, tolerance: float = 1e-9) -> FloatArray:
+        """Return the optimal values (P, M) of an endless episode; raises as `stationary_policy`."""
+        self.stationary_policy(discount, tolerance)
+        return self._endless(discount, tolerance)[0]
 
     def baselines(self) -> dict[str, Policy]:
         """Return the policies that agents are compared with, by name."""
-        fixed = {f"fixed {p}": FixedPolicy(int(p)) for p in self.params.split_points_P}
         return {
-            "random": RandomPolicy(),
-            "stay": StayPolicy(),
+            "random": RandomPolicy(actions=number_of_actions(self.params)),
+            "stay": StayPolicy(self.params),
             "greedy": self.greedy_policy(),
-            **fixed,
+            "threshold": self.threshold_policy(),
+            **fixed_policies(self.params),
         }
 
-    def _optimum(self) -> tuple[FloatArray, IntArray]:
-        shape = (self.params.episode_steps, *self.rewards_PM.shape)
+    def planners(self) -> dict[str, Policy]:
+        """Return what plans with the link's own chain, by name; nothing over a trace."""
+        if self.params.link_dynamics == "trace":
+            return {}
+        return {
+            "receding horizon": self.receding_horizon_policy(),
+            "planner": self.optimal_policy(),
+        }
+
+    def _optimum(self, steps: int) -> tuple[FloatArray, IntArray]:
+        shape = (steps, *self.rewards_PM.shape)
+        _refuse_too_large(shape)
         values_TPM, actions_TPM = np.zeros(shape), np.zeros(shape, dtype=np.int64)
         later_PM = np.zeros_like(self.rewards_PM)
-        for step in reversed(range(self.params.episode_steps)):
+        for step in reversed(range(steps)):
             q_APM = self._action_values(later_PM)
             actions_TPM[step] = q_APM.argmax(axis=0)
             values_TPM[step] = later_PM = q_APM.max(axis=0)
         return values_TPM, actions_TPM
 
-    def _action_values(self, later_PM: FloatArray) -> FloatArray:
+    def _endless(self, discount: float, tolerance: float) -> tuple[FloatArray, IntArray]:
+        values_PM = np.zeros_like(self.rewards_PM)
+        close = tolerance * max(float(np.abs(self.rewards_PM).max()), 1e-300)
+        # A change below that leaves the values within `close` (Puterman 1994, Theorem 6.3.1).
+        close *= (1 - discount) / max(2 * discount, 1e-300)
+        while True:
+            q_APM = self._action_values(values_PM, discount)
+            change = float(np.abs(q_APM.max(axis=0) - values_PM).max())
+            values_PM = q_APM.max(axis=0)
+            if change <= close:
+                return values_PM, q_APM.argmax(axis=0)
+
+    def _action_values(self, later_PM: FloatArray, discount: float | None = None) -> FloatArray:
         """Return Q of each action, given the values after it (Bellman's equation)."""
-        arrived_PM = self.rewards_PM + self.params.discount * later_PM
-        return self.chain.expected(arrived_PM)[self._targets_AP]
+        discount = self.params.discount if discount is None else discount
+        arrived_PM = self.rewards_PM + discount * later_PM
+        return self.chain.expected(arrived_PM)[self._targets_AP] - self._expected_moving_APM
+
+    def _moving(self) -> FloatArray:
+        """Return what each action's move costs at each node, (A, P, M)."""
+        actions, (places, nodes) = len(self._targets_AP), self.rewards_PM.shape
+        if not self.params.moving_PPX.size:
+            return np.zeros((actions, 1, 1))
+        from_P = np.arange(places, dtype=np.int64)
+        from_N: IntArray = np.tile(np.repeat(from_P, nodes), actions)
+        to_N = np.repeat(self._targets_AP.ravel(), nodes)
+        # Where the action leads: under drift the link is another there.
+        links_NK = self.chain.links_PMK[self._targets_AP].reshape(len(to_N), -1)
+        return moving_cost(self.params, from_N, to_N, links_NK).reshape(actions, places, nodes)
 
     def _probabilities(self, policy: Policy, step: int) -> FloatArray:
-        split_points_N, links_NK = _flat_states(self.params, self.chain.links_PMK)
+        split_points_N, links_NK, codecs_N = _flat_states(self.params, self.chain.links_PMK)
         steps_N = np.full(len(split_points_N), step)
-        chance_NA = action_probabilities(policy, split_points_N, links_NK, steps_N)
-        return chance_NA.T.reshape(ACTIONS, *self.rewards_PM.shape)
+        chance_NA = action_probabilities(
+            self.params, policy, split_points_N, links_NK, steps_N, codecs_N
+        )
+        return chance_NA.T.reshape(-1, *self.rewards_PM.shape)
 
     def _expected(self, values_PM: FloatArray) -> float:
         return float((self.chain.start_PM * values_PM).sum())
 
     def _rewards(self, links_PMK: FloatArray) -> FloatArray:
-        split_points_N, links_NK = _flat_states(self.params, links_PMK)
-        rewards_N = reward(self.params, self.source, split_points_N, links_NK)
+        rewards_N = reward(self.params, self.source, *_flat_states(self.params, links_PMK))
         return rewards_N.reshape(links_PMK.shape[:2])
 
     def _rewards_on_grid(self) -> FloatArray:
         if self.params.link_dynamics != "trace" and not self.params.drift_per_layer:
             return self.rewards_PM  # the nodes are the grid
-        shape = (len(self.params.split_points_P), *self.link_states_GK.shape)
+        shape = (len(self.rewards_PM), *self.link_states_GK.shape)
         return self._rewards(np.broadcast_to(self.link_states_GK, shape))
 
     def _tabular(self, actions_TPM: IntArray) -> TabularPolicy:
-        return TabularPolicy(
-            self.params.min_split_point,
-            self.chain.links_PMK,
-            self.params.link_high_K - self.params.link_low_K,
-            actions_TPM,
-        )
+        return TabularPolicy(self.params, self.chain.links_PMK, actions_TPM)
+
+    def _refuse_trace(self) -> None:
+        if self.params.link_dynamics == "trace":
+            raise UserError(
+                "the optimum over a trace uses the rows to come, so it is no policy of the state; "
+                "plan on envs.oracle.planning_problem, or compare returns with optimal_return"
+            )
+
+
+def fixed_policies(params: LayerSplitParams) -> dict[str, FixedPolicy]:
+    """Return a policy that goes to each place, by the name that reports show."""
+    found: dict[str, FixedPolicy] = {}
+    for p, codec in zip(params.split_points_P.tolist(), params.codecs_P.tolist(), strict=True):
+        with_codec = f" {params.codecs[codec]}" if params.chooses_codec else ""
+        found[f"fixed {p}{with_codec}"] = FixedPolicy(params, p, codec)
+    return found
 
 
 def share_of_gap(policy_return: float, random_return: float, optimal_return: float) -> float:
@@ -221,7 +345,7 @@ def moved_by_grid(oracle: Oracle) -> float | None:
     None where the grid decides nothing (a constant link is scored at the grid's own link states, a
     trace at its rows) and where the finer grid has more than two million settings.
     """
-    if oracle.params.link_dynamics not in ("iid", "gauss_markov"):
+    if oracle.params.link_dynamics not in ("iid", "gauss_markov", "fading"):
         return None
     gap = oracle.optimal_return - oracle.random_return
     finer = [2 * points - 1 for points in oracle.grid_points]
@@ -232,7 +356,31 @@ def moved_by_grid(oracle: Oracle) -> float | None:
     return abs(refined.optimal_return - oracle.optimal_return) / gap
 
 
-def _flat_states(params: LayerSplitParams, links_PMK: FloatArray) -> tuple[IntArray, FloatArray]:
-    """Return split points (N,) and link states (N, K) of all N = P * M states."""
+def planning_problem(params: LayerSplitParams) -> LayerSplitParams:
+    """Return a problem over a trace as what can be known of it: a chain fitted to its rows.
+
+    Others are returned as they are. With `params.for_training()` no row of the later part is used.
+    """
+    if params.link_dynamics != "trace":
+        return params
+    return replace(params, link_dynamics="fading")
+
+
+def _refuse_too_large(shape: tuple[int, ...]) -> None:
+    if math.prod(shape) > _MOST_VALUES:
+        steps, places, nodes = shape
+        raise UserError(
+            f"{steps} steps x {places} places x {nodes} nodes of the link are too many to solve "
+            f"({math.prod(shape):,}; {_MOST_VALUES:,} fit): lower episode_steps or grid_points"
+        )
+
+
+def _flat_states(
+    params: LayerSplitParams, links_PMK: FloatArray
+) -> tuple[IntArray, FloatArray, IntArray]:
+    """Return split points (N,), link states (N, K) and codecs (N,) of all N = P * M states."""
     nodes, coordinates = links_PMK.shape[1:]
-    return np.repeat(params.split_points_P, nodes), links_PMK.reshape(-1, coordinates)
+    split_points_N, codecs_N = (
+        np.repeat(x_P, nodes) for x_P in (params.split_points_P, params.codecs_P)
+    )
+    return split_points_N, links_PMK.reshape(-1, coordinates), codecs_N

@@ -1,10 +1,11 @@
 """Policies to compare agents with, and what a policy is.
 
-A policy is any callable (split_points_N, link_states_NK, steps_N) -> actions_N in {0, 1, 2}, which
-mean -1, 0, +1. One that also has `action_probabilities` is evaluated as stochastic.
+A policy is any callable (split_points_N, link_states_NK, steps_N) -> actions_N (`envs.actions`),
+and gets codecs_N besides where the problem chooses the codec. One that also has
+`action_probabilities` is evaluated as stochastic.
 
-Shape suffixes: N states, n of them at one split point, K link coordinates, T steps, P split points,
-M nodes of the link.
+Shape suffixes: N states, n of them at one place, K link coordinates, T steps, P places, M nodes of
+the link, A actions.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from envs.actions import number_of_actions, staying, towards
 from envs.checks import checked_actions
-from envs.params import ACTIONS
+from envs.params import LayerSplitParams
 from raysplit.base.arrays import FloatArray, IntArray
 
 _MOST_DISTANCES = 2**22  # held at a time: 32 MiB
@@ -25,9 +27,14 @@ class Policy(Protocol):
     """Chooses an action in each of N states."""
 
     def __call__(
-        self, split_points_N: IntArray, link_states_NK: FloatArray, steps_N: IntArray
+        self,
+        split_points_N: IntArray,
+        link_states_NK: FloatArray,
+        steps_N: IntArray,
+        /,
+        *codecs_N: IntArray,
     ) -> IntArray:
-        """Return actions in {0, 1, 2}, shape (N,)."""
+        """Return actions, shape (N,)."""
         ...
 
 
@@ -36,68 +43,159 @@ class StochasticPolicy(Policy, Protocol):
     """A policy that gives its action probabilities."""
 
     def action_probabilities(
-        self, split_points_N: IntArray, link_states_NK: FloatArray, steps_N: IntArray
+        self,
+        split_points_N: IntArray,
+        link_states_NK: FloatArray,
+        steps_N: IntArray,
+        /,
+        *codecs_N: IntArray,
     ) -> FloatArray:
-        """Return the probability of each action, shape (N, 3)."""
+        """Return the probability of each action, shape (N, A)."""
         ...
 
 
+def asked_of_policy(params: LayerSplitParams, codecs_N: IntArray) -> tuple[IntArray, ...]:
+    """Return what a policy gets besides split points, link states and steps."""
+    return (codecs_N,) if params.chooses_codec else ()
+
+
 def action_probabilities(
-    policy: Policy, split_points_N: IntArray, link_states_NK: FloatArray, steps_N: IntArray
+    params: LayerSplitParams,
+    policy: Policy,
+    split_points_N: IntArray,
+    link_states_NK: FloatArray,
+    steps_N: IntArray,
+    codecs_N: IntArray,
 ) -> FloatArray:
-    """Return the probability of each action, shape (N, 3), of either kind of policy.
+    """Return the probability of each action, shape (N, A), of either kind of policy.
 
     Raises:
-        UserError: If a policy does not give one action 0, 1 or 2 for each state.
+        UserError: If a policy does not give one of the problem's actions for each state.
     """
+    asked = split_points_N, link_states_NK, steps_N, *asked_of_policy(params, codecs_N)
     if isinstance(policy, StochasticPolicy):
-        return policy.action_probabilities(split_points_N, link_states_NK, steps_N)
-    actions = policy(split_points_N, link_states_NK, steps_N)
-    return np.eye(ACTIONS)[checked_actions(actions, len(split_points_N))]
+        return policy.action_probabilities(*asked)
+    actions = number_of_actions(params)
+    return np.eye(actions)[checked_actions(policy(*asked), len(split_points_N), actions)]
 
 
 class RandomPolicy:
     """Every action with the same probability."""
 
-    def __init__(self, seed: int | np.random.Generator = 0) -> None:
-        """Seed the draws of actions; `action_probabilities` draws nothing."""
+    def __init__(self, seed: int | np.random.Generator = 0, actions: int = 3) -> None:
+        """Seed the draws of so many actions; `action_probabilities` draws nothing."""
         self._generator = np.random.default_rng(seed)
+        self._actions = actions
 
     def __call__(
-        self, split_points_N: IntArray, link_states_NK: FloatArray, steps_N: IntArray
+        self,
+        split_points_N: IntArray,
+        link_states_NK: FloatArray,
+        steps_N: IntArray,
+        /,
+        *codecs_N: IntArray,
     ) -> IntArray:
         """Draw actions."""
-        return self._generator.integers(0, ACTIONS, size=len(split_points_N))
+        return self._generator.integers(0, self._actions, size=len(split_points_N))
 
     def action_probabilities(
-        self, split_points_N: IntArray, link_states_NK: FloatArray, steps_N: IntArray
+        self,
+        split_points_N: IntArray,
+        link_states_NK: FloatArray,
+        steps_N: IntArray,
+        /,
+        *codecs_N: IntArray,
     ) -> FloatArray:
-        """Return one third for each action."""
-        return np.full((len(split_points_N), ACTIONS), 1 / ACTIONS)
+        """Return the same probability for each action."""
+        return np.full((len(split_points_N), self._actions), 1 / self._actions)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class StayPolicy:
-    """Never moves."""
+    """Never moves.
+
+    Attributes:
+        params: The problem.
+    """
+
+    params: LayerSplitParams
 
     def __call__(
-        self, split_points_N: IntArray, link_states_NK: FloatArray, steps_N: IntArray
+        self,
+        split_points_N: IntArray,
+        link_states_NK: FloatArray,
+        steps_N: IntArray,
+        /,
+        *codecs_N: IntArray,
     ) -> IntArray:
-        """Return action 1 everywhere."""
-        return np.ones(len(split_points_N), dtype=np.int64)
+        """Return the action that changes nothing."""
+        return staying(self.params, self.params.places(_signed(split_points_N), *codecs_N))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class FixedPolicy:
-    """Goes to one split point, a layer a step, and stays there."""
+    """Goes to one place, a layer and a codec a step, and stays there.
 
+    Attributes:
+        params: The problem.
+        split_point: Where to.
+        codec: Index of the codec that is taken there.
+    """
+
+    params: LayerSplitParams
     split_point: int
+    codec: int = 0
 
     def __call__(
-        self, split_points_N: IntArray, link_states_NK: FloatArray, steps_N: IntArray
+        self,
+        split_points_N: IntArray,
+        link_states_NK: FloatArray,
+        steps_N: IntArray,
+        /,
+        *codecs_N: IntArray,
     ) -> IntArray:
-        """Return the action towards the split point."""
-        # In int64: the difference of unsigned numbers has no sign.
-        return np.sign(int(self.split_point) - split_points_N.astype(np.int64, copy=False)) + 1
+        """Return the action towards the place."""
+        places_N = self.params.places(_signed(split_points_N), *codecs_N)
+        row = int(self.split_point) - self.params.min_split_point
+        goal = row * len(self.params.codecs) + self.codec
+        return towards(self.params, places_N, np.full_like(places_N, goal))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ThresholdPolicy:
+    """Goes to one place where the first link coordinate is below a threshold, else to another.
+
+    `Oracle.threshold_policy` fits it.
+
+    Attributes:
+        params: The problem.
+        threshold: Of the first link coordinate.
+        place_below: Index of the place.
+        place_above: Index of the other.
+    """
+
+    params: LayerSplitParams
+    threshold: float
+    place_below: int
+    place_above: int
+
+    def __call__(
+        self,
+        split_points_N: IntArray,
+        link_states_NK: FloatArray,
+        steps_N: IntArray,
+        /,
+        *codecs_N: IntArray,
+    ) -> IntArray:
+        """Return the action towards the place of each link state."""
+        places_N = self.params.places(_signed(split_points_N), *codecs_N)
+        below_N = link_states_NK[:, 0] < self.threshold
+        return towards(self.params, places_N, np.where(below_N, self.place_below, self.place_above))
+
+
+def _signed(split_points_N: IntArray) -> IntArray:
+    """In int64: the difference of unsigned numbers has no sign."""
+    return split_points_N.astype(np.int64, copy=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,23 +203,28 @@ class TabularPolicy:
     """Looks its action up at the nearest node of a table (`Oracle.optimal_policy` and others).
 
     Attributes:
-        first_split_point: The split point of index 0.
+        params: The problem.
         links_PMK: Link state of each node.
-        span_K: Width of each coordinate's range; distances are relative to it.
-        actions_TPM: Action at each step, split point and node.
+        actions_TPM: Action at each step, place and node. Of a single step: at every step.
     """
 
-    first_split_point: int
+    params: LayerSplitParams
     links_PMK: FloatArray
-    span_K: FloatArray
     actions_TPM: IntArray
 
     def __call__(
-        self, split_points_N: IntArray, link_states_NK: FloatArray, steps_N: IntArray
+        self,
+        split_points_N: IntArray,
+        link_states_NK: FloatArray,
+        steps_N: IntArray,
+        /,
+        *codecs_N: IntArray,
     ) -> IntArray:
         """Return the actions of the nearest nodes, the first of those equally near."""
         actions_N = np.empty(len(split_points_N), dtype=np.int64)
-        index_N = split_points_N - self.first_split_point
+        index_N = self.params.places(_signed(split_points_N), *codecs_N)
+        if len(self.actions_TPM) == 1:
+            steps_N = np.zeros_like(steps_N)
         for p in np.unique(index_N):
             of_p = index_N == p
             nodes_n = self._nearest(int(p), link_states_NK[of_p])
@@ -136,7 +239,9 @@ class TabularPolicy:
         from scipy.spatial.distance import cdist  # loads slowly; no agent needs it
 
         nodes_MK = self.links_PMK[p]
+        # Distances are relative to the width of each coordinate's range.
+        span_K = self.params.link_high_K - self.params.link_low_K
         rows = max(1, _MOST_DISTANCES // len(nodes_MK))
         slices = (links_nK[begin : begin + rows] for begin in range(0, len(links_nK), rows))
-        distances = (cdist(links, nodes_MK, "sqeuclidean", w=self.span_K**-2) for links in slices)
+        distances = (cdist(links, nodes_MK, "sqeuclidean", w=span_K**-2) for links in slices)
         return np.concatenate([distance_nM.argmin(axis=1) for distance_nM in distances])

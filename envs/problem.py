@@ -17,9 +17,13 @@ from raysplit.base.config import Config
 from raysplit.link.axis import rounded_within
 from raysplit.link.codec import Codec
 from raysplit.link.state import LOWER_IS_WORSE, check_coordinates, check_value
+from raysplit.radio.cell import load_cell
+from raysplit.radio.path import FadingPathConfig
 
 Case = Literal["L", "H", "A"]
 Reward = Literal["objective", "authors", "budget"]
+ActionSpace = Literal["split", "split_and_codec", "absolute"]
+LinkDynamics = Literal["constant", "iid", "gauss_markov", "fading", "trace"]
 ValueRange = tuple[float, float]
 
 BUDGET_WEIGHTS = ("percent_per_second", "percent_per_joule", "percent_per_miss")
@@ -104,19 +108,32 @@ class LinkDynamicsConfig(Config):
         kind: `constant`: drawn once per episode. `iid`: drawn anew, uniformly, at every step.
             `gauss_markov`: x = low + (high - low) Phi(z) with z' = rho z + sqrt(1 - rho^2) e and
             standard normal z, e; so at every step x is uniform on its range, `correlation: 0` is
-            `iid` and 1 would be `constant`. `trace`: consecutive rows of a table from a random
-            start.
+            `iid` and 1 would be `constant`. `fading`: consecutive steps of a simulated path of
+            `snr_db` (`fading`), from a random start. `trace`: consecutive rows of a table from a
+            random start.
         drift_per_layer: Only `constant`: each layer moved down multiplies the link coordinates by
             1 + drift, each layer moved up by 1 - drift (the authors' code: 0.0005). Only for
             coordinates that grow as the link gets worse.
         correlation: Only `gauss_markov`: rho, the correlation of z from step to step.
         path: Only `trace`: CSV or Parquet file, a column per link coordinate and a row per step.
+        step_s: Only `trace`: read the file as one of a radio (mahimahi, or a table with a time and
+            capacity, SNR or RSRP; `raysplit.radio.reading`) and average it over steps of so many
+            seconds. The problem then varies `snr_db` alone; a capacity counts as the SNR at which
+            the cell has that rate, and what is beyond the problem's range as its border.
+        cell: Only with `step_s`: whose rate, and whose powers, of the presets.
+        trained_share: Only `trace`: agents learn from this part of the rows, the first, and are
+            judged on the others.
+        fading: Only `fading`: what the path is made of.
     """
 
-    kind: Literal["constant", "iid", "gauss_markov", "trace"] = "constant"
+    kind: LinkDynamics = "constant"
     drift_per_layer: float = Field(default=0.0, ge=0.0, lt=0.1)
     correlation: float | None = Field(default=None, ge=0.0, lt=1.0)
     path: Path | None = None
+    step_s: float | None = Field(default=None, gt=0.0)
+    cell: str = "lte"
+    trained_share: float = Field(default=0.5, gt=0.0, lt=1.0)
+    fading: FadingPathConfig | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -126,6 +143,37 @@ class LinkDynamicsConfig(Config):
             raise ValueError("correlation goes with kind: gauss_markov (and is needed there)")
         if (self.path is not None) != (self.kind == "trace"):
             raise ValueError("path goes with kind: trace (and is needed there)")
+        if self.step_s is not None:
+            if self.kind != "trace":
+                raise ValueError("step_s goes with kind: trace")
+            load_cell(self.cell)
+        if (self.fading is not None) != (self.kind == "fading"):
+            raise ValueError(
+                "fading goes with kind: fading (and is needed there), such as "
+                "fading: {mean_snr_db: 10, step_s: 0.1}"
+            )
+        return self
+
+
+class SwitchingConfig(Config):
+    """What moving the split within an episode costs.
+
+    Attributes:
+        per_layer: Taken off the reward for each layer that changes sides: a share of the clean
+            perplexity, or of perplexity itself with `raw`.
+        context_tokens: Only `reward: budget`: so many tokens of context move with a layer, and what
+            that takes in seconds and joules (`raysplit.budget.moving`) is weighed as the reward's.
+    """
+
+    per_layer: float = Field(default=0.0, ge=0.0)
+    context_tokens: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if self.per_layer and self.context_tokens:
+            raise ValueError(
+                "per_layer and context_tokens are two ways to count the same: keep one of them"
+            )
         return self
 
 
@@ -136,7 +184,10 @@ class ProblemConfig(Config):
         case: L: good links and small initial split points; H: bad links and large ones; A: all.
         link: The link coordinates that vary, with their ranges; the others stay at their default.
         codecs: What hidden states are sent as (`raysplit.link.codec`). All are measured; decisions
-            are made for the first.
+            are made for the first, or among all with `actions: split_and_codec`.
+        actions: `split` moves the split point by a layer, `split_and_codec` also the codec by one
+            in its list, `absolute` jumps to any split point (`envs.actions`).
+        switching: What moving costs.
         dynamics: How the link changes within an episode.
         min_split_point: Fewest layers on the device.
         max_split_point: Most layers on the device.
@@ -161,11 +212,13 @@ class ProblemConfig(Config):
     case: Case = "A"
     link: dict[str, LinkRange] = Field(min_length=1)
     codecs: tuple[str, ...] = Field(default=("identity",), min_length=1)
+    actions: ActionSpace = "split"
+    switching: SwitchingConfig = SwitchingConfig()
     dynamics: LinkDynamicsConfig = LinkDynamicsConfig()
     min_split_point: int = Field(default=1, ge=1)
     max_split_point: int = Field(default=10, ge=2)
     initial_split_points: tuple[int, int] | None = None
-    episode_steps: int = Field(default=5, ge=1)
+    episode_steps: int = Field(default=5, ge=1, le=1000)
     discount: float = Field(default=1.0, gt=0.0, le=1.0)
     reward: Reward = "objective"
     cost_weight: float = Field(
@@ -199,7 +252,37 @@ class ProblemConfig(Config):
         if self.raw and self.reward != "objective":
             raise ValueError("raw goes with reward: objective")
         _check_weights(self.reward, self.budget_weights)
+        self._check_actions()
+        self._check_path()
         return self
+
+    def _check_actions(self) -> None:
+        several = len(self.codecs) > 1
+        if self.actions == "split_and_codec" and not several:
+            raise ValueError(
+                f"actions: split_and_codec chooses among codecs, and codecs has {self.codecs[0]} "
+                "alone: name more, or take actions: split"
+            )
+        if self.actions == "split_and_codec" and self.reward == "authors":
+            raise ValueError(
+                "reward: authors compares with the first split point and knows no codec: take "
+                "reward: objective or budget, or actions: split"
+            )
+        if self.actions == "split_and_codec" and self.dynamics.drift_per_layer:
+            raise ValueError("drift_per_layer goes with actions: split or absolute: set it to 0")
+        if self.switching.context_tokens and self.reward != "budget":
+            raise ValueError(
+                f"switching.context_tokens goes with reward: budget, and this is reward: "
+                f"{self.reward}: use switching.per_layer"
+            )
+
+    def _check_path(self) -> None:
+        radio = self.dynamics.kind == "fading" or self.dynamics.step_s is not None
+        if radio and self.link_names != ("snr_db",):
+            raise ValueError(
+                "a path of a radio (dynamics.kind: fading, or a trace with step_s) is one of "
+                f"snr_db, and problem.link has {', '.join(self.link_names)}: vary snr_db alone"
+            )
 
     @property
     def budget_weights(self) -> dict[str, float]:
@@ -218,8 +301,13 @@ class ProblemConfig(Config):
 
     @property
     def codec(self) -> Codec:
-        """The codec that decisions are made for."""
+        """The codec that decisions are made for, or the first of those."""
         return self.all_codecs[0]
+
+    @property
+    def decision_codecs(self) -> tuple[str, ...]:
+        """The codecs that decisions are made among."""
+        return self.codecs if self.actions == "split_and_codec" else self.codecs[:1]
 
     @property
     def start_split_points(self) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from envs.actions import number_of_actions
 from envs.checks import checked_actions
 from envs.dynamics import State, observation
 from envs.oracle import Oracle
@@ -56,13 +57,20 @@ class ObservationPolicy:
     params: LayerSplitParams
 
     def __call__(
-        self, split_points_N: IntArray, link_states_NK: FloatArray, steps_N: IntArray
+        self,
+        split_points_N: IntArray,
+        link_states_NK: FloatArray,
+        steps_N: IntArray,
+        /,
+        *codecs_N: IntArray,
     ) -> IntArray:
         """Show the agent what the environment would, and return its actions.
 
         Raises:
-            UserError: If they are not one integer 0, 1 or 2 for each state.
+            UserError: If they are not one of the problem's actions for each state.
         """
-        state = State(split_points_N, link_states_NK, steps_N, rows_N=np.zeros_like(steps_N))
+        none_N = np.zeros_like(steps_N)
+        (codecs,) = codecs_N or (none_N,)
+        state = State(split_points_N, codecs, link_states_NK, steps_N, rows_N=none_N)
         actions = self.predict(observation(self.params, state))
-        return checked_actions(actions, len(split_points_N))
+        return checked_actions(actions, len(split_points_N), number_of_actions(self.params))

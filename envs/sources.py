@@ -61,18 +61,78 @@ class CallableSource:
         return self.answer(split_points_N, link_states_NK)
 
 
-def ask(source: PPLSource, split_points_N: IntArray, link_states_NK: FloatArray) -> FloatArray:
+@dataclass(frozen=True, slots=True)
+class PerCodecSource:
+    """A source for each codec, for problems that choose among them.
+
+    Attributes:
+        codecs: Their names, in the problem's order.
+        sources: One each, of the same quantity and link coordinates.
+    """
+
+    codecs: tuple[str, ...]
+    sources: tuple[PPLSource, ...]
+
+    @property
+    def quantity(self) -> Quantity:
+        """That of the first."""
+        return self.sources[0].quantity
+
+    @property
+    def link_names(self) -> tuple[str, ...] | None:
+        """Those of the first."""
+        return link_names_of(self.sources[0])
+
+    @property
+    def measures(self) -> bool:
+        """Whether each new answer is a measurement."""
+        return getattr(self.sources[0], "measures", False)
+
+    def __call__(
+        self,
+        split_points_N: IntArray,
+        link_states_NK: FloatArray,
+        codecs_N: IntArray | None = None,
+    ) -> FloatArray:
+        """Ask each codec's source for its settings.
+
+        `codecs_N` are indices into `codecs`; None asks for the first everywhere.
+        """
+        if codecs_N is None:
+            return self.sources[0](split_points_N, link_states_NK)
+        values_N = np.empty(len(split_points_N))
+        for codec, source in enumerate(self.sources):
+            its_N = codecs_N == codec
+            if its_N.any():
+                values_N[its_N] = ask(source, split_points_N[its_N], link_states_NK[its_N])
+        return values_N
+
+
+def codecs_of(source: PPLSource) -> tuple[str, ...]:
+    """Return the codecs that a source tells apart; none of most."""
+    return getattr(source, "codecs", ())
+
+
+def ask(
+    source: PPLSource,
+    split_points_N: IntArray,
+    link_states_NK: FloatArray,
+    codecs_N: IntArray | None = None,
+) -> FloatArray:
     """Return a source's answers as float64, shape (N,).
 
-    The source gets copies: it may write into them. Split points are int64 there, so that its
-    arithmetic cannot wrap around.
+    `codecs_N` goes to a `PerCodecSource`, and to no other. The source gets copies: it may write
+    into them. Split points are int64 there, so that its arithmetic cannot wrap around.
 
     Raises:
         UserError: If it does not give one number per setting.
     """
     is_int64 = split_points_N.dtype is _INT64  # a copy is quicker than a conversion
     points_N = split_points_N.copy() if is_int64 else split_points_N.astype(np.int64)
-    answer: Any = source(points_N, link_states_NK.copy())
+    if codecs_N is None:
+        answer: Any = source(points_N, link_states_NK.copy())
+    else:
+        answer = cast(PerCodecSource, source)(points_N, link_states_NK, codecs_N)
     plain = type(answer) is np.ndarray and answer.dtype is _FLOAT64  # most are, and it is quick
     values_N = answer if plain else _numbers(answer)
     if values_N.shape != split_points_N.shape:
@@ -152,18 +212,25 @@ class LogPPLModel(Protocol):
     """
 
     def predict_log_ppl(
-        self, split_points_N: IntArray, link_states_NK: FloatArray
+        self,
+        split_points_N: IntArray,
+        link_states_NK: FloatArray,
+        codecs_N: IntArray | None = None,
     ) -> tuple[FloatArray, FloatArray]:
-        """Return mean and standard deviation of log PPL, shape (N,) each."""
+        """Return mean and standard deviation of log PPL, shape (N,) each.
+
+        It gets `codecs_N`, each setting's index of a codec, where that is not the first of several.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class SurrogateSource:
-    """PPL as a surrogate predicts it."""
+    """PPL as a surrogate predicts it, for one of its codecs."""
 
     surrogate: LogPPLModel
     quantity: Quantity = "ppl"
+    codec: int = 0
 
     @property
     def link_names(self) -> tuple[str, ...] | None:
@@ -172,7 +239,8 @@ class SurrogateSource:
 
     def __call__(self, split_points_N: IntArray, link_states_NK: FloatArray) -> FloatArray:
         """Return the exponential of the predicted mean of log PPL."""
-        return np.exp(self.surrogate.predict_log_ppl(split_points_N, link_states_NK)[0])
+        codecs_N = () if self.codec == 0 else (np.full(len(split_points_N), self.codec),)
+        return np.exp(self.surrogate.predict_log_ppl(split_points_N, link_states_NK, *codecs_N)[0])
 
 
 class TableSource:

@@ -11,18 +11,19 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from envs.actions import number_of_actions
 from envs.checks import check_source, checked_actions
 from envs.dynamics import (
     State,
     initial_state,
     observation,
     observation_bounds,
-    reward,
+    step_reward,
     terminated,
     transition,
 )
 from envs.example import example_params, example_source
-from envs.params import ACTIONS, LayerSplitParams
+from envs.params import LayerSplitParams
 from envs.sources import PPLSource
 from raysplit.base.arrays import Float32Array, IntArray
 
@@ -65,7 +66,8 @@ class LayerSplitVectorEnv(VectorEnv[Observation, Actions, Values]):
         self.num_envs = num_envs
         low, high = observation_bounds(self.params)
         self.single_observation_space = spaces.Box(low, high, dtype=np.float32)
-        self.single_action_space = spaces.Discrete[np.int64](ACTIONS)
+        self._actions = number_of_actions(self.params)
+        self.single_action_space = spaces.Discrete[np.int64](self._actions)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._state: State | None = None
@@ -91,11 +93,10 @@ class LayerSplitVectorEnv(VectorEnv[Observation, Actions, Values]):
         if self._all_ended:
             first, info = self.reset()
             return first, np.zeros(self.num_envs), never, never.copy(), info
-        actions_N = checked_actions(actions, self.num_envs)
-        self._state = transition(self.params, self._state, actions_N, self.np_random)
-        reward_N = reward(
-            self.params, self.source, self._state.split_points_N, self._state.link_states_NK
-        )
+        actions_N = checked_actions(actions, self.num_envs, self._actions)
+        before = self._state
+        self._state = transition(self.params, before, actions_N, self.np_random)
+        reward_N = step_reward(self.params, self.source, before, self._state)
         ended_N = terminated(self.params, self._state)
         self._all_ended = bool(ended_N[0])
         return observation(self.params, self._state), reward_N, ended_N, never, {}

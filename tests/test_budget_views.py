@@ -64,9 +64,14 @@ def solved(*overrides):
     )
     oracle = Oracle(params, source)
     oracles = Oracles(
-        params=params, table=first, table_by_codec=tables, surrogate=oracle, measured=oracle,
+        params=params,
+        trained_params=params,
+        table=first,
+        table_by_codec=tables,
+        surrogate=oracle,
+        measured=oracle,
         agents={},
-    )  # fmt: skip
+    )
     return experiment, oracles
 
 

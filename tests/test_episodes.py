@@ -35,14 +35,14 @@ def test_every_policy_plays_the_same_episodes(dynamics):
         played_returns(params, source, policy, 20, seed=3)
         return np.array(seen)
 
-    np.testing.assert_array_equal(links_seen(RandomPolicy(1)), links_seen(StayPolicy()))
+    np.testing.assert_array_equal(links_seen(RandomPolicy(1)), links_seen(StayPolicy(PARAMS)))
 
 
 @pytest.mark.parametrize("discount", [1.0, 0.9])
 def test_the_mean_return_is_the_exact_one(discount):
     params = dataclasses.replace(PARAMS, discount=discount)
-    exact = Oracle(params, example_source, grid_points=[201]).policy_return(FixedPolicy(7))
-    returns = played_returns(params, example_source, FixedPolicy(7), 20_000, seed=0)
+    exact = Oracle(params, example_source, grid_points=[201]).policy_return(FixedPolicy(params, 7))
+    returns = played_returns(params, example_source, FixedPolicy(params, 7), 20_000, seed=0)
     error = returns.std() / np.sqrt(len(returns))
     assert returns.mean() == pytest.approx(exact, abs=4 * error)
 
@@ -78,7 +78,12 @@ def decisions(policies):
 
 
 def test_the_best_agent_is_asked_where_it_settles():
-    both = decisions({"ppo": {0: FixedPolicy(3), 1: FixedPolicy(9)}, "dqn": {0: StayPolicy()}})
+    both = decisions(
+        {
+            "ppo": {0: FixedPolicy(PARAMS, 3), 1: FixedPolicy(PARAMS, 9)},
+            "dqn": {0: StayPolicy(PARAMS)},
+        }
+    )
     assert (both.agent, both.seeds) == ("ppo", 2)
     np.testing.assert_array_equal(both.split_points_N, [3, 9] * 250)
     assert both.x_N.min() >= 0
@@ -86,7 +91,7 @@ def test_the_best_agent_is_asked_where_it_settles():
 
 
 def test_decisions_start_where_the_problem_starts():
-    chosen = decisions({"stay": {0: StayPolicy()}})
+    chosen = decisions({"stay": {0: StayPolicy(PARAMS)}})
     assert set(chosen.split_points_N) == set(PARAMS.split_points_P)
     greedy = decisions({"greedy": {0: ORACLE.greedy_policy()}})
     x, optimum = greedy.optimum

@@ -10,9 +10,9 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
-from envs.dynamics import targets_of_actions
+from envs.actions import targets_of_actions
 from envs.example import example_params, example_source
-from envs.hindsight import arrival_rewards, at_every_split_point, steps_of_all_actions
+from envs.hindsight import arrival_rewards, at_every_place, steps_of_all_actions
 from envs.sources import MeasuredSource, as_source
 from envs.vector import LayerSplitVectorEnv
 from raysplit.base.errors import UserError
@@ -136,7 +136,7 @@ def test_its_expectation_over_link_paths_is_the_policys_own_value():
     ended_TN = np.zeros((steps, len(paths)), bool)
     ended_TN[-1] = True
     q_TNPA = action_values(
-        rewards_TNP=reward_SP[path_T1N[1:]],
+        rewards_TNPA=reward_SP[path_T1N[1:]][..., targets_PA],
         policy_TNPA=policy_TSPA[np.arange(steps)[:, None], path_T1N[:-1]],
         ends_TNP=np.full((steps + 1, len(paths), split_points), 1e6),  # never asked for
         terminated_TN=ended_TN,
@@ -149,9 +149,8 @@ def test_its_expectation_over_link_paths_is_the_policys_own_value():
 
 
 def test_a_path_that_is_cut_goes_on_with_what_its_end_is_worth():
-    ones = np.ones((3, 1, 2))
     found = action_values(
-        rewards_TNP=ones,
+        rewards_TNPA=np.ones((3, 1, 2, 3)),
         policy_TNPA=np.full((3, 1, 2, 3), 1 / 3),
         ends_TNP=np.arange(8.0).reshape(4, 1, 2),
         terminated_TN=np.zeros((3, 1), bool),
@@ -300,7 +299,7 @@ def test_the_others_train_in_both_engines(algorithm, engine):
 def test_under_drift_the_link_follows_the_direct_way():
     params = problem(drift_per_layer=DRIFT)
     obs_MI = np.array([[0.2, 3, 1]], np.float32)
-    everywhere_PI = at_every_split_point(params, obs_MI)[0]
+    everywhere_PI = at_every_place(params, obs_MI)[0]
     assert everywhere_PI[:, 1].tolist() == list(range(1, 11))
     assert everywhere_PI[:, 2].tolist() == [1] * 10
     links = [0.2 * (1 + DRIFT) ** 2, 0.2 * (1 + DRIFT), 0.2, 0.2 * (1 - DRIFT)]

@@ -82,9 +82,9 @@ def test_a_bool_is_no_action(action):
 @every_integer_type
 def test_policies_answer_alike(kind, oracle):
     policies = {
-        "fixed": FixedPolicy(5),
-        "fixed, of that type": FixedPolicy(kind(5)),
-        "stay": StayPolicy(),
+        "fixed": FixedPolicy(oracle.params, 5),
+        "fixed, of that type": FixedPolicy(oracle.params, kind(5)),
+        "stay": StayPolicy(oracle.params),
         "optimal": oracle.optimal_policy(),
         "greedy": oracle.greedy_policy(),
         "exported": exported_policy().actions,

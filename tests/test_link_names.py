@@ -102,9 +102,9 @@ def table(names):
 
 def test_the_evaluation_of_another_order_is_no_table_of_the_problem():
     params = params_from(ProblemConfig.model_validate(PROBLEM))
-    assert measured_oracle(params, table(NAMES)).source.link_names == NAMES
+    assert measured_oracle(params, {"identity": table(NAMES)}, {}).source.link_names == NAMES
     with pytest.raises(UserError, match="expects the link coordinates noise_std, loss_prob"):
-        measured_oracle(params, table(NAMES[::-1]))
+        measured_oracle(params, {"identity": table(NAMES[::-1])}, {})
 
 
 def test_a_surrogate_keeps_the_names_of_its_columns(tmp_path):

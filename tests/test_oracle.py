@@ -110,7 +110,7 @@ def test_discount_enters_as_in_eq_9_up_to_one_factor():
     params = objective(discount=0.5)
     oracle = Oracle(params, PPL)
     rewards_PM = oracle.rewards_PM
-    stay = oracle.policy_values(StayPolicy())
+    stay = oracle.policy_values(StayPolicy(oracle.params))
     np.testing.assert_allclose(stay, rewards_PM * (1 + 0.5 + 0.25 + 0.125 + 0.0625))
     # Eq. 9 counts steps from 1: its value is one factor of the discount smaller.
 
@@ -121,7 +121,7 @@ def test_without_any_gain_going_down_is_optimal_with_a_closed_form():
     closed = np.mean([sum((10 - max(p - t, 1)) / 10 for t in range(1, 6)) for p in range(1, 10)])
     assert oracle.optimal_return == pytest.approx(closed)
     assert oracle.best_fixed() == (1, pytest.approx(closed))
-    assert oracle.policy_return(StayPolicy()) == pytest.approx(2.5)
+    assert oracle.policy_return(StayPolicy(oracle.params)) == pytest.approx(2.5)
     assert oracle.optimal_static_split_points().tolist() == [1] * 7
 
 
@@ -130,8 +130,8 @@ def test_a_problem_shaped_like_the_authors_behaves_as_theirs():
     oracle = Oracle(authors(30), GAIN)
     assert oracle.optimal_return == pytest.approx(2.99, abs=0.01)
     assert oracle.random_return == pytest.approx(2.69, abs=0.01)
-    assert oracle.share_of_gap(oracle.policy_return(StayPolicy())) < 0.1
-    assert 0.3 < oracle.share_of_gap(oracle.policy_return(FixedPolicy(1))) < 0.5
+    assert oracle.share_of_gap(oracle.policy_return(StayPolicy(oracle.params))) < 0.1
+    assert 0.3 < oracle.share_of_gap(oracle.policy_return(FixedPolicy(oracle.params, 1))) < 0.5
     assert set(oracle.optimal_static_split_points().tolist()) == {1, 7}
     assert oracle.share_of_gap(oracle.policy_return(oracle.greedy_policy())) < 0.95  # two hills
 
@@ -203,7 +203,7 @@ def test_exact_returns_agree_with_simulation(dynamics):
     for policy, exact in (
         (oracle.optimal_policy(), oracle.optimal_return),
         (RandomPolicy(1), oracle.random_return),
-        (FixedPolicy(3), oracle.policy_return(FixedPolicy(3))),
+        (FixedPolicy(params, 3), oracle.policy_return(FixedPolicy(oracle.params, 3))),
     ):
         returns_N = simulate(params, PPL, policy, 20_000)
         error = returns_N.std() / np.sqrt(len(returns_N))
@@ -272,7 +272,7 @@ def test_greedy_is_optimal_without_hills_and_trapped_by_one():
 
 
 def test_fixed_policies_walk_and_stay():
-    policy = FixedPolicy(4)
+    policy = FixedPolicy(objective(), 4)
     assert policy(np.array([1, 4, 9]), np.zeros((3, 1)), np.zeros(3)).tolist() == [2, 1, 0]
     oracle = Oracle(objective(), PPL)
     by_hand = sum(oracle.rewards_PM[p, 2] for p in (7, 6, 5, 4, 3))  # from p = 9 down to 4
@@ -288,7 +288,7 @@ def test_the_best_fixed_split_point_is_that_of_the_best_return():
 
 def test_baselines_have_the_names_that_reports_show():
     names = list(Oracle(objective(3), PPL).baselines())
-    assert names == ["random", "stay", "greedy", *(f"fixed {p}" for p in range(1, 11))]
+    assert names == ["random", "stay", "greedy", "threshold", *(f"fixed {p}" for p in range(1, 11))]
 
 
 def test_a_plan_is_played_from_its_first_step_on():
@@ -339,11 +339,22 @@ def test_a_policy_sees_step_split_point_and_link_state():
     assert links.ravel().tolist() == [0.0, 0.15, 0.3] * 10
 
 
+def of_nodes(first, last, *spans):
+    """A problem of so many split points whose link coordinates are that wide."""
+    return dataclasses.replace(
+        objective(),
+        min_split_point=first,
+        max_split_point=last,
+        link_low_K=np.zeros(len(spans)),
+        link_high_K=np.array(spans),
+    )
+
+
 def test_a_tabular_policy_takes_the_nearest_node_of_its_step_and_split_point():
     rng = np.random.default_rng(0)
     actions_TPM = rng.integers(0, 3, (5, 4, 6))
     links_PMK = rng.uniform([0, 0], [1.2, 0.3], (4, 6, 2))
-    policy = TabularPolicy(3, links_PMK, np.array([1.2, 0.3]), actions_TPM)
+    policy = TabularPolicy(of_nodes(3, 6, 1.2, 0.3), links_PMK, actions_TPM)
     step, p, node = (column.ravel() for column in np.indices(actions_TPM.shape))
     links = links_PMK[p, node] + rng.normal(size=(120, 2)) * [1.2e-3, 0.3e-3]
     assert policy(p + 3, links, step).tolist() == actions_TPM.ravel().tolist()
@@ -351,7 +362,7 @@ def test_a_tabular_policy_takes_the_nearest_node_of_its_step_and_split_point():
 
 def test_of_two_nodes_equally_near_the_first_is_taken():
     nodes = np.array([[0.0, 3.0], [0.5, 3.0], [0.5, 1.0], [1.0, 2.0]])
-    policy = TabularPolicy(1, nodes[None], np.array([1.0, 4.0]), np.array([[[0, 1, 2, 0]]]))
+    policy = TabularPolicy(of_nodes(1, 1, 1.0, 4.0), nodes[None], np.array([[[0, 1, 2, 0]]]))
     states = np.array([[0.25, 3.0], [0.5, 2.0], [0.5, 1.9]])
     assert policy(np.ones(3, dtype=int), states, np.zeros(3, dtype=int)).tolist() == [0, 1, 2]
 
@@ -360,7 +371,7 @@ def test_a_long_trace_is_looked_up_in_slices(monkeypatch):
     """All distances at once would be rows times rows."""
     rng = np.random.default_rng(0)
     nodes_M1 = rng.random((300, 1))
-    policy = TabularPolicy(1, nodes_M1[None], np.ones(1), rng.integers(0, 3, (1, 1, 300)))
+    policy = TabularPolicy(of_nodes(1, 1, 1.0), nodes_M1[None], rng.integers(0, 3, (1, 1, 300)))
     states = np.ones(300, dtype=int), nodes_M1, np.zeros(300, dtype=int)
     whole = policy(*states)
     assert whole.tolist() == policy.actions_TPM.ravel().tolist()

@@ -31,7 +31,7 @@ class Folder:
         link, radio = LinkConfig(), None
         problem = SimpleNamespace(codec=IDENTITY)
         measured_ranges = staticmethod(lambda: RANGES)
-        token_loss = staticmethod(lambda: None)
+        losses = staticmethod(dict)
 
         class measuring:
             reward_grid_points = 5
@@ -129,7 +129,7 @@ def test_a_damaged_cost_is_named_and_counted_anew(tmp_path, monkeypatch, capsys,
             radio=None,
             problem=SimpleNamespace(codec=IDENTITY),
             measured_ranges=lambda: RANGES,
-            token_loss=lambda: None,
+            losses=dict,
             measuring=SimpleNamespace(reward_grid_points=5),
         ),
         agent_folder=lambda name, seed: tmp_path,

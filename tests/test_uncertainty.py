@@ -31,13 +31,14 @@ def oracles(stderr, agents):
         table=table,
         table_by_codec={"identity": table},
         surrogate=exact,
-        measured=measured_oracle(PARAMS, table),
+        trained_params=PARAMS,
+        measured=measured_oracle(PARAMS, {"identity": table}, {}),
         agents=agents,
     )
 
 
 def test_the_spread_of_a_return_is_that_of_its_measurements():
-    found = measured_uncertainty(oracles(0.001, {"stay": {0: StayPolicy()}}))["stay"]
+    found = measured_uncertainty(oracles(0.001, {"stay": {0: StayPolicy(PARAMS)}}))["stay"]
     # A policy that stays earns five times the reward of where it started.
     chain = Oracle(PARAMS, example_source)
     ppl_PM = example_source(
@@ -51,7 +52,10 @@ def test_the_spread_of_a_return_is_that_of_its_measurements():
 
 
 def test_without_errors_only_the_seeds_are_redrawn():
-    agents = {"both": {0: FixedPolicy(2), 1: FixedPolicy(9)}, "one": {0: FixedPolicy(2)}}
+    agents = {
+        "both": {0: FixedPolicy(PARAMS, 2), 1: FixedPolicy(PARAMS, 9)},
+        "one": {0: FixedPolicy(PARAMS, 2)},
+    }
     found = measured_uncertainty(oracles(0.0, agents))
     low, high = sorted(found["both"].by_seed_S)
     assert interval_95(found["both"].returns_D) == pytest.approx([low, high])
@@ -60,7 +64,7 @@ def test_without_errors_only_the_seeds_are_redrawn():
 
 def test_agents_that_act_alike_differ_by_nothing_on_every_draw():
     found = measured_uncertainty(
-        oracles(0.01, {"a": {0: FixedPolicy(3)}, "b": {5: FixedPolicy(3)}})
+        oracles(0.01, {"a": {0: FixedPolicy(PARAMS, 3)}, "b": {5: FixedPolicy(PARAMS, 3)}})
     )
     np.testing.assert_array_equal(found["a"].returns_D, found["b"].returns_D)
     assert found["a"].returns_D.std() > 0

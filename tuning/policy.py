@@ -4,8 +4,10 @@
     action = policy((0.8,), 3)          # noise_std 0.8, 3 layers on the device
     split_point = 3 + action - 1        # actions 0, 1, 2 move the split point by -1, 0, +1
 
+What the actions of other problems do says `envs/actions.py`.
+
 Shape suffixes: N settings, K link coordinates, A actions, I inputs (link state, split point, maybe
-step).
+codec, maybe step).
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ if TYPE_CHECKING:  # a policy runs where the environments are not loaded
     from envs.params import LayerSplitParams
     from envs.policies import Policy
 
-FORMAT = 2
+FORMAT = 3
 WEIGHTS_FILE = "policy.safetensors"
 DESCRIPTION_FILE = "policy.json"
 
@@ -47,6 +49,8 @@ class PolicyDescription:
         sees_step: Whether the last input is the number of steps taken in the episode.
         activation: Between the layers.
         trained_by: Algorithm, preset, seed and steps, for people.
+        actions: What the outputs mean (`envs.actions`).
+        codecs: The codecs that it chooses among; with several, their index is an input.
     """
 
     link_names: tuple[str, ...]
@@ -55,6 +59,13 @@ class PolicyDescription:
     sees_step: bool
     activation: Literal["tanh", "relu"]
     trained_by: str
+    actions: str = "split"
+    codecs: tuple[str, ...] = ("identity",)
+
+    @property
+    def chooses_codec(self) -> bool:
+        """Whether the codec is an input."""
+        return len(self.codecs) > 1
 
 
 class ExportedPolicy:
@@ -89,31 +100,39 @@ class ExportedPolicy:
         self._links = len(self.description.link_names)
         self._first = self.description.min_split_point
         self._last = self.description.max_split_point
+        self._chooses_codec = self.description.chooses_codec
 
-    def __call__(self, link_state: Sequence[float], split_point: int, step: int = 0) -> int:
-        """Return the action for one setting: 0, 1, 2 move the split point by -1, 0, +1.
+    def __call__(
+        self, link_state: Sequence[float], split_point: int, step: int = 0, codec: int = 0
+    ) -> int:
+        """Return the action for one setting, by default 0, 1, 2: the split point by -1, 0, +1.
 
         Args:
             link_state: Link coordinates in the order of `description.link_names`, in their units.
             split_point: Layers on the device now.
             step: Steps taken since the episode began; read only where `description.sees_step`.
+            codec: Index of the present codec in `description.codecs`; read only where there are
+                several.
 
         Raises:
             UserError: If the link state has another length, a value is NaN or infinite, or the
-                split point is not one of those trained on.
+                split point or the codec is not one of those trained on.
         """
         input_I, links = self._input_I, self._links
         try:
             known = len(link_state) == links and all(map(math.isfinite, link_state))
             known = known and self._first <= split_point <= self._last
+            known = known and 0 <= codec < len(self.description.codecs)
         except TypeError:  # a number, or rows of them
             known = False
         if not known:
             raise self._unknown(f"link state {link_state} at split point {split_point}")
         input_I[:links] = link_state
         input_I[links] = split_point
+        if self._chooses_codec:
+            input_I[links + 1] = codec
         if self.description.sees_step:
-            input_I[links + 1] = step
+            input_I[-1] = step
         hidden = self._scaled(input_I, self._scaled_I)
         for weight, bias, out in self._buffered[:-1]:
             np.dot(weight, hidden, out=out)
@@ -125,13 +144,18 @@ class ExportedPolicy:
         return int(out.argmax())
 
     def actions(
-        self, split_points_N: ArrayLike, link_states_NK: ArrayLike, steps_N: ArrayLike
+        self,
+        split_points_N: ArrayLike,
+        link_states_NK: ArrayLike,
+        steps_N: ArrayLike,
+        /,
+        *codecs_N: ArrayLike,
     ) -> IntArray:
         """Return the actions for N settings, as the oracle asks its policies.
 
         Raises:
             UserError: If the link states are not K columns, a value is NaN or infinite, or a split
-                point is not one of the policy's.
+                point is not one of the policy's; or codecs are missing, or given for nothing.
         """
         links_NK, points_N = np.asarray(link_states_NK), np.asarray(split_points_N)
         if (
@@ -145,7 +169,9 @@ class ExportedPolicy:
         outside_N = ~((points_N >= self._first) & (points_N <= self._last))
         if outside_N.any():
             raise self._unknown(f"split point {points_N[outside_N][0]}")
-        columns = [links_NK, points_N[:, None]]
+        if len(codecs_N) != self._chooses_codec:
+            raise self._unknown(f"{len(codecs_N)} column(s) of codecs")
+        columns = [links_NK, points_N[:, None], *(np.asarray(x)[:, None] for x in codecs_N)]
         if self.description.sees_step:
             columns.append(np.asarray(steps_N)[:, None])
         return self.outputs(np.hstack(columns).astype(np.float32)).argmax(1)
@@ -154,13 +180,26 @@ class ExportedPolicy:
         """Return the policy as an oracle or an episode of a problem asks it.
 
         Raises:
-            UserError: If it was trained on other link coordinates, or on the same in another order.
+            UserError: If it was trained on other link coordinates, or on the same in another order,
+                or for other actions.
         """
         names = self.description.link_names
         if names != params.link_names:
             raise UserError(
                 f"this policy was trained on the link coordinates {', '.join(names)} and the "
                 f"problem has {', '.join(params.link_names)}: list them alike, or train again"
+            )
+        trained, asked = (
+            (self.description.actions, self.description.codecs),
+            (
+                params.actions,
+                params.codecs if params.chooses_codec else self.description.codecs,
+            ),
+        )
+        if trained != asked:
+            raise UserError(
+                f"this policy was trained for actions: {trained[0]} over {', '.join(trained[1])} "
+                f"and the problem has actions: {asked[0]} over {', '.join(asked[1])}: train again"
             )
         return self.actions
 
@@ -199,7 +238,6 @@ class ExportedPolicy:
         description = {
             "format": FORMAT,
             "weights_sha256": hashlib.sha256(content).hexdigest(),
-            "actions": ["one layer fewer", "stay", "one layer more"],
             **asdict(self.description),
         }
         write_sealed(folder / DESCRIPTION_FILE, description)
@@ -221,8 +259,8 @@ class ExportedPolicy:
                 )
             if description.pop("format") != FORMAT:
                 raise UserError(f"{folder} holds a policy of another format; export it again")
-            description.pop("actions")
-            description["link_names"] = tuple(description["link_names"])
+            for name in ("link_names", "codecs"):
+                description[name] = tuple(description[name])
             tensors = load(content)
             count = sum(name.endswith(".weight") for name in tensors)
             layers = [

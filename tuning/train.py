@@ -116,7 +116,7 @@ def _build(
 ) -> Algorithm:
     settings = config.hyperparameters()
     seen_by = settings.step_seen_by
-    columns = len(params.link_names) + 1
+    columns = len(params.link_names) + params.place_columns
     if is_hindsight(settings) and getattr(source, "measures", False):
         raise UserError(
             "this source measures its answers, and hindsight asks for every split point over every "
@@ -139,11 +139,12 @@ def _build(
 
 
 def _knots(link_knots: int, params: LayerSplitParams) -> tuple[int, ...]:
-    """One knot for every split point, the configured number for each link coordinate."""
-    split_points = params.max_split_point - params.min_split_point + 1
+    """One knot for every split point and codec, the configured number for each link coordinate."""
+    split_points = len(params.split_points)
     if link_knots == 0 or split_points < 2:
         return ()
-    return (*[link_knots] * len(params.link_names), split_points)
+    codecs = (len(params.codecs),) if params.chooses_codec else ()
+    return (*[link_knots] * len(params.link_names), split_points, *codecs)
 
 
 @dataclass(slots=True)
@@ -240,8 +241,10 @@ def policy_of(algorithm: Algorithm, params: LayerSplitParams, trained_by: str) -
         link_names=params.link_names,
         min_split_point=params.min_split_point,
         max_split_point=params.max_split_point,
-        sees_step=module.actor_inputs > len(params.link_names) + 1,
+        sees_step=module.actor_inputs > len(params.link_names) + params.place_columns,
         activation=module.model_config["activation"],
         trained_by=trained_by,
+        actions=params.actions,
+        codecs=params.codecs,
     )
     return ExportedPolicy(description, *module.policy_arrays())

@@ -1,6 +1,6 @@
 """What a run's `budget` section says of its split points, and what the reward makes of it.
 
-Shape suffix: P split points.
+Shape suffix: P split points; in `moving_objective` places (`envs.params`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 from raysplit.base.arrays import FloatArray
 from raysplit.base.errors import UserError
 from raysplit.budget.costs import Costs, refuse_unless_some_fit, split_costs
+from raysplit.budget.moving import moving_costs
 from raysplit.budget.setup import Setup
 from raysplit.model.sizes import Sizes
 from raysplit.pipeline.experiment import Experiment
@@ -42,7 +43,9 @@ class BudgetTerms:
         return self.seconds_P + self.joules_P + self.misses_P
 
 
-def budget_terms(experiment: Experiment, sizes: Sizes, snr_db: float | None = None) -> BudgetTerms:
+def budget_terms(
+    experiment: Experiment, sizes: Sizes, snr_db: float | None = None, codec: str | None = None
+) -> BudgetTerms:
     """Return what the budget of an experiment adds to its objective.
 
         (a TTFT + b E + c P(late)) / 100, each term for itself
@@ -52,6 +55,7 @@ def budget_terms(experiment: Experiment, sizes: Sizes, snr_db: float | None = No
         sizes: Its model's.
         snr_db: Only `link.mode: digital`: the radio's SNR, whose rate replaces the network's; None:
             the problem's highest.
+        codec: What hidden states are sent as; None: what decisions are made for.
 
     Raises:
         UserError: The experiment has no budget, or a split point of its problem does not fit.
@@ -59,7 +63,7 @@ def budget_terms(experiment: Experiment, sizes: Sizes, snr_db: float | None = No
     problem, budget = experiment.problem, experiment.budget
     if budget is None:
         raise UserError("this experiment has no section budget")
-    setup, codec = setup_at(experiment, snr_db), problem.codec.name
+    setup, codec = setup_at(experiment, snr_db), codec or problem.codec.name
     _refuse_what_does_not_fit(experiment, sizes, setup)
     split_points = range(problem.min_split_point, problem.max_split_point + 1)
     costs = split_costs(sizes, setup, codec, split_points)
@@ -71,6 +75,40 @@ def budget_terms(experiment: Experiment, sizes: Sizes, snr_db: float | None = No
         joules_P=problem.percent_per_joule / 100 * costs.ue_energy_j_P,
         misses_P=problem.percent_per_miss / 100 * late_P,
     )
+
+
+def moving_objective(
+    experiment: Experiment, sizes: Sizes, snr_db: float | None = None
+) -> FloatArray:
+    """Return what moving between places takes off the reward `budget`, (P, P).
+
+        (a seconds + b joules) / 100
+
+    of `problem.switching.context_tokens`, sent in the codec of the place that is moved to. Another
+    codec costs nothing: what is sent from then on is sent in it.
+
+    Args:
+        experiment: With a budget.
+        sizes: Its model's.
+        snr_db: As for `budget_terms`.
+    """
+    problem, tokens = experiment.problem, experiment.problem.switching.context_tokens
+    assert tokens is not None
+    setup, codecs = setup_at(experiment, snr_db), problem.decision_codecs
+    rows = problem.max_split_point - problem.min_split_point + 1
+    moving_PP = np.zeros((rows * len(codecs), rows * len(codecs)))
+    row_P, codec_P = np.divmod(np.arange(len(moving_PP)), len(codecs))
+    up_PP = row_P - row_P[:, None]  # from, to
+    for index, codec in enumerate(codecs):
+        into_P = codec_P == index
+        for layers in range(1, rows):
+            costs = moving_costs(sizes, setup, codec, tokens, layers)
+            for move, found_PP in ((costs.up, up_PP == layers), (costs.down, up_PP == -layers)):
+                moving_PP[found_PP & into_P] = (
+                    problem.percent_per_second * move.seconds
+                    + problem.percent_per_joule * move.ue_energy_j
+                ) / 100
+    return moving_PP
 
 
 def setup_at(experiment: Experiment, snr_db: float | None = None) -> Setup:

@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from envs.actions import number_of_actions
 from envs.oracle import Oracle
 from envs.params import LayerSplitParams
-from envs.policies import Policy, RandomPolicy
+from envs.policies import Policy, RandomPolicy, asked_of_policy
 from envs.sources import PPLSource
 from envs.vector import LayerSplitVectorEnv
 from raysplit.base.arrays import FloatArray
@@ -64,9 +65,11 @@ def played_returns(
     observation_NI, _ = env.reset(seed=seed)
     returns_N, links = np.zeros(episodes), len(params.link_names)
     for step in range(params.episode_steps):
-        split_points_N = observation_NI[:, links].astype(np.int64)
         links_NK = observation_NI[:, :links].astype(np.float64)
-        actions_N = policy(split_points_N, links_NK, np.full(episodes, step))
+        places_N = params.observed_places(observation_NI)
+        codecs = asked_of_policy(params, params.codecs_P[places_N])
+        split_points_N = params.split_points_P[places_N]
+        actions_N = policy(split_points_N, links_NK, np.full(episodes, step), *codecs)
         observation_NI, rewards_N, *_ = env.step(actions_N)
         returns_N += params.discount**step * rewards_N
     return returns_N
@@ -78,7 +81,7 @@ def _players(folder: RunFolder, oracles: Oracles) -> Iterator[Player]:
             yield "agent", name, seed, policy
             untrained = exported_policy(folder, oracles.params, name, seed, "untrained")
             yield "untrained", name, seed, untrained
-    yield "random", "random", 0, RandomPolicy(0)
+    yield "random", "random", 0, RandomPolicy(0, number_of_actions(oracles.params))
     params = oracles.params
     if params.link_dynamics != "trace":  # its optimum knows the future and is no policy
         planner = _fine_oracle(params, oracles.measured.source)

@@ -117,9 +117,20 @@ class Experiment(Config):
             )
         if self.plan.kind == "active":
             self._check_active_plan()
+        if self.problem.actions == "split_and_codec":
+            self._check_choice_of_codec()
         if self.protocol.unit == "sliding_window":
             self.corpus.refuse_sentence_rules()
         return self
+
+    def _check_choice_of_codec(self) -> None:
+        for name, config in self.agents.items():
+            if config.rewards == "algorithm_1":
+                raise ValueError(
+                    f"agents.{name}.rewards: algorithm_1 learns a surrogate of one codec, and "
+                    "problem.actions: split_and_codec chooses among "
+                    f"{len(self.problem.codecs)}: take rewards: surrogate or measured"
+                )
 
     def _check_radio(self) -> None:
         if self.link.mode == "digital" and self.radio is None:
@@ -166,14 +177,22 @@ class Experiment(Config):
         bits = (codec or self.problem.codec).bits_per_token(hidden_size)
         return token_loss(self.radio, bits, snr_db.low, snr_db.high)
 
+    def losses(self) -> dict[str, TokenLoss]:
+        """Return `token_loss` of each codec by its name; empty in `link.mode: analogue`.
+
+        Raises:
+            UserError: The model's hidden size is not known on this machine.
+        """
+        found = {codec.name: self.token_loss(codec) for codec in self.problem.all_codecs}
+        return {name: loss for name, loss in found.items() if loss is not None}
+
     def measured_ranges(self) -> dict[str, ValueRange]:
         """Return what is measured: the problem's link coordinates, or the loss they come down to.
 
         Raises:
             UserError: The model's hidden size is not known on this machine.
         """
-        losses = [self.token_loss(codec) for codec in self.problem.all_codecs]
-        up_to = [loss.measured_up_to for loss in losses if loss is not None]
+        up_to = [loss.measured_up_to for loss in self.losses().values()]
         return {"loss_probability": (0.0, max(up_to))} if up_to else self.problem.ranges("A")
 
     def _check_active_plan(self) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,10 @@ import numpy as np
 from envs.oracle import Oracle
 from envs.params import LayerSplitParams
 from envs.policies import Policy
-from envs.sources import TableSource
+from envs.sources import PPLSource, TableSource
 from raysplit.base.sealed_json import read_sealed
 from raysplit.measure.table import Measurements
-from raysplit.pipeline.over_radio import as_observed, surrogate_source
+from raysplit.pipeline.over_radio import per_codec, surrogate_source
 from raysplit.pipeline.problem import measured_problem
 from raysplit.pipeline.run_folder import RunFolder, write_again
 from raysplit.radio.transport import TokenLoss
@@ -26,33 +27,36 @@ EVALUATION_TABLE, EVALUATION = "evaluation.parquet", "evaluation.json"
 class Oracles:
     """A run's problem, solved on both sources, and its agents' policies by name and seed.
 
-    `table` is that of the codec that decisions are made for, the first of `table_by_codec`. In
-    `link.mode: digital` the problem observes the SNR, tables are over loss, and `loss` says which
-    SNR loses what.
+    `params` are those that policies are judged on, `trained_params` those that they learned.
+    `table` is that of the first codec that decisions are made among, of those in
+    `table_by_codec`. In `link.mode: digital` the problem observes the SNR, tables are over loss,
+    and `losses` say by codec which SNR loses what.
     """
 
     params: LayerSplitParams
+    trained_params: LayerSplitParams
     table: Measurements
     table_by_codec: dict[str, Measurements]
     surrogate: Oracle
     measured: Oracle
     agents: dict[str, dict[int, Policy]]
-    loss: TokenLoss | None = None
+    losses: Mapping[str, TokenLoss] = field(default_factory=dict[str, TokenLoss])
 
 
 def load_oracles(folder: RunFolder) -> Oracles:
     """Read what the stages before left and solve the problem on both sources."""
-    params, _ = measured_problem(folder)
+    whole, _ = measured_problem(folder)
+    params = whole.for_judging()
     by_codec = Measurements.from_parquet(folder.path / EVALUATION_TABLE).by_codec()
-    table = by_codec[folder.experiment.problem.codec.name]
-    loss = folder.experiment.token_loss()
+    losses = folder.experiment.losses()
     return Oracles(
         params=params,
-        table=table,
+        trained_params=whole.for_training(),
+        table=by_codec[folder.experiment.problem.codec.name],
         table_by_codec=by_codec,
         surrogate=Oracle(params, surrogate_source(folder)),
-        measured=measured_oracle(params, table, loss=loss),
-        loss=loss,
+        measured=measured_oracle(params, by_codec, losses),
+        losses=losses,
         agents={
             name: {
                 seed: exported_policy(folder, params, name, seed, "policy") for seed in config.seeds
@@ -80,16 +84,19 @@ def read_evaluation(folder: RunFolder) -> dict[str, Any]:
 
 def measured_oracle(
     params: LayerSplitParams,
-    table: Measurements,
+    table_by_codec: Mapping[str, Measurements],
+    losses: Mapping[str, TokenLoss],
     error: np.random.Generator | None = None,
-    *,
-    loss: TokenLoss | None = None,
 ) -> Oracle:
-    """Solve the problem on the measured table, or on one that its error bars allow as well."""
-    log_ppl_N = table.log_ppl_N
-    if error is not None:
-        log_ppl_N = log_ppl_N + table.stderr_N * error.standard_normal(len(table))
-    source = TableSource.from_rows(
-        table.split_points_N, table.link_states_NK, log_ppl_N, table.link_names
-    )
-    return Oracle(params, as_observed(source, loss))
+    """Solve the problem on the measured tables, or on some that their error bars allow as well."""
+
+    def of_codec(name: str) -> PPLSource:
+        table = table_by_codec[name]
+        log_ppl_N = table.log_ppl_N
+        if error is not None:
+            log_ppl_N = log_ppl_N + table.stderr_N * error.standard_normal(len(table))
+        return TableSource.from_rows(
+            table.split_points_N, table.link_states_NK, log_ppl_N, table.link_names
+        )
+
+    return Oracle(params, per_codec(params.codecs, losses, of_codec))

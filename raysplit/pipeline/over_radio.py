@@ -5,13 +5,14 @@ Shape suffixes: N settings, G grid points.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from envs.link_chain import grid_states
 from envs.params import LayerSplitParams
-from envs.sources import PPLSource, Quantity, SurrogateSource
+from envs.sources import PerCodecSource, PPLSource, Quantity, SurrogateSource
 from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.link.axis import grid_axis
 from raysplit.pipeline.experiment import Experiment
@@ -53,10 +54,31 @@ def as_observed(source: PPLSource, loss: TokenLoss | None) -> PPLSource:
     return source if loss is None else OverRadio(source, loss)
 
 
+def per_codec(
+    codecs: tuple[str, ...],
+    losses: Mapping[str, TokenLoss],
+    source_of: Callable[[str], PPLSource],
+) -> PPLSource:
+    """Return what the problem's envs ask, over what it observes.
+
+    Args:
+        codecs: Names of what decisions are made among.
+        losses: What an SNR loses, by codec; empty in `link.mode: analogue`.
+        source_of: Gives the source over what is measured of a codec.
+    """
+    sources = [as_observed(source_of(name), losses.get(name)) for name in codecs]
+    return sources[0] if len(codecs) == 1 else PerCodecSource(codecs, tuple(sources))
+
+
 def surrogate_source(folder: RunFolder) -> PPLSource:
     """Return a run's surrogate as what the problem's envs ask."""
-    source = SurrogateSource(Surrogate.load(folder.path / "surrogate"))
-    return as_observed(source, folder.experiment.token_loss())
+    surrogate = Surrogate.load(folder.path / "surrogate")
+
+    def of_codec(name: str) -> PPLSource:
+        return SurrogateSource(surrogate, codec=surrogate.codecs.index(name))
+
+    experiment = folder.experiment
+    return per_codec(experiment.problem.decision_codecs, experiment.losses(), of_codec)
 
 
 def measured_states(experiment: Experiment, params: LayerSplitParams) -> FloatArray:

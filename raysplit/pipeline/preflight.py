@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from envs.trace import read_trace
+from envs.link_path import link_path, refuse_short_parts, trained_rows
 from raysplit.base.errors import UserError
 from raysplit.corpus.texts import read_paragraphs, read_sentences
 from raysplit.model import zoo
@@ -39,7 +39,9 @@ def refuse_early(experiment: Experiment) -> None:
             budget_terms(experiment, sizes_of(name))
     _check_text(experiment)
     _check_ledger(experiment.measuring.ledger)
-    read_trace(problem)
+    rows = len(link_path(problem))
+    if problem.dynamics.kind == "trace":
+        refuse_short_parts(rows, trained_rows(problem, rows), problem.episode_steps)
     if experiment.plan.kind == "list":
         experiment.planned_settings()
 

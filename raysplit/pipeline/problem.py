@@ -20,7 +20,7 @@ from raysplit.measure.prepare import open_model, prepare_job
 from raysplit.measure.service import MeasuringService
 from raysplit.model import flops
 from raysplit.model.sizes import Sizes, sizes_from_config
-from raysplit.pipeline.budget import budget_terms
+from raysplit.pipeline.budget import budget_terms, moving_objective
 from raysplit.pipeline.experiment import Experiment
 from raysplit.pipeline.run_folder import RunFolder, first_difference, write_again
 
@@ -113,7 +113,7 @@ def model_sizes(experiment: Experiment) -> Sizes:
 
 
 def cost_by_split_point(experiment: Experiment, tokens: int) -> list[float]:
-    """What the reward weighs against PPL at each split point.
+    """What the reward weighs against PPL at each split point, or at each place.
 
     For the reward `budget` its weighted seconds, joules and misses; else C_UE: its share of the
     whole model, or Eq. 2 as printed if `raw`.
@@ -124,7 +124,7 @@ def cost_by_split_point(experiment: Experiment, tokens: int) -> list[float]:
     """
     problem = experiment.problem
     if problem.reward == "budget":
-        return budget_terms(experiment, model_sizes(experiment)).total_P.tolist()
+        return _of_all_codecs(experiment, None).tolist()
     config = open_model(experiment.model).config
     split_points = range(problem.min_split_point, problem.max_split_point + 1)
     if problem.raw:
@@ -136,10 +136,28 @@ def cost_by_split_point(experiment: Experiment, tokens: int) -> list[float]:
 
 
 def cost_by_snr(experiment: Experiment, snr_db_X: FloatArray) -> FloatArray:
-    """What the reward `budget` weighs against PPL in digital mode, (P, X)."""
+    """What the reward `budget` weighs against PPL in digital mode at each place, (P, X)."""
+    costs = [_of_all_codecs(experiment, snr_db) for snr_db in snr_db_X.tolist()]
+    return np.stack(costs, axis=1)
+
+
+def _of_all_codecs(experiment: Experiment, snr_db: float | None) -> FloatArray:
+    """What the reward `budget` weighs against PPL at each place, (P,)."""
     sizes = model_sizes(experiment)
-    terms = [budget_terms(experiment, sizes, snr_db) for snr_db in snr_db_X.tolist()]
-    return np.stack([one.total_P for one in terms], axis=1)
+    terms = [
+        budget_terms(experiment, sizes, snr_db, codec)
+        for codec in experiment.problem.decision_codecs
+    ]
+    return np.stack([one.total_P for one in terms], axis=1).ravel()
+
+
+def _moving(experiment: Experiment, snr_db_X: FloatArray | None) -> FloatArray | None:
+    """What moving costs by the budget, (P, P, X); None where the problem does not ask for it."""
+    if experiment.problem.switching.context_tokens is None:
+        return None
+    sizes = model_sizes(experiment)
+    states = [None] if snr_db_X is None else snr_db_X.tolist()
+    return np.stack([moving_objective(experiment, sizes, snr_db) for snr_db in states], axis=-1)
 
 
 def measured_problem(folder: RunFolder) -> tuple[LayerSplitParams, dict[str, Any]]:
@@ -157,6 +175,7 @@ def problem_of(
     loss = experiment.token_loss()
     if loss is not None and experiment.problem.reward == "budget":
         by_link = loss.snr_db_X, cost_by_snr(experiment, loss.snr_db_X)
-        return params_from(experiment.problem, clean_ppl, cost_by_link=by_link)
+        moving = _moving(experiment, loss.snr_db_X)
+        return params_from(experiment.problem, clean_ppl, cost_by_link=by_link, moving=moving)
     costs = cost_by_split_point(experiment, round(tokens_per_sequence))
-    return params_from(experiment.problem, clean_ppl, costs)
+    return params_from(experiment.problem, clean_ppl, costs, moving=_moving(experiment, None))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +21,14 @@ from raysplit.base.files import write_atomically
 from raysplit.base.progress import say
 from raysplit.base.sealed_json import read_sealed, write_sealed
 from raysplit.link.axis import grid_axis
+from raysplit.link.codec import Codec
 from raysplit.link.coordinates import link_state
 from raysplit.measure.ledger import Ledger
 from raysplit.measure.rows import Row
 from raysplit.measure.service import MeasuringService
 from raysplit.measure.setting import Setting
 from raysplit.pipeline.active import measured_settings
-from raysplit.pipeline.over_radio import as_observed, surrogate_source
+from raysplit.pipeline.over_radio import per_codec, surrogate_source
 from raysplit.pipeline.problem import ledger_path, protocol_card, same_measuring_service
 from raysplit.pipeline.run_folder import RunFolder
 from tuning.algorithm1 import Algorithm1Source, fit_surrogate
@@ -147,15 +148,20 @@ class RewardSources:
             names, ranges = zip(*experiment.measured_ranges().items(), strict=True)
             axes = [grid_axis(low, high, points) for low, high in ranges]
         ends = (params.min_split_point, params.max_split_point)
-        source = MeasuredSource(self._measure, ends, axes, names)
-        return as_observed(source, experiment.token_loss())
 
-    def _measure(self, split_points_N: IntArray, link_states_NK: FloatArray) -> FloatArray:
+        def of_codec(name: str) -> PPLSource:
+            return MeasuredSource(partial(self._measure, Codec(name)), ends, axes, names)
+
+        return per_codec(params.codecs, experiment.losses(), of_codec)
+
+    def _measure(
+        self, codec: Codec, split_points_N: IntArray, link_states_NK: FloatArray
+    ) -> FloatArray:
         """Return measured PPL; NaN where a setting gave none."""
         assert self._service is not None
         experiment = self._folder.experiment
         names = tuple(experiment.measured_ranges())
-        link, codec = experiment.link, experiment.problem.codec
+        link = experiment.link
         settings = [
             Setting(int(p), link_state(names, state, link), _REWARD_SEED, codec)
             for p, state in zip(split_points_N, link_states_NK, strict=True)

@@ -80,17 +80,17 @@ def _job(folder: RunFolder, config: SweepConfig) -> SweepJob:
     params, _ = measured_problem(folder)
     weights = folder.path / "surrogate" / "surrogate.safetensors"
     source, source_id = surrogate_source(folder), sha256_of_file(weights)
-    loss = folder.experiment.token_loss()
-    if loss is not None:  # another radio loses other packets at the same SNR
-        source_id = sha256_of([source_id, loss.loss_X.tolist()])
-    base = Base(params, source_id, _agent(folder.experiment, config))
+    losses = folder.experiment.losses()
+    if losses:  # another radio loses other packets at the same SNR
+        source_id = sha256_of([source_id, [loss.loss_X.tolist() for loss in losses.values()]])
+    base = Base(params.for_training(), source_id, _agent(folder.experiment, config))
     home = (folder.path / "sweep").resolve()
     identity = config.model_dump(
         mode="json", exclude={"max_concurrent", "cpus_per_trial", "samples"}
     )
     # As text: draws follow the order of the hyper-parameters' names.
     search = sha256_of({"sweep": json.dumps(identity), "base": base.key({}, 0)})[:16]
-    return SweepJob(base, source, Oracle(params, source), home, search)
+    return SweepJob(base, source, Oracle(params.for_judging(), source), home, search)
 
 
 def _agent(experiment: Experiment, config: SweepConfig) -> TrainConfig:

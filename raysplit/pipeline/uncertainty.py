@@ -41,7 +41,7 @@ def measured_uncertainty(oracles: Oracles) -> dict[str, MeasuredUncertainty]:
     tables, seeds = np.random.default_rng(0), np.random.default_rng(1)
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in oracles.agents}
     for _ in range(_DRAWS):
-        oracle = measured_oracle(oracles.params, oracles.table, tables, loss=oracles.loss)
+        oracle = measured_oracle(oracles.params, oracles.table_by_codec, oracles.losses, tables)
         optimal_return = oracle.plan_return(oracles.measured.actions_TPM)
         for name, policies in oracles.agents.items():
             by_seed = [oracle.policy_return(policy) for policy in policies.values()]

@@ -4,14 +4,15 @@ A sampled return differs far more by the link's draws than by the action. The li
 w_0 .. w_T of an episode is the same whatever is done (`envs.hindsight`), and a source of rewards
 answers for every split point, so by backward recursion under the present policy pi
 
-    Q_t(p, a) = r(p', w_(t+1)) + discount * V_(t+1)(p'),      p' = p moved by a,
+    Q_t(p, a) = r(p', w_(t+1)) - c(p, p', w_(t+1)) + discount * V_(t+1)(p'),   p' = p moved by a,
     V_t(p) = sum_a pi(a | p, w_t) Q_t(p, a),      A_t(p, a) = Q_t(p, a) - V_t(p).
 
-Their expectation over paths is that of the policy's own values, and what the path gives to all
-actions alike cancels. Nothing is bootstrapped unless a rollout is cut within an episode.
+With c what moving costs. Their expectation over paths is that of the policy's own values, and what
+the path gives to all actions alike cancels. Nothing is bootstrapped unless a rollout is cut within
+an episode.
 
-Shape suffixes: T steps, N parallel envs, M of their observations, P split points, A actions,
-I observation columns.
+Shape suffixes: T steps, N parallel envs, M of their observations, P places (`envs.params`),
+A actions, I observation columns.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ import numpy as np
 import torch
 from ray.rllib.core.columns import Columns
 
-from envs.dynamics import targets_of_actions
-from envs.hindsight import arrival_rewards, at_every_split_point
+from envs.actions import targets_of_actions
+from envs.hindsight import arrival_rewards, at_every_place, moving_costs
 from envs.params import LayerSplitParams
 from envs.sources import PPLSource
 from raysplit.base.arrays import BoolArray, Float32Array, FloatArray, IntArray
@@ -91,14 +92,14 @@ class Hindsight:
             valid_TN: A step of the problem, which led to the next row's observation.
         """
         steps, envs, columns = obs_TNI.shape
-        obs_MPI = at_every_split_point(self.params, obs_TNI.reshape(-1, columns))
+        obs_MPI = at_every_place(self.params, obs_TNI.reshape(-1, columns))
         obs_TNPI = obs_MPI.reshape(steps, envs, *obs_MPI.shape[1:])
         log_probs_TNPA = _log_probs(net, obs_TNPI[:-1])
         ends_TNP = np.zeros(obs_TNPI.shape[:-1])
         if self.bootstraps:
             ends_TNP = _values(net, obs_TNPI)
         q_TNPA = action_values(
-            rewards_TNP=self._rewards(net, obs_TNPI, valid_TN),
+            rewards_TNPA=self._rewards(net, obs_TNI, obs_TNPI, valid_TN),
             policy_TNPA=np.exp(log_probs_TNPA),
             ends_TNP=ends_TNP,
             terminated_TN=terminated_TN,
@@ -106,8 +107,7 @@ class Hindsight:
             targets_PA=targets_of_actions(self.params).T,
             discount=self.discount,
         )
-        split_points_TN = obs_TNI[:-1, :, len(self.params.link_names)].astype(np.int64)
-        visited_TN11 = (split_points_TN - self.params.min_split_point)[..., None, None]
+        visited_TN11 = self.params.observed_places(obs_TNI[:-1])[..., None, None]
         q_TNA = np.take_along_axis(q_TNPA, visited_TN11, axis=2)[:, :, 0]
         log_probs_TNA = np.take_along_axis(log_probs_TNPA, visited_TN11, axis=2)[:, :, 0]
         values_TN = (np.exp(log_probs_TNA) * q_TNA).sum(-1)
@@ -117,17 +117,25 @@ class Hindsight:
             values_TN=values_TN.astype(np.float32),
         )
 
-    def _rewards(self, net: ActorCritic, obs_TNPI: Float32Array, valid_TN: BoolArray) -> FloatArray:
-        """Return the scaled reward of arriving at each split point, 0 in rows of resets."""
-        rewards_TNP = np.zeros((*valid_TN.shape, obs_TNPI.shape[2]))
+    def _rewards(
+        self,
+        net: ActorCritic,
+        obs_TNI: Float32Array,
+        obs_TNPI: Float32Array,
+        valid_TN: BoolArray,
+    ) -> FloatArray:
+        """Return the scaled reward of each action at each place, 0 in rows of resets."""
+        targets_PA = targets_of_actions(self.params).T
         rewards_MP = arrival_rewards(self.params, self.source, obs_TNPI[1:][valid_TN])
-        rewards_TNP[valid_TN] = net.rewards(rewards_MP.astype(np.float32))
-        return rewards_TNP
+        rewards_MPA = rewards_MP[:, targets_PA] - moving_costs(self.params, obs_TNI[1:][valid_TN])
+        rewards_TNPA = np.zeros((*valid_TN.shape, *targets_PA.shape))
+        rewards_TNPA[valid_TN] = net.rewards(rewards_MPA.astype(np.float32))
+        return rewards_TNPA
 
 
 def action_values(
     *,
-    rewards_TNP: FloatArray,
+    rewards_TNPA: FloatArray,
     policy_TNPA: FloatArray | Float32Array,
     ends_TNP: FloatArray,
     terminated_TN: BoolArray,
@@ -135,23 +143,23 @@ def action_values(
     targets_PA: IntArray,
     discount: float,
 ) -> FloatArray:
-    """Return Q of each action at each split point along the link paths, shape (T, N, P, A).
+    """Return Q of each action at each place along the link paths, shape (T, N, P, A).
 
     Args:
-        rewards_TNP: Of arriving at each split point with the step.
-        policy_TNPA: Probability of each action at each split point.
-        ends_TNP: What a split point is worth where a path is cut, shape (T + 1, N, P).
+        rewards_TNPA: Of each action at each place.
+        policy_TNPA: Probability of each action at each place.
+        ends_TNP: What a place is worth where a path is cut, shape (T + 1, N, P).
         terminated_TN: The episode ended here, and what comes after is worth nothing.
         valid_TN: A step of the problem; the row behind an episode's last is none.
-        targets_PA: Index of the split point that each action leads to.
+        targets_PA: Index of the place that each action leads to.
         discount: Discount factor.
     """
     q_TNPA = np.empty(policy_TNPA.shape)
     later_NP = ends_TNP[-1]
     for t in reversed(range(len(q_TNPA))):
         goes_on_N1 = ~terminated_TN[t][:, None]
-        arrived_NP = rewards_TNP[t] + discount * later_NP * goes_on_N1
-        q_TNPA[t] = arrived_NP[:, targets_PA]
+        arrived_NP = discount * later_NP * goes_on_N1
+        q_TNPA[t] = rewards_TNPA[t] + arrived_NP[:, targets_PA]
         expected_NP = (policy_TNPA[t] * q_TNPA[t]).sum(-1)
         later_NP = np.where(valid_TN[t][:, None], expected_NP, ends_TNP[t])
     return q_TNPA

@@ -11,7 +11,7 @@ from typing import Any
 import cloudpickle
 import ray
 
-from envs.sources import PPLSource, Quantity, link_names_of
+from envs.sources import PPLSource, Quantity, codecs_of, link_names_of
 from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.base.errors import UserError
 
@@ -64,9 +64,16 @@ class SharedSource:
         """The source's own."""
         return link_names_of(self.source)
 
-    def __call__(self, split_points_N: IntArray, link_states_NK: FloatArray) -> FloatArray:
+    @property
+    def codecs(self) -> tuple[str, ...]:
+        """The source's own."""
+        return codecs_of(self.source)
+
+    def __call__(
+        self, split_points_N: IntArray, link_states_NK: FloatArray, *codecs_N: IntArray
+    ) -> FloatArray:
         """Ask the source."""
-        return self.source(split_points_N, link_states_NK)
+        return self.source(split_points_N, link_states_NK, *codecs_N)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SharedSource:
         return self

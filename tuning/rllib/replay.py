@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.hindsight import steps_of_all_actions
-from envs.params import ACTIONS, LayerSplitParams
+from envs.params import LayerSplitParams
 from envs.sources import PPLSource
 from raysplit.base.arrays import BoolArray, Float32Array, IntArray
 from tuning.rllib.rollout import Rollout
@@ -25,7 +25,7 @@ class Transitions:
     Attributes:
         obs_BI: Where each step began.
         actions_BC: The actions.
-        rewards_BC: What each gave, or would have given (above the mean over all split points).
+        rewards_BC: What each gave, or would have given (above the mean over all places).
         next_obs_BCI: Where each led, or would have led.
         terminated_B: The episode ended with the step.
     """
@@ -57,7 +57,7 @@ class Transitions:
         arrivals_BAI, rewards_BA = steps_of_all_actions(
             params, source, taken.obs_BI, taken.next_obs_BCI[:, 0]
         )
-        actions_BA = np.tile(np.arange(ACTIONS), (len(rewards_BA), 1))
+        actions_BA = np.tile(np.arange(rewards_BA.shape[1]), (len(rewards_BA), 1))
         return cls(taken.obs_BI, actions_BA, rewards_BA, arrivals_BAI, taken.terminated_B)
 
     def columns(self) -> tuple[NDArray[Any], ...]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.oracle import Oracle, moved_by_grid
+from envs.oracle import Oracle, fixed_policies, moved_by_grid
 from envs.policies import Policy
 from envs.score import score
 from raysplit.base.errors import UserError
@@ -20,6 +20,7 @@ from raysplit.base.statistics import interquartile_mean
 from raysplit.link.coordinates import link_state
 from raysplit.measure.service import as_table
 from raysplit.measure.setting import Setting, with_each_codec
+from raysplit.pipeline.baselines import baseline_policies
 from raysplit.pipeline.episodes import write_episodes
 from raysplit.pipeline.oracles import EVALUATION, EVALUATION_TABLE, Oracles, load_oracles
 from raysplit.pipeline.over_radio import measured_states
@@ -45,7 +46,7 @@ def run(folder: RunFolder) -> list[Path]:
         "problem": _problem(folder, oracles),
         "agents": {name: _agent(folder, oracles, name, uncertainty) for name in oracles.agents},
         "differences": _differences(uncertainty),
-        "baselines": _baselines(oracles),
+        "baselines": _baselines(folder, oracles),
         "fidelity": asdict(fidelity(oracles.surrogate, oracles.measured)),
         "seed_stderr": seed_stderr,
     }
@@ -83,10 +84,10 @@ def _measure_grid(folder: RunFolder) -> float | None:
     names, states = tuple(experiment.measured_ranges()), measured_states(experiment, params)
     settings = [
         Setting(int(p), link_state(names, state, experiment.link), _EVALUATION_SEED)
-        for p, state in itertools.product(params.split_points_P, states)
+        for p, state in itertools.product(params.split_points, states)
     ]
     codecs = problem.all_codecs
-    if len(codecs) > 1:
+    if len(codecs) > 1 and problem.actions != "split_and_codec":
         others = ", ".join(problem.codecs[1:])
         console.print(
             f"codecs     decisions are made for {problem.codec}; shown beside it: {others}"
@@ -108,7 +109,7 @@ def _measure_grid(folder: RunFolder) -> float | None:
 
 def _problem(folder: RunFolder, oracles: Oracles) -> dict[str, Any]:
     measured = oracles.measured
-    best_fixed, best_return = measured.best_fixed()
+    place, best_return = measured.best_fixed_place()
     by_state = measured.optimal_static_split_points().tolist()
     return {
         "case": folder.experiment.problem.case,
@@ -117,7 +118,8 @@ def _problem(folder: RunFolder, oracles: Oracles) -> dict[str, Any]:
         "link_states": measured.link_states_GK.tolist(),
         "optimal_split_points": sorted(set(by_state)),
         "optimal_split_point_by_state": by_state,
-        "best_fixed_split_point": best_fixed,
+        "best_fixed": list(fixed_policies(oracles.params))[place],
+        "best_fixed_split_point": int(oracles.params.split_points_P[place]),
         "best_fixed_share_of_gap": measured.share_of_gap(best_return),
         "surrogate": _ends(oracles.surrogate),
         "measured": _ends(measured),
@@ -198,13 +200,13 @@ def _differences(uncertainty: dict[str, MeasuredUncertainty]) -> dict[str, Any]:
     }
 
 
-def _baselines(oracles: Oracles) -> dict[str, Any]:
-    """Score the baselines; each source's optimum and greedy policy are its own."""
+def _baselines(folder: RunFolder, oracles: Oracles) -> dict[str, Any]:
+    """Score the baselines, all made on the surrogate; the optimum is each source's own."""
     both = {"surrogate": oracles.surrogate, "measured": oracles.measured}
-    policies = {source: oracle.baselines() for source, oracle in both.items()}
+    steps = max(config.total_steps for config in folder.experiment.agents.values())
     scores = {
-        name: {source: _single(oracle, policies[source][name]) for source, oracle in both.items()}
-        for name in policies["measured"]
+        name: {source: _single(oracle, policy) for source, oracle in both.items()}
+        for name, policy in baseline_policies(oracles, steps).items()
     }
     # Over a trace the optimum knows the rows to come: it has a return, and no policy plays it.
     return {"optimum": {source: _optimum(oracle) for source, oracle in both.items()}, **scores}

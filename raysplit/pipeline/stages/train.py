@@ -74,7 +74,15 @@ def _train_one(
     reset_peak_memory()
     training = {"agent": name, **training_config(config, seed)}
     with tracker_of(folder, f"train-{name}-{seed}", training=training) as tracker:
-        train(params, source, config, seed, home, _reporter(advance, tracker, seed), judge)
+        train(
+            params.for_training(),
+            source,
+            config,
+            seed,
+            home,
+            _reporter(advance, tracker, seed),
+            judge,
+        )
     if not cost_known:
         peak = None if trained_before else peak_memory_bytes()
         sources.cost(config, peak).save(home / TRAINING_COST_FILE)
@@ -98,7 +106,7 @@ def _judge(folder: RunFolder, params: LayerSplitParams) -> Judge:
 
     The episodes played in training are few: their mean says more about the links that they had.
     """
-    return judge_of(Oracle(params, surrogate_source(folder)))
+    return judge_of(Oracle(params.for_judging(), surrogate_source(folder)))
 
 
 def _reporter(advance: Advance, tracker: Tracker, seed: int) -> Callable[[CurvePoint], None]:

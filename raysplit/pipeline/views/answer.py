@@ -1,6 +1,6 @@
 """The answer of a run: where to split over the link, and how that moves with lambda.
 
-Shape suffixes: G link states, C choices, P split points, K link coordinates.
+Shape suffixes: G link states, C choices, P places (`envs.params`), K link coordinates.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import dataclasses
 import numpy as np
 
 from envs.oracle import Oracle
+from envs.params import LayerSplitParams
 from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.figures import AnswerLine, AnswerPlane, Band, CostWeightSweep
 from raysplit.pipeline.oracles import Oracles
-from raysplit.pipeline.views.convergence import converged_split_points
+from raysplit.pipeline.views.convergence import converged_places
 from raysplit.pipeline.views.panels import shown_states, state_labels
 
 _WEIGHT_FACTORS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -25,12 +26,11 @@ def answer_map(oracles: Oracles) -> AnswerLine | AnswerPlane:
     states_GK = measured.link_states_GK
     optimum_G = measured.optimal_static_split_points()
     converged = {
-        name: np.concatenate(
-            [converged_split_points(params, p, states_GK) for p in by_seed.values()], 1
-        )
+        name: np.concatenate([converged_places(params, p, states_GK) for p in by_seed.values()], 1)
         for name, by_seed in oracles.agents.items()
     }
-    fixed, _ = measured.best_fixed()
+    points_P = params.split_points_P
+    best_G, (fixed, _) = measured.optimal_static_places(), measured.best_fixed_place()
     ends = (params.min_split_point, params.max_split_point)
     if len(params.link_names) == 1:
         return AnswerLine(
@@ -38,10 +38,17 @@ def answer_map(oracles: Oracles) -> AnswerLine | AnswerPlane:
             values_X=states_GK[:, 0],
             split_points=ends,
             optimum_X=optimum_G,
-            optimal_objective_X=_objective(measured, optimum_G[:, None]),
-            choices={name: _spread(states_GK[:, 0], chosen) for name, chosen in converged.items()},
+            optimal_objective_X=_objective(measured, best_G[:, None]),
+            choices={
+                name: _spread(states_GK[:, 0], points_P[chosen])
+                for name, chosen in converged.items()
+            },
             objectives={name: _objective(measured, chosen) for name, chosen in converged.items()}
-            | {f"fixed p = {fixed}": _objective(measured, np.full((len(states_GK), 1), fixed))},
+            | {
+                _fixed_label(params, fixed): _objective(
+                    measured, np.full_like(best_G, fixed)[:, None]
+                )
+            },
         )
     axes, (rows, keep) = _plane(states_GK)
     return AnswerPlane(
@@ -50,7 +57,10 @@ def answer_map(oracles: Oracles) -> AnswerLine | AnswerPlane:
         values_Y=axes[1],
         split_points=ends,
         optimum_YX=optimum_G[keep].reshape(rows).T,
-        choices={name: np.median(s, 1)[keep].reshape(rows).T for name, s in converged.items()},
+        choices={
+            name: np.median(points_P[chosen], 1)[keep].reshape(rows).T
+            for name, chosen in converged.items()
+        },
     )
 
 
@@ -87,11 +97,14 @@ def _plane(states_GK: FloatArray) -> tuple[list[FloatArray], tuple[tuple[int, in
     return axes, ((len(axes[0]), len(axes[1])), keep)
 
 
-def _objective(oracle: Oracle, split_points_GC: IntArray) -> FloatArray:
+def _fixed_label(params: LayerSplitParams, place: int) -> str:
+    codec = f", {params.codecs[params.codecs_P[place]]}" if params.chooses_codec else ""
+    return f"fixed p = {params.split_points_P[place]}{codec}"
+
+
+def _objective(oracle: Oracle, places_GC: IntArray) -> FloatArray:
     """Mean objective (the reward's negative) of choices over link states."""
-    rewards_GC = np.take_along_axis(
-        oracle.static_rewards_PG.T, split_points_GC - oracle.params.min_split_point, axis=1
-    )
+    rewards_GC = np.take_along_axis(oracle.static_rewards_PG.T, places_GC, axis=1)
     return -rewards_GC.mean(axis=1)
 
 

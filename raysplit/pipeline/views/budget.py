@@ -94,7 +94,7 @@ class _Shown:
         """What all split points cost in a state, with a codec that is only shown beside."""
         snr_db = float(self.states_GK[g, 0]) if self.experiment.radio else None
         setup = setup_at(self.experiment, snr_db)
-        return split_costs(self.sizes, setup, codec, self.oracles.params.split_points_P.tolist())
+        return split_costs(self.sizes, setup, codec, list(self.oracles.params.split_points))
 
     def ppl(self, codec: str, g: int) -> Band:
         """Measured perplexity over the split points; in digital mode at the state's loss."""

@@ -13,7 +13,7 @@ import numpy as np
 from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.figures import Decisions
 from raysplit.pipeline.oracles import Oracles
-from raysplit.pipeline.views.convergence import converged_split_points
+from raysplit.pipeline.views.convergence import converged_places
 
 _DECISIONS = 500
 _SEED = 2**20 + 1  # apart from the episodes' and from every agent's
@@ -22,8 +22,9 @@ _SEED = 2**20 + 1  # apart from the episodes' and from every agent's
 def best_agents_decisions(oracles: Oracles, evaluation: Mapping[str, Any]) -> Decisions:
     """Return where the agent that is best on measured perplexity converges in random link states.
 
-    Link states are uniform on their ranges and starts are the problem's own; the agent's seeds
-    take turns. With several link coordinates, the optimum is averaged over all but the first.
+    Link states are uniform on their ranges and starts are the problem's own (with its first codec);
+    the agent's seeds take turns. With several link coordinates, the optimum is averaged over all
+    but the first.
     """
     params = oracles.params
     shares = {
@@ -39,9 +40,10 @@ def best_agents_decisions(oracles: Oracles, evaluation: Mapping[str, Any]) -> De
     policies = list(oracles.agents[best].values())
     for turn, policy in enumerate(policies):
         mine = slice(turn, None, len(policies))
-        converged_NP = converged_split_points(params, policy, states_NK[mine])
-        column_N = (starts_N[mine] - params.min_split_point)[:, None]
-        chosen_N[mine] = np.take_along_axis(converged_NP, column_N, axis=1)[:, 0]
+        converged_NP = converged_places(params, policy, states_NK[mine])
+        column_N = params.places(starts_N[mine], np.zeros_like(starts_N[mine]))[:, None]
+        places_N = np.take_along_axis(converged_NP, column_N, axis=1)[:, 0]
+        chosen_N[mine] = params.split_points_P[places_N]
     return Decisions(
         coordinate=params.link_names[0],
         agent=best,

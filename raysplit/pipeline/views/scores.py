@@ -11,11 +11,16 @@ from raysplit.report import Performance, PolicyResult, SurrogateCheck, TrainingC
 
 def policy_results(evaluation: Mapping[str, Any]) -> list[PolicyResult]:
     """Return a row for each agent and baseline, the best on measured perplexity first."""
-    fixed = evaluation["problem"]["best_fixed_split_point"]
+    fixed = evaluation["problem"]["best_fixed"]
     shown: dict[str, tuple[str, str]] = {
         "optimum": ("optimum", "exact dynamic programming"),
-        "greedy": ("greedy", "best next reward"),
-        f"fixed {fixed}": (f"best fixed p = {fixed}", "the best fixed split point"),
+        "planner": ("planner", "value iteration on the surrogate and the link's own chain"),
+        "receding horizon": ("receding horizon", "the same, three steps ahead"),
+        "greedy": ("greedy", "best next reward on the surrogate"),
+        "threshold": ("threshold rule", "two split points, one threshold of the link"),
+        "linucb": ("LinUCB", "linear bandit, upper confidence bounds"),
+        "thompson": ("linear Thompson", "linear bandit, drawn parameters"),
+        fixed: (f"best fixed p = {fixed.removeprefix('fixed ')}", "the best fixed split point"),
         "stay": ("stay", "never moves"),
         "random": ("random", "uniform actions"),
     }
@@ -36,7 +41,7 @@ def policy_results(evaluation: Mapping[str, Any]) -> list[PolicyResult]:
             PolicyResult(
                 name=label,
                 detail=detail,
-                kind="fixed" if name == f"fixed {fixed}" else "baseline",
+                kind="fixed" if name == fixed else "baseline",
                 surrogate=_performance(scores["surrogate"]),
                 measured=_performance(scores["measured"]),
             )
