@@ -125,11 +125,11 @@ def check_source(params: LayerSplitParams, source: PPLSource) -> None:
             f"reward: {params.reward} needs PPL and this source gives {quantity}; "
             "use reward: authors, or a source of PPL"
         )
-    names = link_names_of(source)
-    if names is not None and names != params.link_names:
+    names, own = link_names_of(source), params.link_names[: params.coordinates]
+    if names is not None and names != own:
         raise UserError(
             f"this source of PPL expects the link coordinates {', '.join(names)} and the problem "
-            f"has {', '.join(params.link_names)}: list them alike, as the order decides which "
+            f"has {', '.join(own)}: list them alike, as the order decides which "
             "column is which"
         )
     codecs = codecs_of(source)
@@ -156,7 +156,7 @@ def fingerprint(params: LayerSplitParams, source: PPLSource) -> str:
     # At the first split point every relative gain is 0, whatever the source.
     upper_N = np.linspace(params.min_split_point + 1, params.max_split_point, 8).astype(np.int64)
     shares_NK = np.random.default_rng(0).random((len(upper_N), len(params.link_names)))
-    links_NK = params.link_states_at(shares_NK)
+    links_NK = params.link_states_at(shares_NK)[:, : params.coordinates]
     again_N = np.append(np.arange(len(upper_N)), 0)
     codecs_N = again_N % len(params.codecs) if params.chooses_codec else None
     answers_N = checked_answers(params, source, upper_N[again_N], links_NK[again_N], codecs_N)
@@ -198,7 +198,9 @@ def _refused(
     n = int(np.flatnonzero(~right_N)[0])
     state = ", ".join(
         f"{name} {value:.6g}"
-        for name, value in zip(params.link_names, link_states_NK[n], strict=True)
+        for name, value in zip(
+            params.link_names[: params.coordinates], link_states_NK[n], strict=True
+        )
     )
     rule = "finite and greater than 0" if quantity == "ppl" else "finite"
     return UserError(

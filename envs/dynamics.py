@@ -72,9 +72,13 @@ def initial_state(
     if params.link_dynamics in ("trace", "fading"):
         starts = len(params.trace_RK) - params.episode_steps
         rows_N = generator.integers(0, starts, size=episodes)
-        links_NK = params.trace_RK[rows_N]
+        links_NK = np.zeros((episodes, params.coordinates))
     else:
         links_NK = _uniform_links(params, episodes, generator)
+    if params.contexts:
+        links_NK = np.concatenate([links_NK, _drawn_members(params, episodes, generator)], axis=1)
+    if params.link_dynamics in ("trace", "fading"):
+        links_NK = _on_path(params, rows_N, links_NK)
     if options:
         split_points_N, codecs_N, links_NK = chosen_start(
             params, split_points_N, codecs_N, links_NK, options
@@ -95,12 +99,13 @@ def transition(
             moved_N = split_points_N - state.split_points_N
             link_states_NK = drifted(params, state.link_states_NK, moved_N)
         case "iid":
-            link_states_NK = _uniform_links(params, len(actions_N), generator)
+            drawn_NK = _uniform_links(params, len(actions_N), generator)
+            link_states_NK = _with_contexts(params, drawn_NK, state.link_states_NK)
         case "gauss_markov":
             link_states_NK = _gauss_markov(params, state.link_states_NK, generator)
         case "trace" | "fading":
             rows_N = rows_N + 1
-            link_states_NK = params.trace_RK[rows_N]
+            link_states_NK = _on_path(params, rows_N, state.link_states_NK)
     return State(split_points_N, codecs_N, link_states_NK, state.steps_N + 1, rows_N)
 
 
@@ -190,9 +195,12 @@ def reward(
         link_states_NK = np.clip(link_states_NK, params.link_low_K, params.link_high_K)
     if params.reward != "authors":
         codecs_N = codecs_N if params.chooses_codec else None
-        ppl_N = checked_answers(params, source, split_points_N, link_states_NK, codecs_N)
+        asked_NK = link_states_NK[:, : params.coordinates]
+        ppl_N = checked_answers(params, source, split_points_N, asked_NK, codecs_N)
         cost_N = _cost(params, params.places(split_points_N, codecs_N), link_states_NK)
-        reward_N = -(ppl_N / params.ppl_scale + params.cost_weight * cost_N)
+        weight_N = params.context_N("lambda", link_states_NK)
+        weight_N = params.cost_weight if weight_N is None else weight_N
+        reward_N = -(ppl_N / params.ppl_scale + weight_N * cost_N)
     else:
         gain_N = _relative_gain(params, source, split_points_N, link_states_NK)
         spared_N = (params.max_split_point - split_points_N) / params.max_split_point
@@ -241,17 +249,46 @@ def _relative_gain(
 def _uniform_links(
     params: LayerSplitParams, episodes: int, generator: np.random.Generator
 ) -> FloatArray:
-    return params.link_states_at(generator.random((episodes, len(params.link_names))))
+    low_K, high_K = (x[: params.coordinates] for x in (params.link_low_K, params.link_high_K))
+    return low_K + generator.random((episodes, params.coordinates)) * (high_K - low_K)
+
+
+def _drawn_members(
+    params: LayerSplitParams, episodes: int, generator: np.random.Generator
+) -> FloatArray:
+    """Draw a member of the family for each episode, (N, F)."""
+    return np.stack([one.drawn(generator.random(episodes)) for one in params.family], axis=1)
+
+
+def _with_contexts(
+    params: LayerSplitParams, moved_NK: FloatArray, link_states_NK: FloatArray
+) -> FloatArray:
+    """Return new link coordinates with the values of the member, which stay."""
+    if not params.contexts:
+        return moved_NK
+    return np.concatenate([moved_NK, link_states_NK[:, params.coordinates :]], axis=1)
+
+
+def _on_path(params: LayerSplitParams, rows_N: IntArray, link_states_NK: FloatArray) -> FloatArray:
+    """Return the link states at rows of the path, at each episode's own mean SNR."""
+    path_NK = params.trace_RK[rows_N]
+    mean_N = params.context_N("mean_snr_db", link_states_NK)
+    if mean_N is not None:
+        path_NK = path_NK + (mean_N - params.mean_snr_db)[:, None]
+    low_K, high_K = (x[: params.coordinates] for x in (params.link_low_K, params.link_high_K))
+    return _with_contexts(params, np.clip(path_NK, low_K, high_K), link_states_NK)
 
 
 def _gauss_markov(
     params: LayerSplitParams, link_states_NK: FloatArray, generator: np.random.Generator
 ) -> FloatArray:
-    span_K = params.link_high_K - params.link_low_K
-    unit_NK = (link_states_NK - params.link_low_K) / span_K
+    low_K, high_K = (x[: params.coordinates] for x in (params.link_low_K, params.link_high_K))
+    unit_NK = (link_states_NK[:, : params.coordinates] - low_K) / (high_K - low_K)
     # The ends of the range are at infinity in z: step inside by less than a float32 resolves.
     z_NK: FloatArray = ndtri(np.clip(unit_NK, 1e-12, 1 - 1e-12))
     noise_NK = generator.standard_normal(z_NK.shape)
-    rho = params.correlation
+    rho_N = params.context_N("correlation", link_states_NK)
+    rho = params.correlation if rho_N is None else rho_N[:, None]
     next_unit_NK: FloatArray = ndtr(rho * z_NK + np.sqrt(1 - rho**2) * noise_NK)
-    return params.link_states_at(next_unit_NK)
+    moved_NK = low_K + next_unit_NK * (high_K - low_K)
+    return _with_contexts(params, moved_NK, link_states_NK)

@@ -25,7 +25,7 @@ def link_path(problem: ProblemConfig) -> FloatArray:
     dynamics = problem.dynamics
     if dynamics.kind == "fading":
         assert dynamics.fading is not None
-        return _clipped(problem, fading_path_db(dynamics.fading)[:, None])
+        return fading_path_db(dynamics.fading)[:, None]  # may leave the range; states do not
     if dynamics.path is None:
         return np.zeros((0, len(problem.link)))
     if dynamics.step_s is None:

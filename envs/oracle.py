@@ -83,6 +83,8 @@ class Oracle:
             UserError: If the source cannot serve the reward or gives a value that is not finite.
         """
         check_source(params, source)
+        if params.contexts:
+            raise UserError("a family is solved member by member (envs.family.member)")
         self.params = params
         self.source = source
         self.grid_points = tuple(

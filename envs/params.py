@@ -19,6 +19,32 @@ from envs.problem import ActionSpace, LinkDynamics, ProblemConfig, Reward
 from raysplit.base.arrays import Float32Array, FloatArray, IntArray
 from raysplit.base.errors import UserError
 
+
+@dataclass(frozen=True, slots=True)
+class ContextRange:
+    """What differs between the members of a family (`envs.family`).
+
+    Attributes:
+        name: What it is.
+        low: Lowest value in training.
+        high: Highest.
+        held_out: Values in between that no training draws.
+    """
+
+    name: str
+    low: float
+    high: float
+    held_out: tuple[float, float] | None = None
+
+    def drawn(self, uniform_N: FloatArray) -> FloatArray:
+        """Return values of the range but for the held-out ones, for numbers uniform in [0, 1)."""
+        if self.held_out is None:
+            return self.low + uniform_N * (self.high - self.low)
+        gap_low, gap_high = self.held_out
+        value_N = self.low + uniform_N * (self.high - self.low - (gap_high - gap_low))
+        return np.where(value_N < gap_low, value_N, value_N + (gap_high - gap_low))
+
+
 FREE = np.zeros((0, 0, 0))
 """Moving costs nothing."""
 
@@ -56,6 +82,10 @@ class LayerSplitParams:
         trace_RK: Link states of a trace, or of a simulated path of fading, one row a step; no rows
             for the other dynamics.
         trained_rows: Only `trace`: agents learn from the first rows, and are judged on the others.
+        mean_snr_db: Of a path of fading, else 0.
+        family: What agents learn besides: other values of these.
+        contexts: How many of the last link names are values of a member of the family, which stay
+            through an episode and no source knows.
         observe_step: Whether the observation ends with the number of steps taken.
     """
 
@@ -82,7 +112,22 @@ class LayerSplitParams:
     correlation: float
     trace_RK: FloatArray
     trained_rows: int
+    mean_snr_db: float
+    family: tuple[ContextRange, ...]
+    contexts: int = 0
     observe_step: bool
+
+    @property
+    def coordinates(self) -> int:
+        """How many link coordinates there are, without the values of a family's member."""
+        return len(self.link_names) - self.contexts
+
+    def context_N(self, name: str, link_states_NK: FloatArray) -> FloatArray | None:
+        """Return a family's value in each episode; None where it is the same in all."""
+        names = self.link_names[self.coordinates :]
+        if name not in names:
+            return None
+        return link_states_NK[:, self.coordinates + names.index(name)]
 
     @property
     def split_points(self) -> range:
@@ -227,6 +272,11 @@ def params_from(
         correlation=dynamics.correlation or 0.0,
         trace_RK=path_RK,
         trained_rows=trained_rows(problem, len(path_RK)),
+        mean_snr_db=0.0 if dynamics.fading is None else dynamics.fading.mean_snr_db,
+        family=tuple(
+            ContextRange(name, one.low, one.high, one.held_out)
+            for name, one in problem.family.items()
+        ),
         observe_step=problem.observe_step,
     )
 

@@ -23,6 +23,7 @@ from raysplit.radio.path import FadingPathConfig
 Case = Literal["L", "H", "A"]
 Reward = Literal["objective", "authors", "budget"]
 ActionSpace = Literal["split", "split_and_codec", "absolute"]
+FamilyName = Literal["correlation", "mean_snr_db", "lambda"]
 LinkDynamics = Literal["constant", "iid", "gauss_markov", "fading", "trace"]
 ValueRange = tuple[float, float]
 
@@ -177,6 +178,33 @@ class SwitchingConfig(Config):
         return self
 
 
+class FamilyRange(Config):
+    """Values that agents learn besides the problem's own (`envs.family`).
+
+    Attributes:
+        low: Lowest value.
+        high: Highest value.
+        held_out: Values in between that no training draws, to be judged on.
+    """
+
+    low: float
+    high: float
+    held_out: ValueRange | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"low {self.low!r} must be below high {self.high!r}")
+        if self.held_out is not None:
+            first, last = self.held_out
+            if not self.low < first < last < self.high:
+                raise ValueError(
+                    f"held_out {list(self.held_out)} must be ascending and between "
+                    f"{self.low!r} and {self.high!r}"
+                )
+        return self
+
+
 class ProblemConfig(Config):
     """The `problem` section of an experiment (paper, Sections III-B, IV-A and V-A).
 
@@ -189,6 +217,8 @@ class ProblemConfig(Config):
             in its list, `absolute` jumps to any split point (`envs.actions`).
         switching: What moving costs.
         dynamics: How the link changes within an episode.
+        family: Other values of `correlation`, `mean_snr_db` or `lambda` that agents learn besides,
+            and see (`envs.family`); {} for none.
         min_split_point: Fewest layers on the device.
         max_split_point: Most layers on the device.
         initial_split_points: First and last split point that an episode starts from; by default
@@ -215,6 +245,7 @@ class ProblemConfig(Config):
     actions: ActionSpace = "split"
     switching: SwitchingConfig = SwitchingConfig()
     dynamics: LinkDynamicsConfig = LinkDynamicsConfig()
+    family: dict[FamilyName, FamilyRange] = Field(default_factory=dict)
     min_split_point: int = Field(default=1, ge=1)
     max_split_point: int = Field(default=10, ge=2)
     initial_split_points: tuple[int, int] | None = None
@@ -254,7 +285,29 @@ class ProblemConfig(Config):
         _check_weights(self.reward, self.budget_weights)
         self._check_actions()
         self._check_path()
+        self._check_family()
         return self
+
+    def _check_family(self) -> None:
+        needed = {
+            "correlation": ("dynamics.kind: gauss_markov", self.dynamics.kind == "gauss_markov"),
+            "mean_snr_db": ("dynamics.kind: fading", self.dynamics.kind == "fading"),
+            "lambda": ("reward: objective", self.reward == "objective"),
+        }
+        for name, one in self.family.items():
+            what, given = needed[name]
+            if not given:
+                raise ValueError(f"family.{name} goes with {what}")
+            lowest, highest = {"correlation": (0.0, 1.0)}.get(name, (-np.inf, np.inf))
+            if name == "lambda":
+                lowest = 0.0
+            if not lowest <= one.low or not one.high < highest:
+                raise ValueError(
+                    f"family.{name} {one.low!r} to {one.high!r} leaves what it can be: from "
+                    f"{lowest:g} to below {highest:g}"
+                )
+        if self.family and self.dynamics.drift_per_layer:
+            raise ValueError("family goes without drift_per_layer: set it to 0")
 
     def _check_actions(self) -> None:
         several = len(self.codecs) > 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +95,7 @@ def inputs_sha256(params: LayerSplitParams, source_id: str, config: TrainConfig,
     described = {
         name: value.tolist() if isinstance(value, np.ndarray) else value
         for name, value in values.items()
-    }
+    } | {"family": [asdict(one) for one in params.family]}
     of_run = {"algorithm", "engine", "total_steps", "num_env_runners", "rewards", "true_steps"}
     run = config.model_dump(include=of_run)
     asked = run | config.hyperparameters().model_dump()

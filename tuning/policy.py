@@ -184,10 +184,11 @@ class ExportedPolicy:
                 or for other actions.
         """
         names = self.description.link_names
-        if names != params.link_names:
+        own = params.link_names if params.contexts else params.link_names + _family_of(params)
+        if names != own:
             raise UserError(
                 f"this policy was trained on the link coordinates {', '.join(names)} and the "
-                f"problem has {', '.join(params.link_names)}: list them alike, or train again"
+                f"problem has {', '.join(own)}: list them alike, or train again"
             )
         trained, asked = (
             (self.description.actions, self.description.codecs),
@@ -201,7 +202,11 @@ class ExportedPolicy:
                 f"this policy was trained for actions: {trained[0]} over {', '.join(trained[1])} "
                 f"and the problem has actions: {asked[0]} over {', '.join(asked[1])}: train again"
             )
-        return self.actions
+        if not params.family or params.contexts:
+            return self.actions
+        from envs.family import InContext, own_values
+
+        return InContext(self.actions, np.array(list(own_values(params).values())))
 
     def _unknown(self, what: str) -> UserError:
         names = ", ".join(self.description.link_names)
@@ -275,6 +280,10 @@ class ExportedPolicy:
             raise UserError(
                 f"{folder} holds no complete policy ({error}); export it again"
             ) from error
+
+
+def _family_of(params: LayerSplitParams) -> tuple[str, ...]:
+    return tuple(one.name for one in params.family)
 
 
 def _relu(x: Float32Array, out: Float32Array | None = None) -> Float32Array:

@@ -57,13 +57,14 @@ def load_oracles(folder: RunFolder) -> Oracles:
         surrogate=Oracle(params, surrogate_source(folder)),
         measured=measured_oracle(params, by_codec, losses),
         losses=losses,
-        agents={
-            name: {
-                seed: exported_policy(folder, params, name, seed, "policy") for seed in config.seeds
-            }
-            for name, config in folder.experiment.agents.items()
-        },
+        agents={name: exported_policies(folder, params, name) for name in folder.experiment.agents},
     )
+
+
+def exported_policies(folder: RunFolder, params: LayerSplitParams, name: str) -> dict[int, Policy]:
+    """Load what an agent learned, by seed, as policies of a problem."""
+    seeds = folder.experiment.agents[name].seeds
+    return {seed: exported_policy(folder, params, name, seed, "policy") for seed in seeds}
 
 
 def exported_policy(

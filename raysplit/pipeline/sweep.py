@@ -18,6 +18,7 @@ from typing import Any
 
 from rich.table import Table
 
+from envs.family import training_problem
 from envs.oracle import Oracle
 from raysplit.base.errors import UserError, suggest
 from raysplit.base.files import replacing, sha256_of, sha256_of_file, write_atomically
@@ -83,7 +84,7 @@ def _job(folder: RunFolder, config: SweepConfig) -> SweepJob:
     losses = folder.experiment.losses()
     if losses:  # another radio loses other packets at the same SNR
         source_id = sha256_of([source_id, [loss.loss_X.tolist() for loss in losses.values()]])
-    base = Base(params.for_training(), source_id, _agent(folder.experiment, config))
+    base = Base(training_problem(params), source_id, _agent(folder.experiment, config))
     home = (folder.path / "sweep").resolve()
     identity = config.model_dump(
         mode="json", exclude={"max_concurrent", "cpus_per_trial", "samples"}

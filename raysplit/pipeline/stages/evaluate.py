@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from envs.family import member, unseen_members
 from envs.oracle import Oracle, fixed_policies, moved_by_grid
 from envs.policies import Policy
 from envs.score import score
@@ -22,7 +23,13 @@ from raysplit.measure.service import as_table
 from raysplit.measure.setting import Setting, with_each_codec
 from raysplit.pipeline.baselines import baseline_policies
 from raysplit.pipeline.episodes import write_episodes
-from raysplit.pipeline.oracles import EVALUATION, EVALUATION_TABLE, Oracles, load_oracles
+from raysplit.pipeline.oracles import (
+    EVALUATION,
+    EVALUATION_TABLE,
+    Oracles,
+    exported_policies,
+    load_oracles,
+)
 from raysplit.pipeline.over_radio import measured_states
 from raysplit.pipeline.problem import measured_problem, same_measuring_service
 from raysplit.pipeline.rewards import TrainingCost
@@ -47,6 +54,7 @@ def run(folder: RunFolder) -> list[Path]:
         "agents": {name: _agent(folder, oracles, name, uncertainty) for name in oracles.agents},
         "differences": _differences(uncertainty),
         "baselines": _baselines(folder, oracles),
+        "members": _members(folder, oracles),
         "fidelity": asdict(fidelity(oracles.surrogate, oracles.measured)),
         "seed_stderr": seed_stderr,
     }
@@ -210,6 +218,33 @@ def _baselines(folder: RunFolder, oracles: Oracles) -> dict[str, Any]:
     }
     # Over a trace the optimum knows the rows to come: it has a return, and no policy plays it.
     return {"optimum": {source: _optimum(oracle) for source, oracle in both.items()}, **scores}
+
+
+def _members(folder: RunFolder, oracles: Oracles) -> list[dict[str, Any]]:
+    """Score the agents on members of the family that no training drew."""
+    found: list[dict[str, Any]] = []
+    for values in unseen_members(oracles.params):
+        params = member(oracles.params, values)
+        both = {
+            "surrogate": Oracle(params, oracles.surrogate.source),
+            "measured": Oracle(params, oracles.measured.source),
+        }
+        agents = {name: exported_policies(folder, params, name) for name in oracles.agents}
+        greedy = both["surrogate"].greedy_policy()
+        found.append(
+            {
+                "values": values,
+                "agents": {
+                    name: {
+                        source: _scores(oracle, list(policies.values()))
+                        for source, oracle in both.items()
+                    }
+                    for name, policies in agents.items()
+                },
+                "greedy": {source: _single(oracle, greedy) for source, oracle in both.items()},
+            }
+        )
+    return found
 
 
 def _optimum(oracle: Oracle) -> dict[str, float]:

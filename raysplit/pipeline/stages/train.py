@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from envs.family import training_problem
 from envs.oracle import Oracle
 from envs.params import LayerSplitParams
 from raysplit.base.errors import UserError
@@ -75,7 +76,7 @@ def _train_one(
     training = {"agent": name, **training_config(config, seed)}
     with tracker_of(folder, f"train-{name}-{seed}", training=training) as tracker:
         train(
-            params.for_training(),
+            training_problem(params),
             source,
             config,
             seed,
