@@ -101,7 +101,7 @@ def _share_of_ppo(
         every += shares
     report.add({"ppo_share_min": min(every), "ppo_share_mean": mean(every)})
     measured = {
-        case: _measured_shares(problems[name], folder, policies[name])
+        case: measured_shares(problems[name], folder, policies[name])
         for case, folder in cases.items()
         for name in [f"embedded_{case}"]
     }
@@ -119,7 +119,7 @@ def _share_of_ppo(
     )
 
 
-def _measured_shares(
+def measured_shares(
     problem: Problem, folder: Path, policies: dict[int, Policy]
 ) -> tuple[float, FloatArray]:
     """Return the seeds' mean share on measured perplexity, and its 95 % interval."""
@@ -162,7 +162,7 @@ def _speed(report: BenchReport, problem: Problem, steps: int) -> None:
     """Training alone, without start-up, in turn: Table III, 20 envs, one core."""
     params, source = problem
     pairs = [
-        (_sb3_seconds(params, source, i, steps), _lean_seconds(params, source, i, steps))
+        (sb3_seconds(params, source, i, steps), _lean_seconds(params, source, i, steps))
         for i in range(_ROUNDS)
     ]
     report.add(
@@ -174,7 +174,8 @@ def _speed(report: BenchReport, problem: Problem, steps: int) -> None:
     )
 
 
-def _sb3_seconds(params: LayerSplitParams, source: PPLSource, seed: int, steps: int) -> float:
+def sb3_seconds(params: LayerSplitParams, source: PPLSource, seed: int, steps: int) -> float:
+    """Return the seconds that Stable-Baselines3's PPO trains, with Table III on 20 envs."""
     from stable_baselines3 import PPO
     from stable_baselines3.common.vec_env import DummyVecEnv
 

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from envs.benchmarks import benchmark
 from envs.params import LayerSplitParams, params_from
-from envs.problem import Case, ProblemConfig
-from envs.sources import PPLSource, SurrogateSource, TableSource
+from envs.problem import Case, LinkDynamicsConfig, LinkRange, ProblemConfig
+from envs.sources import PPLSource, SurrogateSource, TableSource, as_source
+from raysplit.base.arrays import FloatArray, IntArray
+from raysplit.budget.config import BudgetConfig
+from raysplit.budget.moving import moving_costs
+from raysplit.model.sizes import sizes_of
 from raysplit.pipeline.experiment import load_experiment
-from raysplit.pipeline.problem import cost_by_split_point
+from raysplit.pipeline.over_radio import surrogate_source
+from raysplit.pipeline.problem import cost_by_split_point, measured_problem
 from raysplit.pipeline.run import run_stages
+from raysplit.pipeline.run_folder import RunFolder
+from raysplit.radio.path import FadingPathConfig, fading_path_db
 from raysplit.surrogate import Surrogate
 
 STAGES = ("measure", "fit", "train", "evaluate")
@@ -20,6 +30,78 @@ STAGES = ("measure", "fit", "train", "evaluate")
 _FORMALITY = ["agents.ppo.total_steps=400", "agents.ppo.seeds=[0]"]
 
 Problem = tuple[LayerSplitParams, PPLSource]
+_SNR_DB = (0.0, 30.0)
+_NOISE_AT_0_DB = 2.0  # about the RMS of SmolLM2's hidden states after the first layer
+# A move takes so many tokens along; its seconds and joules count as shares of perplexity.
+_CONTEXT_TOKENS, _PER_SECOND, _PER_JOULE = 512, 0.05, 0.01
+
+
+def smollm2_over_snr(dynamics: dict[str, Any], grid_points: int) -> Problem:
+    """SmolLM2's measured table over a link whose SNR moves, with what moving the split costs.
+
+    The noise's standard deviation is 2 at 0 dB; a move takes 512 tokens of context along, on a
+    mid-range phone over LTE, and a second counts as 5 % of perplexity, a joule as 1 %.
+
+    Args:
+        dynamics: As in an experiment's `problem.dynamics`, of `snr_db`.
+        grid_points: Of the SNR.
+    """
+    table = benchmark("raysplit/SmolLM2-Noise-v0").table
+    low, high = _SNR_DB
+    problem = table.problem.model_copy(
+        update={
+            "link": {"snr_db": LinkRange(low=low, high=high, grid_points=grid_points)},
+            "dynamics": LinkDynamicsConfig.model_validate(dynamics),
+        }
+    )
+    measured = table.source()
+
+    def answer(split_points_N: IntArray, snr_db_N1: FloatArray) -> FloatArray:
+        return measured(split_points_N, _NOISE_AT_0_DB * 10 ** (-snr_db_N1 / 20))
+
+    params = params_from(
+        problem,
+        float(np.exp(table.clean_log_ppl)),
+        table.cost_by_split_point,
+        moving=_moving(len(table.cost_by_split_point)),
+    )
+    return params, as_source(answer, quantity="ppl", link_names=("snr_db",))
+
+
+def smollm2_surrogate(folder: Path) -> Problem:
+    """The preset's problem with the surrogate of a finished run."""
+    params, _ = measured_problem(RunFolder.read(folder))
+    return params, SurrogateSource(Surrogate.load(folder / "surrogate"))
+
+
+def over_lte() -> Problem | str:
+    """`lte-driving` with the codec chosen and moves paid for, over fading; or why it is missing.
+
+    A run of it that is measured and fitted lies in runs/bench-lte.
+    """
+    folder = Path("runs/bench-lte")
+    if not (folder / "surrogate" / "surrogate.json").exists():
+        return f"needs a fitted run of lte-driving in {folder} (docs/learning.md says how)"
+    run = RunFolder.read(folder)
+    params, _ = measured_problem(run)
+    path = fading_path_db(FadingPathConfig(mean_snr_db=8.0, step_s=0.02, place="uma-nlos"))
+    moving = replace(params, link_dynamics="fading", trace_RK=path[:, None])
+    return moving, surrogate_source(run)
+
+
+def _moving(split_points: int) -> FloatArray:
+    setup = BudgetConfig(phone="mid-range", edge="h100", network="lte").setup()
+    sizes = sizes_of("smollm2-135m")
+    moving_PP1 = np.zeros((split_points, split_points, 1))
+    for layers in range(1, split_points):
+        costs = moving_costs(sizes, setup, "identity", _CONTEXT_TOKENS, layers)
+        for first in range(split_points - layers):
+            for move, place in (
+                (costs.up, (first, first + layers)),
+                (costs.down, (first + layers, first)),
+            ):
+                moving_PP1[place] = _PER_SECOND * move.seconds + _PER_JOULE * move.ue_energy_j
+    return moving_PP1
 
 
 def measured_case(case: Case) -> Path:

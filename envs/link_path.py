@@ -79,7 +79,8 @@ def _steps_of_radio_trace(problem: ProblemConfig, path: Path, step_s: float) -> 
     """Return the SNR of a recorded link; of a capacity the SNR at which the cell has that rate."""
     cell = load_cell(problem.dynamics.cell)
     steps = read_trace_file(path).steps(step_s)  # of a capacity: bits add up
-    snr_db_S = equivalent_snr_db(steps.quantity, steps.values_S, cell)
+    share = problem.dynamics.cell_share
+    snr_db_S = equivalent_snr_db(steps.quantity, steps.values_S, cell, share)
     return _clipped(problem, snr_db_S[:, None])
 
 

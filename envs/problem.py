@@ -119,9 +119,11 @@ class LinkDynamicsConfig(Config):
         path: Only `trace`: CSV or Parquet file, a column per link coordinate and a row per step.
         step_s: Only `trace`: read the file as one of a radio (mahimahi, or a table with a time and
             capacity, SNR or RSRP; `raysplit.radio.reading`) and average it over steps of so many
-            seconds. The problem then varies `snr_db` alone; a capacity counts as the SNR at which
-            the cell has that rate, and what is beyond the problem's range as its border.
+            seconds. The problem then varies `snr_db` alone; what is beyond its range counts as its
+            border.
         cell: Only with `step_s`: whose rate, and whose powers, of the presets.
+        cell_share: Only with `step_s`: how much of the cell is this phone's, where others are
+            served too; a capacity counts as the SNR at which that part of the cell has that rate.
         trained_share: Only `trace`: agents learn from this part of the rows, the first, and are
             judged on the others.
         fading: Only `fading`: what the path is made of.
@@ -133,6 +135,7 @@ class LinkDynamicsConfig(Config):
     path: Path | None = None
     step_s: float | None = Field(default=None, gt=0.0)
     cell: str = "lte"
+    cell_share: float = Field(default=1.0, gt=0.0, le=1.0)
     trained_share: float = Field(default=0.5, gt=0.0, lt=1.0)
     fading: FadingPathConfig | None = None
 

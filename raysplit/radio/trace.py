@@ -133,11 +133,13 @@ def capacity_mbit_s(snr_db: ArrayLike, cell: Cell) -> FloatArray:
     return rate_mbit_s(cell.grid.resource_elements_per_s, mcs, error)
 
 
-def equivalent_snr_db(quantity: Quantity, values: FloatArray, cell: Cell) -> FloatArray:
+def equivalent_snr_db(
+    quantity: Quantity, values: FloatArray, cell: Cell, share: float = 1.0
+) -> FloatArray:
     """Return the uplink's SNR in dB that values of a trace stand for.
 
-    Of a capacity it is the SNR at which the cell, were it this phone's alone, has that rate: at
-    least that of the lowest, at most that of the highest MCS.
+    Of a capacity it is the SNR at which this phone's share of the cell has that rate: at least that
+    of the lowest, at most that of the highest MCS.
     """
     match quantity:
         case "snr_db":
@@ -147,4 +149,4 @@ def equivalent_snr_db(quantity: Quantity, values: FloatArray, cell: Cell) -> Flo
         case "capacity_mbit_s":
             snr_db_X = np.arange(*_SNR_DB, _SNR_STEP_DB)
             rates_X = np.maximum.accumulate(capacity_mbit_s(snr_db_X, cell))
-            return np.interp(values, rates_X, snr_db_X)
+            return np.interp(values / share, rates_X, snr_db_X)
