@@ -11,12 +11,14 @@ from envs.oracle import Oracle
 from envs.params import LayerSplitParams
 from raysplit.base.errors import UserError
 from raysplit.base.files import sha256_of_file, write_atomically
-from raysplit.base.memory import peak_memory_bytes, reset_peak_memory
+from raysplit.base.memory import free_memory_bytes, peak_memory_bytes, reset_peak_memory
 from raysplit.base.progress import Advance, console, progress_bar, say
+from raysplit.measure.on_ray.session import usable_cores
 from raysplit.pipeline.over_radio import surrogate_source
 from raysplit.pipeline.problem import measured_problem
 from raysplit.pipeline.rewards import RewardSources, TrainingCost, reward_sources
 from raysplit.pipeline.run_folder import RunFolder
+from raysplit.pipeline.side_by_side import run_side_by_side
 from raysplit.pipeline.tracked import tracker_of, training_config
 from raysplit.tracking import Tracker
 from tuning.agent import CurvePoint
@@ -25,6 +27,9 @@ from tuning.policy import ExportedPolicy
 from tuning.settings import TrainConfig
 from tuning.train import train
 
+_TRAINING_BYTES = (
+    1_000_000_000  # of a training's process; measured: bench `learning`, training_rss_gb
+)
 TRAINING_COST_FILE = "training_cost.json"
 Judge = Callable[[ExportedPolicy], float]
 
@@ -39,6 +44,11 @@ def run(folder: RunFolder) -> list[Path]:
         for name, config in folder.experiment.agents.items():
             say_if_ray_starts(folder, name)
             with progress_bar(f"train {name}", config.total_steps * len(config.seeds)) as advance:
+                processes = _processes(folder, config)
+                if processes > 1:
+                    calls = [(str(folder.path), name, seed) for seed in config.seeds]
+                    run_side_by_side(train_apart, calls, processes, advance)
+                    continue
                 for seed in config.seeds:
                     _train_one(folder, params, sources, name, seed, advance, judge)
     return [
@@ -46,6 +56,26 @@ def run(folder: RunFolder) -> list[Path]:
         for name, config in folder.experiment.agents.items()
         for p in _outputs(folder, name, config)
     ]
+
+
+def _processes(folder: RunFolder, config: TrainConfig) -> int:
+    """Return how many seeds train side by side: one a core, where each is a matter of its own."""
+    apart = config.rewards == "surrogate" and config.num_env_runners == 0
+    if not apart or folder.experiment.backend.kind == "inprocess":
+        return 1
+    return min(usable_cores(), len(config.seeds), _most_in_memory())
+
+
+def _most_in_memory() -> int:
+    return max(1, int(free_memory_bytes() / 2 / _TRAINING_BYTES))
+
+
+def train_apart(run: str, name: str, seed: int, advance: Advance) -> None:
+    """Train one seed of one agent on the surrogate, in a process of its own."""
+    folder = RunFolder.read(Path(run))
+    params, _ = measured_problem(folder)
+    sources = RewardSources(folder, params, None)
+    _train_one(folder, params, sources, name, seed, advance, _judge(folder, params))
 
 
 def say_if_ray_starts(folder: RunFolder, name: str) -> None:

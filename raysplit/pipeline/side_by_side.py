@@ -1,0 +1,122 @@
+"""Calls in processes of their own, as many at a time as there are cores."""
+
+from __future__ import annotations
+
+import multiprocessing
+import queue
+import signal
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from raysplit.base.errors import UserError
+from raysplit.base.progress import Advance
+
+_POLL_S = 0.2
+# A child that was killed may have written its last words just before.
+_LAST_WORDS_S = 1.0
+
+Call = Callable[..., None]
+"""Takes its arguments and, as the last one, what moves the bar."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """How a call ended: well, with what the user has to mend, or with another error."""
+
+    call: int
+    refusal: str | None = None
+    error: str | None = None
+
+
+def run_side_by_side(
+    call: Call, arguments: Sequence[tuple[Any, ...]], processes: int, advance: Advance
+) -> None:
+    """Call a function of a module with each of the arguments, each in a fresh process.
+
+    An interrupt, or the first call that fails, ends the others.
+
+    Args:
+        call: Given each of the arguments and an `Advance`.
+        arguments: What can be sent to another process.
+        processes: How many run at a time.
+        advance: Moves the bar of all.
+
+    Raises:
+        UserError: A call raised one.
+        RuntimeError: A call raised another error, or its process was killed.
+    """
+    context = multiprocessing.get_context("spawn")
+    messages: Any = context.Queue()
+    waiting = list(enumerate(arguments))[::-1]
+    running: dict[int, Any] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < processes:
+                number, given = waiting.pop()
+                target = (call, number, given, messages)
+                running[number] = context.Process(target=_child, args=target, daemon=True)
+                running[number].start()
+            outcome = _next_outcome(messages, running, advance)
+            if outcome is not None:
+                _raise_what_failed(outcome)
+                running.pop(outcome.call).join()
+    finally:
+        for process in running.values():
+            process.terminate()
+            process.join()
+
+
+def _next_outcome(messages: Any, running: dict[int, Any], advance: Advance) -> _Outcome | None:  # noqa: ANN401 - a queue
+    try:
+        message = messages.get(timeout=_POLL_S)
+    except queue.Empty:
+        return _outcome_of_killed(messages, running, advance)
+    if isinstance(message, _Outcome):
+        return message
+    advance(*message)
+    return None
+
+
+def _outcome_of_killed(
+    messages: Any,  # noqa: ANN401 - a queue
+    running: dict[int, Any],
+    advance: Advance,
+) -> _Outcome | None:
+    ended = [number for number, process in running.items() if process.exitcode is not None]
+    if not ended:
+        return None
+    while True:
+        try:
+            message = messages.get(timeout=_LAST_WORDS_S)
+        except queue.Empty:
+            code = running[ended[0]].exitcode
+            return _Outcome(ended[0], error=f"its process ended with exit code {code}")
+        if isinstance(message, _Outcome):
+            return message
+        advance(*message)
+
+
+def _raise_what_failed(outcome: _Outcome) -> None:
+    if outcome.refusal is not None:
+        raise UserError(outcome.refusal)
+    if outcome.error is not None:
+        raise RuntimeError(outcome.error)
+
+
+def _child(call: Call, number: int, arguments: tuple[Any, ...], messages: Any) -> None:  # noqa: ANN401 - a queue
+    """Run one call; Ctrl-C is the parent's, which ends its children."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def advance(*step: Any) -> None:  # noqa: ANN401 - what `Advance` takes
+        messages.put(step)
+
+    outcome = _Outcome(number)
+    try:
+        call(*arguments, cast(Advance, advance))
+    except UserError as error:
+        outcome = _Outcome(number, refusal=str(error))
+    except Exception:
+        outcome = _Outcome(number, error=traceback.format_exc())
+    messages.put(outcome)
