@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from raysplit.pipeline.over_radio import surrogate_source
 from raysplit.pipeline.problem import cost_by_split_point, measured_problem
 from raysplit.pipeline.run import run_stages
 from raysplit.pipeline.run_folder import RunFolder
-from raysplit.radio.path import FadingPathConfig, fading_path_db
 from raysplit.surrogate import Surrogate
 
 STAGES = ("measure", "fit", "train", "evaluate")
@@ -30,6 +28,23 @@ STAGES = ("measure", "fit", "train", "evaluate")
 _FORMALITY = ["agents.ppo.total_steps=400", "agents.ppo.seeds=[0]"]
 
 Problem = tuple[LayerSplitParams, PPLSource]
+_OVER_LTE = [
+    *_FORMALITY,
+    "link={mode: digital}",
+    "radio={cell: lte, packet_deadline_ms: 12}",
+    "budget={phone: mid-range, edge: h100, network: lte, deadline_s: 1.0}",
+    "problem.link={snr_db: {low: -8, high: 22, grid_points: 61}}",
+    "problem.codecs=[identity, int8, int4-rotated/32]",
+    "problem.actions=split_and_codec",
+    "problem.switching={context_tokens: 512}",
+    "problem.dynamics={kind: fading, fading: {mean_snr_db: 8, step_s: 0.02, place: uma-nlos}}",
+    "problem.episode_steps=15",
+    "problem.reward=budget",
+    "problem.percent_per_second=5",
+    "problem.percent_per_joule=1",
+    "problem.percent_per_miss=20",
+    "plan.settings=48",
+]
 _SNR_DB = (0.0, 30.0)
 _NOISE_AT_0_DB = 2.0  # about the RMS of SmolLM2's hidden states after the first layer
 # A move takes so many tokens along; its seconds and joules count as shares of perplexity.
@@ -74,19 +89,16 @@ def smollm2_surrogate(folder: Path) -> Problem:
     return params, SurrogateSource(Surrogate.load(folder / "surrogate"))
 
 
-def over_lte() -> Problem | str:
-    """`lte-driving` with the codec chosen and moves paid for, over fading; or why it is missing.
+def over_lte() -> Problem:
+    """The embedded model over LTE: split and codec chosen, moves paid for, fading and shadowing.
 
-    A run of it that is measured and fitted lies in runs/bench-lte.
+    Measured over loss, or taken up, in runs/bench-lte.
     """
     folder = Path("runs/bench-lte")
-    if not (folder / "surrogate" / "surrogate.json").exists():
-        return f"needs a fitted run of lte-driving in {folder} (docs/learning.md says how)"
+    run_stages(load_experiment("demo", _OVER_LTE), folder, ("measure", "fit"))
     run = RunFolder.read(folder)
     params, _ = measured_problem(run)
-    path = fading_path_db(FadingPathConfig(mean_snr_db=8.0, step_s=0.02, place="uma-nlos"))
-    moving = replace(params, link_dynamics="fading", trace_RK=path[:, None])
-    return moving, surrogate_source(run)
+    return params, surrogate_source(run)
 
 
 def _moving(split_points: int) -> FloatArray:

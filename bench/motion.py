@@ -84,7 +84,7 @@ def run(options: Options) -> BenchReport:
         report.add({f"{algorithm}_moving_mean": mean(shares)})
     trainer.add("switching", smollm2_over_snr(_FADING, 61), grid_points=None)
     _trace(report, trainer, options)
-    _joint(report, trainer)
+    trainer.add("joint", over_lte(), grid_points=None)
     _unseen(report, trainer, moving["gm9"])
     _measured(report, trainer)
     _speed(report, demo, steps)
@@ -181,15 +181,6 @@ def _trace(report: BenchReport, trainer: _Trainer, options: Options) -> None:
     dynamics = {"kind": "trace", "path": options.lte_trace, "step_s": 0.1, "cell_share": 0.15}
     share = trainer.add("trace", smollm2_over_snr(dynamics, 61), grid_points=None)
     report.add({"trace_of_planner": share / report.figures["trace_planner"]})
-
-
-def _joint(report: BenchReport, trainer: _Trainer) -> None:
-    """Split and codec over LTE, digital, with what moving costs: a run of `lte-driving`."""
-    problem = over_lte()
-    if isinstance(problem, str):
-        report.skip("joint_share", problem)
-        return
-    trainer.add("joint", problem, grid_points=None)
 
 
 def _unseen(report: BenchReport, trainer: _Trainer, problem: Problem) -> None:
