@@ -7,13 +7,12 @@ environments and the oracle compute with.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from raysplit.base.config import Config
+from raysplit.base.config import Config, UserPath
 from raysplit.link.axis import rounded_within
 from raysplit.link.codec import Codec
 from raysplit.link.state import LOWER_IS_WORSE, check_coordinates, check_value
@@ -132,7 +131,7 @@ class LinkDynamicsConfig(Config):
     kind: LinkDynamics = "constant"
     drift_per_layer: float = Field(default=0.0, ge=0.0, lt=0.1)
     correlation: float | None = Field(default=None, ge=0.0, lt=1.0)
-    path: Path | None = None
+    path: UserPath | None = None
     step_s: float | None = Field(default=None, gt=0.0)
     cell: str = "lte"
     cell_share: float = Field(default=1.0, gt=0.0, le=1.0)

@@ -2,12 +2,16 @@
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
 
 from envs.example import example_params, example_source
 from raysplit.base.errors import UserError
+from raysplit.base.files import sha256_of_file
+from raysplit.base.sealed_json import read_sealed, write_sealed
+from tests.pickles import pickles_in
 from tuning.checkpoint import (
     restore_checkpoint,
     save_checkpoint,
@@ -72,6 +76,84 @@ def test_a_checkpoint_brings_back_weights_and_record(saved):
 
 
 @pytest.mark.parametrize("kind", ["ppo", "a2c", "dqn"])
+@pytest.mark.parametrize("engine", ["lean", "stock"])
+def test_a_checkpoint_brings_back_the_whole_state(kind, engine, tmp_path):
+    """Weights, optimiser, counters, metrics, DQN's replay of the lean engine: bit by bit."""
+    algo, other = algorithm(kind, engine=engine), algorithm(kind, 1, engine)
+    algo.train()
+    save_checkpoint(algo, tmp_path / "checkpoint", {})
+    assert pickles_in(tmp_path) == []
+    before = algo.get_state()
+    restore_checkpoint(other, tmp_path / "checkpoint")
+    after = other.get_state()
+    assert leaves(after).keys() == leaves(before).keys()
+    for place, value in leaves(before).items():
+        np.testing.assert_array_equal(leaves(after)[place], value, str(place))
+    algo.stop()
+    other.stop()
+
+
+def leaves(state, place=()):
+    """Every value of nested containers by its place."""
+    if not isinstance(state, dict | list | tuple):
+        return {place: state}
+    items = state.items() if isinstance(state, dict) else enumerate(state)
+    return {
+        at: leaf
+        for key, value in items
+        if "timers" not in str(key)  # how long a synchronisation took: restoring is one
+        for at, leaf in leaves(value, (*place, key)).items()
+    }
+
+
+@pytest.mark.parametrize("engine", ["lean", "stock"])
+def test_loading_a_checkpoint_unpickles_nothing(engine, tmp_path):
+    algo = algorithm(engine=engine)
+    algo.train()
+    save_checkpoint(algo, tmp_path / "checkpoint", {})
+    unpickled = []
+    loading = True
+
+    def watch(event, arguments):
+        if loading and event == "pickle.find_class":
+            unpickled.append(arguments)
+
+    sys.addaudithook(watch)
+    restore_checkpoint(algo, tmp_path / "checkpoint")
+    loading = False
+    assert unpickled == []
+    algo.stop()
+
+
+def test_a_state_that_does_not_fit_is_refused_though_its_hashes_do(saved, tmp_path):
+    """Whoever writes a checkpoint writes its hashes too."""
+    algo, folder = saved
+    for name, content in {
+        "state.json": "[]",
+        "state.safetensors": b"",
+        "other.json": json.dumps({"metrics_logger": {"stats": 1}}),
+    }.items():
+        copy = shutil.copytree(folder, tmp_path / name)
+        path = copy / name.replace("other", "state")
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        manifest = read_sealed(copy / "manifest.json", "")
+        manifest["files"][path.name] = sha256_of_file(path)
+        write_sealed(copy / "manifest.json", manifest)
+        with pytest.raises(UserError, match="holds no state of this algorithm"):
+            restore_checkpoint(algo, copy)
+
+
+def test_a_checkpoint_of_an_older_version_is_refused(saved, tmp_path):
+    """Its state was a pickle."""
+    copy = shutil.copytree(saved[1], tmp_path / "copy")
+    manifest = read_sealed(copy / "manifest.json", "")
+    del manifest["format"]
+    write_sealed(copy / "manifest.json", manifest)
+    with pytest.raises(UserError, match="another version of raysplit and is not loaded: delete"):
+        verify_checkpoint(copy)
+
+
+@pytest.mark.parametrize("kind", ["ppo", "a2c", "dqn"])
 def test_a_restored_run_repeats_the_unbroken_one(kind, tmp_path):
     unbroken = algorithm(kind)
     unbroken.train()
@@ -119,7 +201,7 @@ def test_damage_to_any_file_is_noticed(saved, tmp_path, damage):
 def test_a_damaged_checkpoint_is_never_loaded(saved, tmp_path):
     algo, folder = saved
     shutil.copytree(folder, tmp_path / "copy")
-    shutil.rmtree(tmp_path / "copy/rllib/learner_group")  # RLlib itself would load random weights
+    (tmp_path / "copy/state.safetensors").unlink()
     before = weights_sha256(algo)
     with pytest.raises(UserError, match="is missing"):
         restore_checkpoint(algo, tmp_path / "copy")
@@ -128,8 +210,8 @@ def test_a_damaged_checkpoint_is_never_loaded(saved, tmp_path):
 
 def test_a_file_that_does_not_belong_is_noticed(saved, tmp_path):
     shutil.copytree(saved[1], tmp_path / "copy")
-    (tmp_path / "copy/rllib/other.pkl").write_bytes(b"")
-    with pytest.raises(UserError, match=r"other\.pkl"):
+    (tmp_path / "copy/other.json").write_bytes(b"")
+    with pytest.raises(UserError, match=r"other\.json"):
         verify_checkpoint(tmp_path / "copy")
 
 
@@ -157,7 +239,7 @@ def same_json(one, other):
 
 def test_loaded_weights_are_compared_with_the_manifest(saved, tmp_path, monkeypatch):
     algo, folder = saved
-    monkeypatch.setattr(type(algo), "restore_from_path", lambda *_: None)  # loads nothing, silently
+    monkeypatch.setattr(type(algo), "set_state", lambda *_: None)  # loads nothing, silently
     other = algorithm(seed=1)
     with pytest.raises(UserError, match="other weights"):
         restore_checkpoint(other, folder)

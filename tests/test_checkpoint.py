@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from raysplit.base.errors import UserError
 from raysplit.model.checkpoint import open_checkpoint
-from raysplit.model.load import load_span
+from raysplit.model.load import load_span, refuse_unbuildable
 from tests.tiny_models import ARCHITECTURES, LAYERS, random_ids, save_tiny
 
 WEIGHTS = "model.safetensors"
@@ -102,6 +102,72 @@ def test_tensors_that_no_layer_has_are_left_alone(folder):
     checkpoint = open_checkpoint(folder)
     assert checkpoint.span_tensors(0, LAYERS) == before
     assert names_of(load_span(checkpoint, 0, LAYERS)) == before
+
+
+def test_masks_and_position_ids_of_other_types_are_left_alone(folder):
+    """Old checkpoints hold them; their names end like a bias."""
+    before = open_checkpoint(folder)
+    extra = {
+        "model.embeddings.position_ids": torch.arange(9),
+        "model.layers.0.self_attn.bias": torch.ones(3, 3, dtype=torch.bool),
+        "model.layers.1.attn.mask": torch.ones(3, dtype=torch.uint8),
+    }
+    change_tensors(folder, lambda tensors: tensors.update(extra))
+    checkpoint = open_checkpoint(folder)
+    assert checkpoint.tensor_bytes(0, LAYERS) == before.tensor_bytes(0, LAYERS)
+    assert names_of(load_span(checkpoint, 0, LAYERS)) == before.span_tensors(0, LAYERS)
+    checkpoint.weights_sha256()
+    assert checkpoint.tensor_sha256("model.layers.1.attn.mask") == sha256(b"\1\1\1")
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_base_model_without_its_prefix_is_loaded_as_transformers_does(tied, tmp_path):
+    """As `AutoModel` saves it; a head of its own is then missing."""
+    whole = save_tiny(tmp_path, "llama", tie_word_embeddings=tied)
+    whole.model.save_pretrained(tmp_path)
+    assert "layers.0.input_layernorm.weight" in load_file(tmp_path / WEIGHTS)
+    change_config(tmp_path, architectures=None)
+    checkpoint = open_checkpoint(tmp_path)
+    if not tied:
+        with pytest.raises(UserError, match="a model without a head; save it with AutoModelFor"):
+            load_span(checkpoint, 2, LAYERS)
+    for start, stop in ((0, 2), (2, LAYERS)) if tied else ((0, 2), (2, LAYERS - 1)):
+        loaded = load_span(checkpoint, start, stop).module.state_dict()
+        assert all(torch.equal(t, whole.state_dict()[name]) for name, t in loaded.items())
+
+
+def test_a_quantisation_of_null_is_none(folder):
+    change_config(folder, quantization_config=None)
+    load_span(open_checkpoint(folder), 0, LAYERS)
+
+
+@pytest.mark.parametrize(
+    ("rope", "message"),
+    [
+        (
+            {"type": "su", "factor": 2.0},
+            "rope type .su. is none that transformers knows",
+        ),
+        ({"rope_type": None}, "rope type 'None' is none"),
+        ({"rope_type": "linear", "factor": "x"}, "transformers can make no model of it .TypeError"),
+    ],
+)
+def test_a_rotary_embedding_that_cannot_be_made_is_refused_before_it_is_loaded(
+    folder, rope, message
+):
+    change_config(folder, rope_scaling=rope, rope_parameters=None)
+    with pytest.raises(UserError, match=message):
+        refuse_unbuildable(open_checkpoint(folder))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_known_architecture_can_be_built(architecture, tmp_path):
+    save_tiny(tmp_path, architecture)
+    refuse_unbuildable(open_checkpoint(tmp_path))
 
 
 def test_an_open_checkpoint_travels_to_other_processes(folder):
@@ -382,7 +448,7 @@ _MEASURE = """
 import sys
 from pathlib import Path
 from raysplit.model.checkpoint import open_checkpoint
-from raysplit.model.load import load_span
+from raysplit.model.load import load_span, refuse_unbuildable
 
 def status(field):
     lines = Path("/proc/self/status").read_text().splitlines()

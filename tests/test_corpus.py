@@ -2,6 +2,7 @@
 
 import random
 import re
+import time
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from raysplit.corpus import cpython_docs
 from raysplit.corpus.batches import BATCH_SEQUENCES, BLOCK_SEQUENCES, TokenCorpus
 from raysplit.corpus.config import CorpusConfig
 from raysplit.corpus.sequences import sentence_sequences, window_sequences
-from raysplit.corpus.texts import cut_sentences, read_sentences
+from raysplit.corpus.texts import cut_sentences, read_paragraphs, read_sentences
 
 
 @pytest.mark.slow
@@ -42,6 +43,32 @@ def test_sentences_are_cut_at_their_ends_only():
 def test_sentences_outside_the_word_range_are_left_out():
     text = "One two. One two three. One two three four five six."
     assert cut_sentences(text, 3, 5) == ["One two three."]
+
+
+@pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        ("= Heading =", False),
+        ("= = Section = =", False),
+        ("= 1 + 1 =", False),
+        ("= =", True),
+        ("a = b =", True),
+        ("= begins like one", True),
+    ],
+)
+def test_headings_of_wikitext_are_no_text(tmp_path, line, kept):
+    path = tmp_path / "text.txt"
+    path.write_text(f"{line}\nSome text .\n")
+    config = CorpusConfig(source="wikitext-2", path=path)
+    assert read_paragraphs(config) == [line] * kept + ["Some text ."]
+
+
+def test_a_line_of_nothing_but_marks_of_headings_is_read_at_once(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("= " * 200_000 + "x\n")
+    started = time.perf_counter()
+    assert len(read_paragraphs(CorpusConfig(source="wikitext-2", path=path))) == 1
+    assert time.perf_counter() - started < 2
 
 
 def test_file_corpus_drops_headings_and_draws_in_a_seeded_order(tmp_path):

@@ -1,12 +1,14 @@
 """Experiments: presets, overrides, and what is said about wrong input."""
 
 import math
+from pathlib import Path
 
 import pytest
 
 from raysplit.base.errors import UserError
 from raysplit.link.fading import fading_scale_for_outage
 from raysplit.pipeline.experiment import PRESETS, load_experiment
+from raysplit.pipeline.preflight import say_if_too_few
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -97,6 +99,8 @@ def test_where_it_runs_is_no_part_of_the_results():
         *((f"agents.{name}={{}}", "baseline") for name in ("random", "stay", "Greedy", "optimum")),
         *((f"agents.{name}={{}}", "baseline") for name in ("fixed", "untrained")),
         ("tracking.project=a/b", "tracking.project = 'a/b': a W&B project has .* none of / "),
+        ("tracking.entity=a b", "tracking.entity = 'a b': a W&B user or team has letters"),
+        ("corpus={source: file, path: ~nobody-here/x}", "no home folder is known for ~nobody-here"),
         ("problem.codecs=[int4, int5]", "problem.codecs = .*unknown codec 'int5'.*did you mean"),
         ("problem.codecs=[int4, int4]", "a codec stands there twice"),
         ("problem.codecs=[]", "problem.codecs"),
@@ -111,6 +115,42 @@ def test_wrong_overrides_are_explained_in_one_message(override, message):
     with pytest.raises(UserError, match=message) as caught:
         load_experiment("demo", [override])
     assert len(str(caught.value).splitlines()) <= 2
+
+
+@pytest.mark.parametrize(
+    ("override", "section"),
+    [
+        ("corpus={source: file, path: ~/x}", "corpus"),
+        ("plan={kind: list, path: ~/x}", "plan"),
+        ("problem.dynamics={kind: trace, path: ~/x}", "problem"),
+    ],
+)
+def test_a_tilde_is_the_home_folder_in_every_path(override, section):
+    found = getattr(load_experiment("demo", [override]), section)
+    assert getattr(found, "dynamics", found).path == Path.home() / "x"
+
+
+@pytest.mark.parametrize(
+    ("plan", "settings"),
+    [
+        ("{settings: 9}", 9),
+        ("{kind: grid, grid_points: 2}", 4),
+        ("{kind: list, path: PLAN}", 6),
+    ],
+)
+def test_a_plan_too_small_for_the_folds_is_refused_before_it_is_measured(
+    tmp_path, capfd, plan, settings
+):
+    path = tmp_path / "plan.csv"
+    rows = "".join(f"{p},{noise}\n" for p in (1, 2) for noise in (0, 1, 1, 2))  # two stand twice
+    path.write_text(f"split_point,noise_std\n{rows}")
+    overrides = [f"plan={plan.replace('PLAN', str(path))}", "problem.max_split_point=2"]
+    experiment = load_experiment("demo", overrides)
+    with pytest.raises(UserError, match=f"plan has {settings} setting.* needs at least 10"):
+        say_if_too_few(experiment, to_fit=True)
+    say_if_too_few(experiment, to_fit=False)  # who only measures is told
+    assert "too few    for stage fit: the plan has" in capfd.readouterr().err
+    say_if_too_few(load_experiment("demo", [*overrides, "surrogate.folds=2"]), to_fit=True)
 
 
 def test_unknown_presets_and_broken_files_are_explained(tmp_path):

@@ -1,4 +1,4 @@
-"""Keys in the environment stay there: a run and a sweep, and every file that they leave behind."""
+"""What a run and a sweep leave behind holds no key of the environment, and no pickle."""
 
 import os
 import shutil
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.pickles import pickles_in
 from tests.test_cli import ROOT, SMALL
 
 CANARIES = {
@@ -99,7 +100,6 @@ class TestNoKeyIsWritten:
         assert (left_behind / "run" / "report.html").exists()
         assert any(name.endswith(".wandb") for name in names)
         assert any(name.startswith("run/sweep/trials/") for name in names)
-        assert any(name.startswith("run/sweep/tune/") for name in names)
         assert any("/logs/gcs_server" in name for name in names)
         assert any("/logs/worker-" in name for name in names)
         state = (left_behind / "state.bin").read_bytes()
@@ -112,3 +112,13 @@ class TestNoKeyIsWritten:
         canary = CANARIES[name].encode()
         found = [path for path in files_of(left_behind) if canary in path.read_bytes()]
         assert found == []
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_run_folder_holds_no_pickle(left_behind):
+    """Who goes on with a stranger's folder runs nothing of theirs."""
+    run = left_behind / "run"
+    checkpoints = [path.name for path in files_of(run) if "checkpoints" in path.parts]
+    assert checkpoints.count("state.json") >= 2  # of the run and of the sweep
+    assert pickles_in(run) == []

@@ -179,14 +179,6 @@ class TestTakingUpAgain:
         assert folder.record().progress.starts == [0, 800]
         assert folder.record().episode_return == before.episode_return
 
-    def test_a_truncated_state_of_tune_is_named(self, begun):
-        job, printed = begun
-        state = job.folder / "tune/start-1/experiment_state-2026.json"
-        state.parent.mkdir(parents=True)
-        state.write_text('{"trial_data": [')
-        sweep_state.report_damage(job.folder)
-        assert "going on from the records" in printed.getvalue()
-
 
 def test_a_search_remembers_a_setting_whose_description_is_damaged(tmp_path):
     job = job_in(tmp_path)

@@ -156,9 +156,9 @@ def test_a_damaged_checkpoint_stops_a_resumed_run(agent, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         train(example_params(), example_source, QUICK, 0, tmp_path, interrupt)
-    (file,) = tmp_path.glob("checkpoints/*/rllib/**/default_policy/module_state.pkl")
+    (file,) = tmp_path.glob("checkpoints/*/state.safetensors")
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(UserError, match=r"module_state\.pkl"):
+    with pytest.raises(UserError, match=r"state\.safetensors differs"):
         train(example_params(), example_source, QUICK, 0, tmp_path)
 
 

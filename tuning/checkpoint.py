@@ -1,7 +1,9 @@
-"""Checkpoints that are loaded whole or refused.
+"""Checkpoints that are loaded whole or refused, and that run nothing when they are loaded.
 
-RLlib writes its checkpoints in place, without checksums, and loads random weights silently
-where a part is missing. Here a checkpoint is written beside its place and moved there complete; its
+RLlib pickles its checkpoints, writes them in place, without checksums, and loads random weights
+silently where a part is missing. Here a checkpoint holds RLlib's state as JSON and safetensors
+(`state_files`); what RLlib pickles besides, its configuration and its constructors' arguments, is
+built from the experiment. A checkpoint is written beside its place and moved there complete; its
 manifest, written last, holds the SHA-256 of every file and of the weights; nothing is loaded before
 the files agree with it, and the weights are compared once more after loading.
 """
@@ -20,13 +22,15 @@ from typing import Any
 
 import numpy as np
 from ray.rllib.algorithms.algorithm import Algorithm
-from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.core import COMPONENT_METRICS_LOGGER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 
 from raysplit.base.errors import UserError
 from raysplit.base.files import sha256_of_file, write_atomically
 from raysplit.base.sealed_json import read_sealed, write_sealed
+from tuning.state_files import load_state, save_state
 
 MANIFEST = "manifest.json"
+_FORMAT = 2  # 1: RLlib's own files, pickled
 _REMEDY = "delete that folder: training goes on from the checkpoint before it"
 
 
@@ -51,9 +55,13 @@ def save_checkpoint(algorithm: Algorithm, folder: Path, record: dict[str, Any]) 
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    algorithm.save_to_path(partial.resolve() / "rllib")
+    save_state(partial, algorithm.get_state())
     write_atomically(partial / "record.json", json.dumps(record))
-    content = {"files": _checksums(partial), "weights_sha256": weights_sha256(algorithm)}
+    content = {
+        "format": _FORMAT,
+        "files": _checksums(partial),
+        "weights_sha256": weights_sha256(algorithm),
+    }
     write_sealed(partial / MANIFEST, content)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
@@ -63,11 +71,18 @@ def restore_checkpoint(algorithm: Algorithm, folder: Path) -> dict[str, Any]:
     """Bring an algorithm to the state of a checkpoint and return the record saved with it.
 
     Raises:
-        UserError: A file is missing, truncated, changed or not of this checkpoint, or the weights
-            that were loaded are not those that were saved.
+        UserError: A file is missing, truncated, changed or not of this checkpoint; or the state
+            does not fit the algorithm, or the weights that were loaded are not those that were
+            saved.
     """
     manifest = verify_checkpoint(folder)
-    algorithm.restore_from_path(folder.resolve() / "rllib")
+    try:
+        _set_state(algorithm, load_state(folder))
+    except Exception as error:  # what the files hold decides what is raised
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(
+            f"checkpoint {folder} holds no state of this algorithm ({reason:.200}); {_REMEDY}"
+        ) from error
     if weights_sha256(algorithm) != manifest["weights_sha256"]:
         raise UserError(f"checkpoint {folder} loaded other weights than were saved; {_REMEDY}")
     return _record(folder)
@@ -87,9 +102,15 @@ def verify_checkpoint(folder: Path) -> dict[str, Any]:
     """Return a checkpoint's manifest after comparing every file with it.
 
     Raises:
-        UserError: The manifest or a file is missing, truncated, changed or superfluous.
+        UserError: The manifest or a file is missing, truncated, changed or superfluous, or the
+            checkpoint is of another format.
     """
     manifest = read_sealed(folder / MANIFEST, f"to drop the damaged checkpoint, {_REMEDY}")
+    if manifest.get("format") != _FORMAT:
+        raise UserError(
+            f"checkpoint {folder} is of another version of raysplit and is not loaded: delete "
+            f"{folder.parent}, and the agent is trained from the start"
+        )
     expected, found = manifest["files"], _checksums(folder)
     if expected != found:
         wrong = sorted(
@@ -112,6 +133,12 @@ def weights_sha256(algorithm: Algorithm) -> str:
         digest.update(f"{name} {value.dtype} {value.shape}\n".encode())
         digest.update(value.tobytes())
     return digest.hexdigest()
+
+
+def _set_state(algorithm: Algorithm, state: dict[str, Any]) -> None:
+    # Remote runners are told the steps so far, which are a metric: first of all the metrics.
+    algorithm.set_state({COMPONENT_METRICS_LOGGER: state[COMPONENT_METRICS_LOGGER]})
+    algorithm.set_state(state)
 
 
 def _record(folder: Path) -> dict[str, Any]:

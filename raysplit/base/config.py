@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 _LONGEST_NAME = 64
 
@@ -29,3 +31,14 @@ def check_name(name: str) -> str:
             "a letter or digit first"
         )
     return name
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"no home folder is known for {path.parts[0]}: write it out") from None
+
+
+UserPath = Annotated[Path, AfterValidator(_expanded)]
+"""A path that the user wrote: `~` is the home folder."""

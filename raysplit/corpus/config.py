@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from raysplit.base.config import Config
+from raysplit.base.config import Config, UserPath
 
 
 class CorpusConfig(Config):
@@ -27,7 +26,7 @@ class CorpusConfig(Config):
     """
 
     source: Literal["embedded", "wikitext-2", "file"] = "embedded"
-    path: Path | None = None
+    path: UserPath | None = None
     split: Literal["train", "validation", "test"] = "test"
     revision: str = "b08601e04326c79dfdd32d625aee71d232d685c3"
     min_words: int = Field(default=5, ge=1)

@@ -22,7 +22,6 @@ SENTENCE_RULE = 1
 # cuts WikiText's " . " (a token of its own there). "e.g. the" goes on, because "t" opens nothing.
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[\"'(\[]?\s?[A-Z0-9])")
 _BYTE_ORDER_MARK = "\ufeff"
-_WIKITEXT_HEADING = re.compile(r"^(= )+.*( =)+$")
 
 
 def cut_sentences(paragraph: str, min_words: int, max_words: int) -> list[str]:
@@ -73,7 +72,13 @@ def read_paragraphs(config: CorpusConfig) -> list[str]:
 
 def _lines(lines: list[str]) -> list[str]:
     stripped = (line.strip() for line in lines)
-    return [line for line in stripped if line and not _WIKITEXT_HEADING.match(line)]
+    return [line for line in stripped if line and not _is_heading(line)]
+
+
+def _is_heading(line: str) -> bool:
+    """Tell a heading of WikiText, such as "= = Life = =", from a line of text."""
+    # Lines of thousands of "= " occur, so no pattern that could try every way to cut them.
+    return len(line) >= 4 and line.startswith("= ") and line.endswith(" =")
 
 
 def _read_file(path: Path) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from raysplit.base.arrays import FloatArray
-from raysplit.base.config import Config
+from raysplit.base.config import Config, UserPath
 from raysplit.base.errors import UserError
 from raysplit.base.tables import read_table
 from raysplit.link.axis import grid_axis, rounded_within
@@ -63,7 +63,7 @@ class PlanConfig(Config):
     batch_settings: int = Field(default=4, ge=1)
     max_settings: int = Field(default=96, ge=1)
     target_regret: float = Field(default=0.02, ge=0.0, lt=1.0)
-    path: Path | None = None
+    path: UserPath | None = None
     paired: bool = True
     seed: int = Field(default=0, ge=0, lt=2**32)
 

@@ -25,6 +25,7 @@ from raysplit.measure.shards.job import Job
 from raysplit.model import zoo
 from raysplit.model.checkpoint import Checkpoint, open_checkpoint
 from raysplit.model.config import ModelConfig
+from raysplit.model.load import refuse_unbuildable
 from raysplit.model.precision import resolve_dtype
 from raysplit.model.rotary import known_positions
 from raysplit.model.tokenizer import check_token_ids, load_tokenizer, prefix_token_id
@@ -52,6 +53,7 @@ def prepare_job(
     model = model.model_copy(update={"dtype": resolve_dtype(model.dtype, device)})
     checkpoint = open_model(model)
     zoo.check_split_points(model.name, checkpoint.layers, split_points)
+    refuse_unbuildable(checkpoint)
     for codec in codecs:
         codec.check_hidden_size(checkpoint.hidden_size)
     tokenizer = load_tokenizer(checkpoint)

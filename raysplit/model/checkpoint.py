@@ -99,6 +99,12 @@ class Checkpoint:
         for name in (parameter, twin):
             if name is not None and name in self.tensors:
                 return name
+        if parameter == HEAD and EMBEDDING in self.tensors:
+            raise UserError(
+                f"{self.folder}: tensor {HEAD!r} is missing, which turns hidden states into words: "
+                "the checkpoint is of a model without a head; save it with AutoModelForCausalLM, "
+                "or choose another"
+            )
         raise UserError(
             f"{self.folder}: tensor {parameter!r} is missing from the safetensors files; "
             "the checkpoint is incomplete or of another architecture: download it again"
@@ -113,8 +119,8 @@ class Checkpoint:
         check_range(start, stop, self.layers)
         wanted = {
             name
-            for name in self.tensors
-            if (layer := _layer_of(name)) is not None and start <= layer < stop
+            for name, tensor in self.tensors.items()
+            if tensor.is_loaded and (layer := _layer_of(name)) is not None and start <= layer < stop
         }
         if start == 0:
             wanted.add(self.stored_name(EMBEDDING))
@@ -154,7 +160,14 @@ def open_checkpoint(
     except Exception as error:  # a config with a wrong value shows as any kind of error
         first_line = str(error).strip().replace("\n", " ")
         raise UserError(f"{folder / CONFIG_FILE}: transformers refuses it: {first_line}") from None
-    return Checkpoint(folder=folder, config=config, tensors=index_of(folder))
+    return Checkpoint(folder=folder, config=config, tensors=_with_prefix(index_of(folder)))
+
+
+def _with_prefix(tensors: Mapping[str, StoredTensor]) -> Mapping[str, StoredTensor]:
+    """Name a base model's tensors (as `AutoModel` saves them) as those of a language model."""
+    if any(name.startswith("model.") for name in tensors):
+        return tensors
+    return {name if name == HEAD else f"model.{name}": tensors[name] for name in tensors}
 
 
 def check_range(start: int, stop: int, layers: int) -> None:

@@ -97,11 +97,12 @@ def family_of(config: Mapping[str, Any], where: str) -> Family:
 
 def _refusal(config: Mapping[str, Any], family: Family | None) -> str | None:
     """The reason why this config cannot be cut, or None."""
-    if "quantization_config" in config:
+    if config.get("quantization_config") is not None:
         return "its weights are quantised (quantization_config); use the unquantised checkpoint"
     if config.get("is_encoder_decoder"):
         return "it is an encoder-decoder model; only decoder-only language models have one stack"
-    if "auto_map" in config and not _is_upstream(config["auto_map"], family):
+    auto_map = config.get("auto_map")
+    if auto_map is not None and not _is_upstream(auto_map, family):
         return "it needs its own remote code (auto_map), which raysplit does not run"
     if family is None:
         known = ", ".join(FAMILIES)

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from raysplit.base.errors import UserError, suggest
 from raysplit.model.checkpoint import DTYPE_BYTES, Checkpoint, check_range
+from raysplit.model.rotary import ROPE_TYPES, unknown_rope_types
 from raysplit.model.span import Span, cut
-from raysplit.model.tensor_files import StoredTensor
+from raysplit.model.tensor_files import CONFIG_FILE, StoredTensor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -67,6 +68,31 @@ def load_span(
     return Span(module, model.config, start, stop)
 
 
+def refuse_unbuildable(checkpoint: Checkpoint) -> None:
+    """Refuse a config that transformers reads and cannot make a model of.
+
+    An actor that meets it at its start would only be started again.
+
+    Raises:
+        UserError: It is one, such as one with a kind of rotary embedding that is not known.
+    """
+    config = copy.deepcopy(checkpoint.config)
+    try:
+        model = _empty_model(config, checkpoint.family.attention("auto"))
+        _restore_computed_buffers(cut(model, 0, checkpoint.layers), config)
+    except Exception as error:  # a wrong value shows as any kind of error
+        path, reason = checkpoint.folder / CONFIG_FILE, f"{type(error).__name__}: {error}"
+        unknown = sorted(unknown_rope_types(config))
+        if unknown:
+            raise UserError(
+                f"{path}: rope type {unknown[0]!r} is none that transformers knows "
+                f"({', '.join(ROPE_TYPES)}): write its newer name, such as longrope for su"
+            ) from None
+        raise UserError(
+            f"{path}: transformers can make no model of it ({' '.join(reason.split())})"
+        ) from None
+
+
 def _empty_model(config: PreTrainedConfig, attention: str) -> PreTrainedModel:
     """The whole model without any memory for its tensors."""
     from transformers import AutoModelForCausalLM
@@ -100,6 +126,11 @@ def _fill(
             raise UserError(
                 f"{stored.file}: tensor {stored_name!r} has shape {stored.shape}, the config "
                 f"wants {tuple(parameter.shape)}; config and weights are of different models"
+            )
+        if not stored.is_loaded:
+            raise UserError(
+                f"{stored.file}: tensor {stored_name!r} has element type {stored.dtype}, which no "
+                "weight of this model has; use the unquantised checkpoint"
             )
         tensors[name] = reader.read(stored_name, stored, checkpoint.tensor_sha256(stored_name))
     module.load_state_dict(tensors, assign=True)

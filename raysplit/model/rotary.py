@@ -20,10 +20,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
+from transformers import modeling_rope_utils
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
+ROPE_TYPES = ("default", *sorted(modeling_rope_utils.ROPE_INIT_FUNCTIONS))
+"""transformers' kinds of rotary embedding."""
 _SCALED_BEYOND_TRAINING = ("linear", "dynamic", "yarn")
 
 
@@ -72,6 +75,12 @@ def known_positions(config: PreTrainedConfig) -> int | None:
         if parameters.get("rope_type") in _SCALED_BEYOND_TRAINING and "factor" in parameters
     ]
     return max([int(trained), *scaled])
+
+
+def unknown_rope_types(config: PreTrainedConfig) -> set[str]:
+    """Return the kinds of rotary embedding that a config names and transformers lacks."""
+    named = {str(parameters.get("rope_type")) for parameters in _all_parameters(config)}
+    return named - set(ROPE_TYPES)
 
 
 def _own_lengths(hidden_BTD: Tensor, lengths_B: Tensor | None) -> Tensor:

@@ -16,8 +16,8 @@ from raysplit.base.errors import UserError
 CONFIG_FILE = "config.json"
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-"""Bytes of an element, for the element types that can be loaded."""
+LOADED_TYPES = ("F64", "F32", "F16", "BF16")
+"""The format's element types that can be loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +29,14 @@ class StoredTensor:
         dtype: The format's name of the element type, such as "BF16".
         shape: Its shape.
         offset: First byte of its data in the file.
+        nbytes: Bytes of its data in the file.
     """
 
     file: Path
     dtype: str
     shape: tuple[int, ...]
     offset: int
+    nbytes: int
 
     @property
     def elements(self) -> int:
@@ -42,9 +44,9 @@ class StoredTensor:
         return math.prod(self.shape)
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of its data in the file."""
-        return self.elements * ITEM_BYTES[self.dtype]
+    def is_loaded(self) -> bool:
+        """Whether its elements are of a type that can be loaded."""
+        return self.dtype in LOADED_TYPES
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -112,11 +114,18 @@ def _header(path: Path) -> dict[str, StoredTensor]:
 
 
 def _stored(path: Path, name: str, entry: Mapping[str, Any], data_start: int) -> StoredTensor:
-    """One header entry as a record."""
-    if entry["dtype"] not in ITEM_BYTES:
+    """One header entry as a record.
+
+    Old checkpoints hold position ids and causal masks, of types that no weight has: they stay
+    where they are. A weight of such a type is a quantised one.
+    """
+    begin, end = (int(place) for place in entry["data_offsets"])
+    stored = StoredTensor(
+        path, entry["dtype"], tuple(entry["shape"]), data_start + begin, end - begin
+    )
+    if not stored.is_loaded and name.endswith(".weight"):
         raise UserError(
-            f"{path}: tensor {name!r} has element type {entry['dtype']}; "
-            f"raysplit loads {', '.join(ITEM_BYTES)} (use an unquantised checkpoint)"
+            f"{path}: tensor {name!r} has element type {stored.dtype}; "
+            f"raysplit loads {', '.join(LOADED_TYPES)} (use an unquantised checkpoint)"
         )
-    offset = data_start + int(entry["data_offsets"][0])
-    return StoredTensor(path, entry["dtype"], tuple(entry["shape"]), offset)
+    return stored

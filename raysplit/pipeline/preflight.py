@@ -7,6 +7,7 @@ from pathlib import Path
 
 from envs.link_path import link_path, refuse_short_parts, trained_rows
 from raysplit.base.errors import UserError
+from raysplit.base.progress import say
 from raysplit.corpus.texts import read_paragraphs, read_sentences
 from raysplit.model import zoo
 from raysplit.model.families import family_of
@@ -44,6 +45,45 @@ def refuse_early(experiment: Experiment) -> None:
         refuse_short_parts(rows, trained_rows(problem, rows), problem.episode_steps)
     if experiment.plan.kind == "list":
         experiment.planned_settings()
+
+
+def say_if_too_few(experiment: Experiment, *, to_fit: bool) -> None:
+    """Say before measuring that a plan is too small for the surrogate's folds.
+
+    Args:
+        experiment: With its plan.
+        to_fit: Whether a surrogate is wanted now.
+
+    Raises:
+        UserError: It is too small, and a surrogate is wanted.
+    """
+    settings, folds = _settings_of_a_codec(experiment), experiment.surrogate.folds
+    if settings >= 2 * folds:
+        return
+    fault = (
+        f"the plan has {settings} setting(s), and surrogate.folds {folds} needs at least "
+        f"{2 * folds}, two a fold: add settings, or lower surrogate.folds (2 at the least)"
+    )
+    if to_fit:
+        raise UserError(fault)
+    say("too few   ", "yellow", f" for stage fit: {fault}")
+
+
+def _settings_of_a_codec(experiment: Experiment) -> int:
+    """Return how many different settings a plan has, as far as that is known before it begins."""
+    plan, problem = experiment.plan, experiment.problem
+    match plan.kind:
+        case "sobol":
+            return plan.settings
+        case "active":
+            return plan.first_settings
+        case "grid":
+            split_points = problem.max_split_point - problem.min_split_point + 1
+            coordinates = 1 if experiment.radio else len(problem.link)
+            return int(split_points * plan.grid_points**coordinates)
+        case "list":
+            settings = experiment.planned_settings()
+            return len({(s.split_point, s.link) for s in settings})
 
 
 def _layers_and_hidden_size(model: zoo.Model) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ from raysplit.base.errors import UserError, command
 from raysplit.base.progress import console, say
 from raysplit.pipeline.experiment import Experiment
 from raysplit.pipeline.input_hashes import inputs_sha256
-from raysplit.pipeline.preflight import refuse_early
+from raysplit.pipeline.preflight import refuse_early, say_if_too_few
 from raysplit.pipeline.run_folder import RunFolder
 
 
@@ -61,6 +61,12 @@ def _report(folder: RunFolder) -> list[Path]:
     return report.run(folder)
 
 
+def _say_if_not_usable(folder: RunFolder) -> None:
+    from raysplit.pipeline.verdict import say_if_not_usable
+
+    say_if_not_usable(folder)
+
+
 STAGES = (
     Stage("measure", _measure),
     Stage("fit", _fit),
@@ -90,6 +96,7 @@ def run_stages(
         UserError: If a stage's predecessor is not done, or the input is wrong.
     """
     refuse_early(experiment)
+    say_if_too_few(experiment, to_fit="fit" in names)
     path = folder_path(experiment, out)
     refuse_unbegun(path, STAGE_NAMES[: STAGE_NAMES.index(names[0])], given)
     with RunFolder.open(path, experiment) as folder:
@@ -100,6 +107,8 @@ def run_stages(
                 _run_stage(folder, stage)
         if names[-1] == "report":
             console.print(f"report: {folder.path / 'report.html'}")
+        if STAGE_NAMES.index(names[-1]) >= STAGE_NAMES.index("evaluate"):
+            _say_if_not_usable(folder)
 
 
 def _run_stage(folder: RunFolder, stage: Stage) -> None:

@@ -6,7 +6,6 @@ the older thing beside it is used: the finished agent, then a checkpoint, then t
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from raysplit.base.config import Config
@@ -75,13 +74,3 @@ def report_damage(home: Path) -> None:
             damaged += drop_damaged_parts(folder.agent)
         for path in damaged:
             say(f"{path} is damaged", "yellow", "; going on from what was written before it")
-    states = sorted(home.glob("tune/*/experiment_state-*.json"), key=lambda p: p.stat().st_mtime)
-    for path in states[-1:]:
-        try:
-            json.loads(path.read_text())
-        except ValueError:
-            say(
-                f"{path}, Tune's newest state, is damaged",
-                "yellow",
-                "; going on from the records in sweep/trials, which are complete without it",
-            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -10,6 +11,7 @@ from raysplit.base.config import Config
 
 _NOT_IN_A_PROJECT = "/\\#?%:"  # W&B refuses them
 _LONGEST_PROJECT = 128
+_ENTITY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class TrackingConfig(Config):
@@ -40,3 +42,10 @@ class TrackingConfig(Config):
                 f"{' '.join(_NOT_IN_A_PROJECT)}"
             )
         return project
+
+    @field_validator("entity")
+    @classmethod
+    def _entity_that_wandb_knows(cls, entity: str | None) -> str | None:
+        if entity is not None and not _ENTITY.fullmatch(entity):
+            raise ValueError("a W&B user or team has letters, digits, '-' and '_' in its name")
+        return entity

@@ -47,8 +47,8 @@ def quiet_rllib(num_env_runners: int) -> Iterator[None]:
 class SharedSource:
     """Passes a source through RLlib by reference.
 
-    RLlib deep-copies an env's configuration several times and pickles it into every checkpoint;
-    a source that measures holds a database and actors, of which there must be one.
+    RLlib deep-copies an env's configuration several times and pickles it for remote runners; a
+    source that measures holds a database and actors, of which there must be one.
     """
 
     def __init__(self, source: PPLSource) -> None:

@@ -4,8 +4,9 @@
 
 The records in the sweep's folder (`records.py`) are the truth: what they hold is not trained
 again, and what they lack is handed to Tune. Tune's own state is never restored: from a state file
-cut short, Tune 2.60 would silently begin an empty experiment. Random draws and successive halving
-are restored by replaying the records.
+cut short, Tune 2.60 would silently begin an empty experiment, and it is full of pickles, which a
+run folder must not hold. It lies in a temporary folder of this machine until the sweep ends. Random
+draws and successive halving are restored by replaying the records.
 
 A process start costs as long as a training, so Tune keeps its actors for the next trial.
 """
@@ -14,9 +15,9 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -127,7 +128,11 @@ def run_sweep(
         check_machine(bundles)
     started = start_ray(backend)
     try:
-        _run_tune(job, config, left, new, placed_bundles(bundles, job.folder), on_trial)
+        with tempfile.TemporaryDirectory(
+            prefix="raysplit-tune-", ignore_cleanup_errors=True
+        ) as tmp:
+            placed = placed_bundles(bundles, job.folder)
+            _run_tune(job, config, left, new, placed, on_trial, tmp)
     finally:
         if started:
             ray.shutdown()
@@ -152,6 +157,7 @@ def _run_tune(
     new: int,
     bundles: Bundles,
     on_trial: OnTrial,
+    storage: str,
 ) -> None:
     optuna = config.method == "optuna"
     listed = [trial.tune_config(config) for trial in left]
@@ -169,8 +175,8 @@ def _run_tune(
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
-            name=_new_name(job.folder / "tune"),
-            storage_path=str(job.folder / "tune"),
+            name="sweep",
+            storage_path=storage,
             failure_config=tune.FailureConfig(max_failures=_ATTEMPTS - 1),
             callbacks=[Recorder(job, config, on_trial)],
             verbose=0,
@@ -264,12 +270,6 @@ class Recorder(tune.Callback):
         record = TrialRecord(described, "stopped", progress, None, None)
         folder.save_record(record)
         return record
-
-
-def _new_name(tune_folder: Path) -> str:
-    """A start of its own in Tune's folder; an earlier one's state is not touched."""
-    tune_folder.mkdir(parents=True, exist_ok=True)
-    return f"start-{1 + len(list(tune_folder.glob('start-*')))}"
 
 
 @contextmanager
