@@ -256,6 +256,17 @@ def sweep(
     stage.sweep(loaded, out)
 
 
+@app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def lm_eval(context: typer.Context, experiment: ExperimentArgument, set_: SetOption = None) -> None:
+    """Run lm-evaluation-harness through the split, with lm-eval's own options after EXPERIMENT.
+
+    For example: raysplit lm-eval demo --tasks arc_easy --model_args split_point=3,noise_std=0.5
+    """
+    from raysplit.harness.command import run_harness
+
+    run_harness(experiment, set_ or [], context.args)
+
+
 @app.command()
 def show(experiment: ExperimentArgument, set_: SetOption = None) -> None:
     """Print an experiment with every default filled in: a template for your own."""
