@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
 from pathlib import Path
@@ -22,19 +23,45 @@ _CTRL_C = 130
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="How many layers of a language model should run on the phone, given the link?",
     epilog="Begin with `raysplit run demo`: some minutes on two cores, then open report.html.",
 )
+
+
+@app.callback()
+def _options(
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Only results and warnings, no progress.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also what the loggers of raysplit say.")
+    ] = False,
+) -> None:
+    if quiet and verbose:
+        raise UserError("--quiet and --verbose exclude each other: give one of them")
+    if quiet or verbose:
+        from raysplit.base.progress import set_verbosity
+
+        set_verbosity(quiet=quiet, verbose=verbose)
+
+
+def _presets(begun: str) -> list[str]:
+    """Complete the name of a preset (of a file the shell does it itself)."""
+    from raysplit.pipeline.experiment import PRESETS
+
+    return [name for name in PRESETS if name.startswith(begun)]
+
 
 ExperimentArgument = Annotated[
     str,
     typer.Argument(
         help="A preset (demo, true-reward, algorithms, paper, authors) or a YAML file.",
         metavar="EXPERIMENT",
+        autocompletion=_presets,
     ),
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON instead of the table.")]
 
 
 def _folder(given: str | Path) -> Path:
@@ -186,6 +213,7 @@ def budget(
     sources: Annotated[
         bool, typer.Option("--sources", help="Also print where each constant comes from.")
     ] = False,
+    json: JsonOption = False,
 ) -> None:
     """Compute what each split costs in seconds, joules and memory, without measuring anything."""
     from raysplit.budget.run import print_budget
@@ -198,6 +226,7 @@ def budget(
         codecs=codec or (),
         overrides=set_ or (),
         sources=sources,
+        as_json=json,
     )
 
 
@@ -210,11 +239,12 @@ def doctor(
     out: Annotated[
         Path, typer.Option(help="Where runs will be written.", parser=_folder, metavar="FOLDER")
     ] = Path("runs"),
+    json: JsonOption = False,
 ) -> None:
     """Check this machine and the cluster files; exit code 1 if anything is an error."""
     from raysplit import doctor as checks
 
-    raise typer.Exit(checks.doctor(cluster, out))
+    raise typer.Exit(checks.doctor(cluster, out, as_json=json))
 
 
 @app.command()
@@ -256,10 +286,34 @@ def sweep(
     stage.sweep(loaded, out)
 
 
+@app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def lm_eval(context: typer.Context, experiment: ExperimentArgument, set_: SetOption = None) -> None:
+    """Run lm-evaluation-harness through the split, with lm-eval's own options after EXPERIMENT.
+
+    For example: raysplit lm-eval demo --tasks arc_easy --model_args split_point=3,noise_std=0.5
+    """
+    from raysplit.harness.command import run_harness
+
+    run_harness(experiment, set_ or [], context.args)
+
+
 @app.command()
 def show(experiment: ExperimentArgument, set_: SetOption = None) -> None:
-    """Print an experiment with every default filled in: a template for your own."""
-    typer.echo(_load(experiment, set_, None).to_yaml(), nl=False)
+    """Print an experiment with every default filled in: a template for your own.
+
+    Editors read its first line: put what `raysplit schema` prints beside it.
+    """
+    from raysplit.pipeline.schema import EDITOR_LINE
+
+    typer.echo(f"{EDITOR_LINE}\n{_load(experiment, set_, None).to_yaml()}", nl=False)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of the experiment file, for editors: > raysplit.schema.json."""
+    from raysplit.pipeline.schema import experiment_schema
+
+    typer.echo(experiment_schema(), nl=False)
 
 
 def _load(experiment: str, overrides: list[str] | None, backend: str | None) -> Experiment:
@@ -305,7 +359,9 @@ def _end_interrupted() -> NoReturn:
 
 
 def _end_refused(message: str) -> NoReturn:
-    typer.secho(f"error: {message}", err=True, fg=typer.colors.RED)
+    # Without NO_COLOR a terminal, and no file, gets the colour.
+    plain = False if os.environ.get("NO_COLOR") else None
+    typer.secho(f"error: {message}", err=True, fg=typer.colors.RED, color=plain)
     sys.exit(2)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Generator
@@ -25,9 +26,29 @@ from rich.text import Text
 console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
+# Prints whatever `set_verbosity` says.
+_warnings = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+_TOLD_ALWAYS = frozenset({"yellow", "red"})
+
+
 def say(styled: str, style: str, rest: str) -> None:
-    """Print a line whose first part has a style, such as "yellow"."""
-    console.print(Text.assemble((styled, style), rest))
+    """Print a line whose first part has a style; "yellow" and "red" are warnings."""
+    told = _warnings if style in _TOLD_ALWAYS else console
+    told.print(Text.assemble((styled, style), rest))
+
+
+def set_verbosity(*, quiet: bool = False, verbose: bool = False) -> None:
+    """Choose what goes to stderr besides errors, and the level of our `logging`.
+
+    Args:
+        quiet: Neither progress nor what was done; warnings all the same.
+        verbose: Also our loggers' messages from level DEBUG, with time and place.
+    """
+    console.quiet = quiet
+    if verbose:
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        for name in ("raysplit", "envs", "tuning"):
+            logging.getLogger(name).setLevel(logging.DEBUG)
 
 
 Advance = Callable[..., None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +10,7 @@ from rich.console import Console
 
 from raysplit.budget.bits import usual_codecs
 from raysplit.budget.costs import refuse_unless_some_fit, split_costs
+from raysplit.budget.machine_readable import costs_as_json
 from raysplit.budget.moving import moving_costs
 from raysplit.budget.presets import Kind, load_setup, presets
 from raysplit.budget.setup import Setup
@@ -32,6 +34,7 @@ def print_budget(
     codecs: Sequence[str] = (),
     overrides: Sequence[str] = (),
     sources: bool = False,
+    as_json: bool = False,
 ) -> None:
     """Print what each split point costs.
 
@@ -43,6 +46,7 @@ def print_budget(
         codecs: What hidden states are sent as; none: a few usual ones.
         overrides: Such as "phone.memory_gb=8".
         sources: Whether to print where each constant comes from.
+        as_json: Print JSON with every split point instead, in SI units.
 
     Raises:
         UserError: Something of it is wrong, or no split fits.
@@ -54,6 +58,9 @@ def print_budget(
     chosen = codecs or usual_codecs(sizes.hidden_size)
     costs = [split_costs(sizes, setup, codec) for codec in chosen]
     refuse_unless_some_fit(sizes, setup, costs[0])
+    if as_json:
+        print(json.dumps(costs_as_json(sizes, setup, costs), indent=2))
+        return
     context = setup.request.prompt_tokens + setup.request.output_tokens
     moves = {codec: moving_costs(sizes, setup, codec, context) for codec in chosen}
     # A file or pipe, which may be searched line by line, wraps nothing.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 from rich import box
@@ -19,17 +21,26 @@ from raysplit.doctor.cluster_file import check_cluster_file
 _STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 
-def doctor(cluster_files: Sequence[Path] | None = None, run_root: Path = Path("runs")) -> int:
+def doctor(
+    cluster_files: Sequence[Path] | None = None,
+    run_root: Path = Path("runs"),
+    *,
+    as_json: bool = False,
+) -> int:
     """Print the table of all checks; return the exit code: 1 if one is an error, else 0.
 
     Args:
         cluster_files: Files of `ray up` to check; None for cluster*.yaml of the current folder.
         run_root: The folder that takes run folders.
+        as_json: Print a JSON list of the checks instead.
     """
     files = sorted(Path().glob("cluster*.yaml")) if cluster_files is None else cluster_files
     checks = run_checks(files, run_root)
-    # A file or pipe, which may be searched line by line, wraps nothing.
-    print_table(checks, Console(width=None if sys.stdout.isatty() else 1000))
+    if as_json:
+        print(json.dumps([asdict(check) for check in checks], indent=2))
+    else:
+        # A file or pipe, which may be searched line by line, wraps nothing.
+        print_table(checks, Console(width=None if sys.stdout.isatty() else 1000))
     return int(any(check.status == "error" for check in checks))
 
 

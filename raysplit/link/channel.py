@@ -39,6 +39,34 @@ class Received:
     touched_B: Tensor
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Draws:
+    """What chance decides of a transmission; neither the signal nor the noise's strength is in it.
+
+    Attributes:
+        gain_P: Gains h of the packets.
+        erasure_P: Uniform on [0, 1): a packet is erased where it lies below `loss_probability`.
+        normal_BTD: Standard normal numbers for the noise; None where the state has no noise.
+    """
+
+    gain_P: Tensor
+    erasure_P: Tensor
+    normal_BTD: Tensor | None
+
+
+def draw(
+    shape: tuple[int, int, int], state: LinkState, config: LinkConfig, generator: torch.Generator
+) -> Draws:
+    """Draw for hidden states of shape (B, T, D), on the generator's device."""
+    packets = _packet_shape(shape, config)
+    gain_P = draw_gains(config, state.fading_scale, packets, generator)
+    erasure_P = torch.rand(packets, generator=generator, device=generator.device)
+    if state.snr_db is None and not state.noise_std:
+        return Draws(gain_P, erasure_P, None)
+    normal_BTD = torch.randn(shape, generator=generator, device=generator.device)
+    return Draws(gain_P, erasure_P, normal_BTD)
+
+
 def batch_generator(
     seed: int, batch_index: int, device: torch.device | str = "cpu"
 ) -> torch.Generator:
@@ -61,7 +89,7 @@ def transmit(
     lengths_B: Tensor,
     state: LinkState,
     config: LinkConfig,
-    generator: torch.Generator,
+    chance: torch.Generator | Draws,
     *,
     codec: Codec = IDENTITY,
     signal_rms: float | None = None,
@@ -69,7 +97,7 @@ def transmit(
 ) -> Received:
     """Send hidden states across the link: encoded by the UE, decoded and concealed by the edge.
 
-    All randomness is drawn for the whole tensor. Where the memory does not suffice for the rest, it
+    All randomness is that of the whole tensor. Where the memory does not suffice for the rest, it
     is done in halves, with the same values.
 
     Args:
@@ -78,7 +106,8 @@ def transmit(
             and arrives as it is.
         state: The link's state.
         config: The kind of link.
-        generator: On the tensor's device; see `batch_generator`.
+        chance: What `draw` gave for these hidden states and this kind of link, or the generator
+            that it is drawn from (see `batch_generator`); on the tensor's device.
         codec: What hidden states are encoded with. Noise lands on what the edge decodes.
         signal_rms: Root mean square of the transmitted hidden states over the corpus, the signal
             that `snr_db` refers to (see `raysplit.link.signal`). None takes that of this very
@@ -92,16 +121,18 @@ def transmit(
     """
     _check(state, config, corpus_mean_D)
     sent_BT = transmitted_positions(lengths_B, hidden_BTD.shape[1], config)
-    gain_P = draw_gains(config, state.fading_scale, _packet_shape(hidden_BTD, config), generator)
-    erasure_P = torch.rand(gain_P.shape, generator=generator, device=gain_P.device)
-    lost_P = (gain_P < config.gain_threshold) | (erasure_P < state.loss_probability)
+    shape = (len(hidden_BTD), hidden_BTD.shape[1], hidden_BTD.shape[2])
+    draws = chance if isinstance(chance, Draws) else draw(shape, state, config, chance)
+    gain_P, normal_BTD = draws.gain_P, draws.normal_BTD
+    lost_P = (gain_P < config.gain_threshold) | (draws.erasure_P < state.loss_probability)
     noise_std = _noise_std(hidden_BTD, sent_BT, state, signal_rms)
-    noise_BTD = _noise(hidden_BTD, gain_P, noise_std, config, generator)
 
     def receive(rows: slice) -> Received:
         sent_bTD, sent_bT, lost_p = hidden_BTD[rows], sent_BT[rows], lost_P[rows]
-        noise_bTD = None if noise_BTD is None else noise_BTD[rows]
-        received_bTD = _propagate(roundtrip(sent_bTD, codec), gain_P[rows], noise_bTD, config)
+        received_bTD = _propagate(roundtrip(sent_bTD, codec), gain_P[rows], config)
+        if normal_BTD is not None:
+            per_normal = noise_std / gain_P[rows] if _equalised(config) else noise_std
+            received_bTD = received_bTD + normal_BTD[rows] * per_normal
         all_changed = received_bTD is not sent_bTD
         if _can_lose(state, config):
             received_bTD = _conceal(received_bTD, lost_p, sent_bT, config, corpus_mean_D)
@@ -130,8 +161,8 @@ def _can_lose(state: LinkState, config: LinkConfig) -> bool:
     return state.loss_probability > 0 or config.gain_threshold > 0
 
 
-def _packet_shape(hidden_BTD: Tensor, config: LinkConfig) -> tuple[int, int, int]:
-    sequences, positions, size = hidden_BTD.shape
+def _packet_shape(shape: tuple[int, int, int], config: LinkConfig) -> tuple[int, int, int]:
+    sequences, positions, size = shape
     match config.packet:
         case "token":
             return sequences, positions, 1
@@ -143,10 +174,10 @@ def _packet_shape(hidden_BTD: Tensor, config: LinkConfig) -> tuple[int, int, int
 
 def _noise_std(
     hidden_BTD: Tensor, sent_BT: Tensor, state: LinkState, signal_rms: float | None
-) -> float | Tensor | None:
-    """Return sigma of Eq. 3, or None for a link without noise."""
+) -> float | Tensor:
+    """Return sigma of Eq. 3."""
     if state.snr_db is None:
-        return state.noise_std or None
+        return state.noise_std
     per_signal = 10 ** (-state.snr_db / 20)
     if signal_rms is not None:
         return signal_rms * per_signal
@@ -155,32 +186,16 @@ def _noise_std(
     return mean_square.sqrt() * per_signal
 
 
-def _noise(
-    hidden_BTD: Tensor,
-    gain_P: Tensor,
-    noise_std: float | Tensor | None,
-    config: LinkConfig,
-    generator: torch.Generator,
-) -> Tensor | None:
-    """Draw what is added to the hidden states: n of Eq. 3, or n/h where the gain is equalised."""
-    if noise_std is None:
-        return None
-    noise_BTD = torch.randn(hidden_BTD.shape, generator=generator, device=hidden_BTD.device)
-    noise_BTD *= noise_std / gain_P if config.equaliser == "zero_forcing" else noise_std
-    return noise_BTD
+def _equalised(config: LinkConfig) -> bool:
+    return config.equaliser == "zero_forcing"
 
 
-def _propagate(
-    hidden_BTD: Tensor, gain_P: Tensor, noise_BTD: Tensor | None, config: LinkConfig
-) -> Tensor:
-    """Apply Eq. 3 and the equaliser; returns the tensor itself where they change nothing.
+def _propagate(hidden_BTD: Tensor, gain_P: Tensor, config: LinkConfig) -> Tensor:
+    """Apply Eq. 3 but for the noise, and the equaliser; the tensor itself where nothing changes.
 
     Zero forcing is (h*y + n) / h = y + n/h, in this form exact also where there is no noise.
     """
-    received_BTD = hidden_BTD
-    if config.fading != "none" and config.equaliser != "zero_forcing":
-        received_BTD = received_BTD * gain_P
-    return received_BTD if noise_BTD is None else received_BTD + noise_BTD
+    return hidden_BTD if config.fading == "none" or _equalised(config) else hidden_BTD * gain_P
 
 
 def _conceal(

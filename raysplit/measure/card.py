@@ -60,15 +60,7 @@ def protocol_card(
     """
     prefix = None if prefix_id is None else tokenizer.convert_ids_to_tokens(prefix_id)
     return {
-        "model": {
-            "name": model.name,
-            "architecture": checkpoint.architecture,
-            "layers": checkpoint.layers,
-            **_config(checkpoint),
-            "weights_sha256": checkpoint.weights_sha256(),
-            "dtype": model.dtype,
-            "attention": checkpoint.family.attention(model.attention),
-        },
+        "model": described_model(checkpoint, model),
         "tokenizer": {"sha256": tokenizer_sha256(tokenizer), "prefix": prefix},
         "corpus": {
             **_text(corpus, protocol),
@@ -88,6 +80,19 @@ def protocol_card(
         },
         "device": device if gpu is None else f"{device} ({gpu})",
         "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+    }
+
+
+def described_model(checkpoint: Checkpoint, model: ModelConfig) -> dict[str, Any]:
+    """Return all of a model that decides a value, its tokenizer apart."""
+    return {
+        "name": model.name,
+        "architecture": checkpoint.architecture,
+        "layers": checkpoint.layers,
+        **_config(checkpoint),
+        "weights_sha256": checkpoint.weights_sha256(),
+        "dtype": model.dtype,
+        "attention": checkpoint.family.attention(model.attention),
     }
 
 
