@@ -236,7 +236,7 @@ class TestPage:
 
     def test_the_key_figures_are_those_of_measured_perplexity(self, page):
         assert "closed by PPO, on measured perplexity 87.6 %" in page.text
-        assert "closed by the best fixed split point (best fixed p = 7) 73.3 %" in page.text
+        assert "closed by the best fixed split point (p = 7) 73.3 %" in page.text
         assert "settings measured; 2 more gave no value 1,234" in page.text
 
     def test_the_table_shows_both_scores_and_their_difference(self, page):
@@ -337,7 +337,7 @@ def test_an_agent_with_fixed_in_its_name_is_no_fixed_split_point(tmp_path):
     data = dataclasses.replace(FULL, policies=[agent, *FULL.policies])
     text = Page(write_report(data, tmp_path).read_text(encoding="utf-8")).text
     assert "closed by ppo-fixed-lr, on measured perplexity 90.0 %" in text
-    assert "closed by the best fixed split point (best fixed p = 7) 73.3 %" in text
+    assert "closed by the best fixed split point (p = 7) 73.3 %" in text
 
 
 def test_the_page_appears_only_when_it_is_complete(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from raysplit.figures.budget import (
     trade_offs,
 )
 from raysplit.figures.capacity import link_trace
+from raysplit.figures.codecs import CodecCurve, CodecMap, codec_map
 from raysplit.figures.comparison import EpisodeReturns, returns_and_intervals, violins
 from raysplit.figures.evaluations import EvaluationCurves, share_by_evaluations
 from raysplit.figures.learning import (
@@ -26,14 +27,17 @@ from raysplit.figures.over_seeds import band_over_seeds
 from raysplit.figures.parity import surrogate_parity
 from raysplit.figures.perplexity import PPLCurve, PPLPanel, ppl_against_split_point
 from raysplit.figures.saving import save
-from raysplit.figures.style import Band, coordinate_label, note_above
+from raysplit.figures.style import Band, coordinate_label, coordinate_value, note_above
 from raysplit.figures.trend import Decisions, Trend, split_point_trend, trend
+from raysplit.figures.walk import TraceWalk, trace_walk
 from raysplit.figures.weight import CostWeightSweep, cost_weight_sweep
 
 __all__ = [
     "AnswerLine",
     "AnswerPlane",
     "Band",
+    "CodecCurve",
+    "CodecMap",
     "CostWeightSweep",
     "Decisions",
     "EpisodeReturns",
@@ -44,13 +48,16 @@ __all__ = [
     "PPLPanel",
     "SweepPanel",
     "TimeStack",
+    "TraceWalk",
     "TradePanel",
     "TradeSeries",
     "Trend",
     "answer_line",
     "answer_plane",
     "band_over_seeds",
+    "codec_map",
     "coordinate_label",
+    "coordinate_value",
     "cost_weight_sweep",
     "hyperparameter_panels",
     "learning_curves",
@@ -64,6 +71,7 @@ __all__ = [
     "split_point_trend",
     "surrogate_parity",
     "time_stacks",
+    "trace_walk",
     "trade_offs",
     "trend",
     "violins",

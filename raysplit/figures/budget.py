@@ -22,15 +22,17 @@ from raysplit.figures.style import (
     MUTED,
     Band,
     colour_of,
+    distinct_colours,
     grid_of_axes,
     label_below,
+    log_scale_where_needed,
     new_figure,
-    ordered_colours,
     styled,
 )
 
 _PART_COLOURS = ("#0072b2", "#e69f00", "#b9c0c8", "#009e73", "#cc79a7")
 _CODEC_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_LEAST_SEEN = 1e-3  # of the tallest bar
 _MOST_LABELS = 12  # of split points at a front
 
 
@@ -61,8 +63,8 @@ class OptimumTerms:
         axis: What the link states differ in, with its unit.
         states: One label a link state, mild to harsh.
         split_points_S: The optimum.
-        percent: Percent of the clean perplexity of each term (S,), bottom to top; one that is zero
-            everywhere is left out.
+        percent: Percent of the clean perplexity of each term (S,), bottom to top; one that is
+            too small to be seen is left out.
     """
 
     axis: str
@@ -96,12 +98,10 @@ class TradePanel:
     """Perplexity against one quantity.
 
     Attributes:
-        title: What is traded.
         axis: The quantity with its unit.
         series: The points; link states from mild to harsh.
     """
 
-    title: str
     axis: str
     series: Sequence[TradeSeries]
 
@@ -110,18 +110,24 @@ class TradePanel:
 def time_stacks(stacks: Sequence[TimeStack]) -> Figure:
     """Draw a stacked bar a split point; one panel, or one a link state on a common scale."""
     figure, axes = grid_of_axes(1, len(stacks), 3.4, share_x=True, share_y=True)
+    best = "best here" if len(stacks) > 1 else _span_of_best(*stacks[0].best)
     for stack, panel in zip(stacks, axes, strict=True):
-        _draw_stack(panel, stack)
+        _draw_stack(panel, stack, best)
         panel.label_outer()
+    # One label for all: panels are too narrow for their own.
+    axes[len(axes) // 2].set_xlabel("split point p (layers on UE)")
     axes[0].set_ylabel("seconds to the first token")
     label_below(figure, axes, columns=5)
     return figure
 
 
-def _draw_stack(axes: Axes, stack: TimeStack) -> None:
+def _span_of_best(low: int, high: int) -> str:
+    return f"best somewhere: p = {low}" + (f" to {high}" if high > low else "")
+
+
+def _draw_stack(axes: Axes, stack: TimeStack, best: str) -> None:
     low, high = stack.best
-    label = f"best somewhere: p = {low}" + (f" to {high}" if high > low else "")
-    axes.axvspan(low - 0.5, high + 0.5, color=colour_of("optimum"), alpha=0.1, label=label)
+    axes.axvspan(low - 0.5, high + 0.5, color=colour_of("optimum"), alpha=0.1, label=best)
     bottom_P = np.zeros(len(stack.split_points_P))
     for (name, seconds_P), colour in zip(stack.seconds.items(), _PART_COLOURS, strict=False):
         axes.bar(stack.split_points_P, seconds_P, 0.75, bottom=bottom_P, color=colour, label=name)
@@ -130,7 +136,6 @@ def _draw_stack(axes: Axes, stack: TimeStack) -> None:
         axes.axhline(stack.deadline_s, color=INK, linestyle="--", linewidth=1.2, label="deadline")
     axes.grid(visible=False, axis="x")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("split point p (layers on UE)")
     axes.set_title(stack.title or "Where the time to the first token goes")
 
 
@@ -143,8 +148,9 @@ def optimum_terms(terms: OptimumTerms) -> Figure:
     bottom_S = np.zeros(len(positions))
     # Measured perplexity may lie below the clean one by its error: such a bar hangs from zero.
     below_S = np.zeros(len(positions))
+    tallest = float(np.abs(sum(terms.percent.values())).max())
     for (name, percent_S), colour in zip(terms.percent.items(), _PART_COLOURS, strict=False):
-        if not percent_S.any():
+        if np.abs(percent_S).max() < _LEAST_SEEN * tallest:
             continue
         start_S = np.where(percent_S >= 0, bottom_S, below_S)
         axes.bar(positions, percent_S, 0.7, bottom=start_S, color=colour, label=name)
@@ -170,39 +176,42 @@ def optimum_terms(terms: OptimumTerms) -> Figure:
 def trade_offs(panels: Sequence[TradePanel]) -> Figure:
     """Draw perplexity against each quantity, every measured point with its error bar.
 
-    A colour a link state, a marker a codec; the points of a state's front are joined and carry
-    their split point.
+    A row a link state, as harsh ones would squeeze the others; a column a quantity; a colour and a
+    marker a codec. The points of a state's front are joined and carry their split point.
     """
-    figure, axes = grid_of_axes(1, len(panels), 4.2, share_y=True)
     states = list(dict.fromkeys(one.state for one in panels[0].series))
     codecs = list(dict.fromkeys(one.codec for one in panels[0].series))
-    colours = dict(zip(states, ordered_colours(len(states)), strict=True))
+    colours = dict(zip(codecs, distinct_colours(len(codecs)), strict=True))
     markers = {codec: _CODEC_MARKERS[i % len(_CODEC_MARKERS)] for i, codec in enumerate(codecs)}
-    for panel, drawn in zip(panels, axes, strict=True):
-        for one in panel.series:
+    columns = len(panels)
+    figure, axes = grid_of_axes(len(states), columns, 1.4 + 2.2 * len(states))
+    for index, drawn in enumerate(axes):
+        state, panel = states[index // columns], panels[index % columns]
+        of_state = [one for one in panel.series if one.state == state]
+        for one in of_state:
             drawn.errorbar(
                 one.x_N,
                 one.ppl.centre,
                 yerr=[one.ppl.centre - one.ppl.low, one.ppl.high - one.ppl.centre],
                 fmt=markers[one.codec],
-                color=colours[one.state],
+                color=colours[one.codec],
                 markersize=4,
                 linewidth=1,
                 alpha=0.75,
-                label=one.state if len(codecs) == 1 else f"{one.state}, {one.codec}",
+                label=one.codec,
             )
-        for state in states:
-            of_state = [one for one in panel.series if one.state == state]
-            _draw_front(drawn, of_state, colours[state])
-        drawn.set_xlabel(panel.axis)
-        drawn.set_title(panel.title)
-        drawn.label_outer()
-    axes[0].set_ylabel("perplexity")
+        _draw_front(drawn, of_state)
+        log_scale_where_needed(drawn, np.concatenate([one.ppl.centre for one in of_state]))
+        drawn.set_title(state)
+        if index // columns == len(states) - 1:
+            drawn.set_xlabel(panel.axis)
+        if index % columns == 0:
+            drawn.set_ylabel("perplexity")
     label_below(figure, axes[:1], columns=3)
     return figure
 
 
-def _draw_front(axes: Axes, series: Sequence[TradeSeries], colour: str) -> None:
+def _draw_front(axes: Axes, series: Sequence[TradeSeries]) -> None:
     """Join a state's front, codecs together, and write split points at some of its points."""
     points = sorted(
         (float(one.x_N[n]), float(one.ppl.centre[n]), int(one.ppl.x[n]))
@@ -210,7 +219,7 @@ def _draw_front(axes: Axes, series: Sequence[TradeSeries], colour: str) -> None:
         for n in np.flatnonzero(one.front_N)
     )
     x, y, split_points = zip(*points, strict=True)
-    axes.plot(x, y, color=colour, linewidth=1.4, drawstyle="steps-post", zorder=1)
+    axes.plot(x, y, color=MUTED, linewidth=1.4, drawstyle="steps-post", zorder=1)
     for n in range(0, len(points), -(-len(points) // _MOST_LABELS)):
         axes.annotate(
             str(split_points[n]),

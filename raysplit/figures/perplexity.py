@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import MaxNLocator
 
 from raysplit.figures.style import (
     MUTED,
@@ -23,11 +23,10 @@ from raysplit.figures.style import (
     draw_band,
     grid_of_axes,
     label_below,
+    log_scale_where_needed,
     ordered_colours,
     styled,
 )
-
-_LOG_FROM_RATIO = 4.0  # a linear axis shows less than this well
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -96,11 +95,7 @@ def _draw_panel(axes: Axes, panel: PPLPanel, colours: Sequence[str]) -> None:
             panel.clean_ppl, color=MUTED, linestyle=":", linewidth=1.4, label="perfect link"
         )
     centres = np.concatenate([curve.band.centre for curve in panel.curves])
-    if centres.max() > _LOG_FROM_RATIO * centres.min():
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.yaxis.set_major_formatter(ScalarFormatter())
-        axes.yaxis.set_minor_formatter(NullFormatter())
+    log_scale_where_needed(axes, centres)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("split point p (layers on UE)")
     axes.set_ylabel("perplexity")

@@ -22,6 +22,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, Colormap, to_hex
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from raysplit.base.arrays import FloatArray
 
@@ -50,6 +51,8 @@ _ALGORITHMS = {
 }
 _COLOURS = _BASELINES | _ALGORITHMS
 _OTHER_COLOURS = ("#56b4e9", "#8c6bb1", "#a6761d", "#5f9e3f")
+
+_LOG_FROM_RATIO = 4.0  # a linear axis shows less than this well
 
 _COORDINATES = {
     "noise_std": "noise σ",  # noqa: RUF001 (the Greek letter is meant)
@@ -199,6 +202,27 @@ def split_point_colours(first: int, last: int) -> tuple[Colormap, BoundaryNorm]:
 def coordinate_label(name: str) -> str:
     """Return a link coordinate's axis label with its unit; unknown names stay as they are."""
     return _COORDINATES.get(name, name.replace("_", " "))
+
+
+def coordinate_unit(name: str) -> tuple[str, str]:
+    """Return a link coordinate's name and its unit: ("SNR", "dB"); ("noise σ", "") has none."""
+    label, _, unit = coordinate_label(name).partition(" (")
+    return label, unit.removesuffix(")")
+
+
+def coordinate_value(name: str, value: str) -> str:
+    """Return a link coordinate's value in words: "SNR = 3 dB", "noise σ = 0.4"."""
+    label, unit = coordinate_unit(name)
+    return f"{label} = {value} {unit}".rstrip()
+
+
+def log_scale_where_needed(axes: Axes, y: FloatArray) -> None:
+    """Make the y axis logarithmic where values span a wide range, with plain numbers at 1, 2, 5."""
+    if y.max() > _LOG_FROM_RATIO * y.min():
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(ScalarFormatter())
+        axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def split_point_ticks(axes: Axes, first: int, last: int) -> None:

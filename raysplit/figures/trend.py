@@ -15,6 +15,7 @@ from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.figures.style import (
     colour_of,
     coordinate_label,
+    coordinate_unit,
     draw_optimum,
     grid_of_axes,
     label_below,
@@ -90,7 +91,8 @@ def trend(x_N: FloatArray, split_points_N: FloatArray | IntArray) -> Trend:
 def split_point_trend(decisions: Decisions) -> Figure:
     """Draw chosen split points against a link coordinate, the trend, and the optimum behind."""
     line = trend(decisions.x_N, decisions.split_points_N)
-    label, colour = coordinate_label(decisions.coordinate), colour_of(decisions.agent)
+    colour = colour_of(decisions.agent)
+    label, unit = coordinate_unit(decisions.coordinate)
     figure, (axes,) = grid_of_axes(1, 1, 3.8)
     if decisions.optimum is not None:
         draw_optimum(axes, *decisions.optimum, steps=True)
@@ -105,8 +107,8 @@ def split_point_trend(decisions: Decisions) -> Figure:
         label=f"{decisions.agent}, {len(decisions.x_N)} decisions",
     )
     axes.plot(line.x, line.y, color=colour, label=f"LOWESS (R² = {line.r2:.2f})")
-    axes.set_title(f"Linear slope: {line.slope:+.2f} layers per unit of {label}")
-    axes.set_xlabel(label)
+    axes.set_title(f"Linear slope: {line.slope:+.2f} layers per {unit or f'unit of {label}'}")
+    axes.set_xlabel(coordinate_label(decisions.coordinate))
     axes.set_ylabel("chosen split point p")
     first, last = decisions.split_points
     axes.set_ylim(first - 0.6, last + 0.6)

@@ -6,10 +6,11 @@ import itertools
 
 import numpy as np
 
-from raysplit.figures import AnswerLine, AnswerPlane, coordinate_label
+from raysplit.figures import AnswerLine, AnswerPlane, CodecMap, coordinate_label, coordinate_value
 from raysplit.report.data import BudgetPart, BudgetRow
 
 _SELDOM = 0.005  # a rounded per cent
+_MOST_RUNS = 4  # of one codec each, that a sentence names
 
 
 def sentence(answer: AnswerLine | AnswerPlane) -> str:
@@ -20,7 +21,7 @@ def sentence(answer: AnswerLine | AnswerPlane) -> str:
 
 
 def _along_a_line(answer: AnswerLine) -> str:
-    label = coordinate_label(answer.coordinate)
+    name = answer.coordinate
     pairs = zip(answer.optimum_X.tolist(), answer.values_X.tolist(), strict=True)
     runs = [
         (split_point, [value for _, value in group])
@@ -32,15 +33,19 @@ def _along_a_line(answer: AnswerLine) -> str:
     if sorted(set(split_points)) not in (split_points, split_points[::-1]):
         return (
             f"Between {min(split_points)} and {max(split_points)} layers belong on the phone, "
-            f"but not in step with {label}: see the map."
+            f"but not in step with {coordinate_label(name)}: see the map."
         )
     (first, first_values), (last, last_values) = runs[0], runs[-1]
     direction = "up" if last > first else "down"
     return (
-        f"Keep {_layers(first)} on the phone up to {label} = {first_values[-1]:.3g}, then move the "
+        f"Keep {_layers(first)} on the phone up to {_at(name, first_values[-1])}, then move the "
         f"split {direction}{_through(split_points[1:-1])} to {_layers(last)} "
-        f"from {label} = {last_values[0]:.3g} on."
+        f"from {_at(name, last_values[0])} on."
     )
+
+
+def _at(coordinate: str, value: float) -> str:
+    return coordinate_value(coordinate, f"{value:.3g}")
 
 
 def _through(split_points: list[int]) -> str:
@@ -72,6 +77,43 @@ def budget_sentence(budget: BudgetPart) -> str:
     with_states = "" if budget.codec == "identity" else f" with {budget.codec} states"
     phrases = [f"at {row.state}, {_costs(row, budget.output_tokens)}" for row in (mild, harsh)]
     return f"On {budget.network}{with_states}: {'; '.join(dict.fromkeys(phrases))}."
+
+
+def codec_sentence(drawn: CodecMap) -> str:
+    """Say which codec belongs where, with how many layers on the phone."""
+    label, best_X = coordinate_label(drawn.coordinate), drawn.best_X
+    changes = (np.flatnonzero(np.diff(best_X)) + 1).tolist()
+    if len(changes) >= _MOST_RUNS:
+        shares = ", ".join(
+            f"{curve.codec} over {np.mean(best_X == index):.0%}"
+            for index, curve in enumerate(drawn.curves)
+        )
+        return f"With the codec free, the best one changes often over {label}: {shares} of it."
+    phrases: list[str] = []
+    for start, end in itertools.pairwise([0, *changes, len(best_X)]):
+        curve = drawn.curves[int(best_X[start])]
+        last = float(drawn.values_X[end - 1])
+        until = f" up to {_at(drawn.coordinate, last)}" if end < len(best_X) else ""
+        layers = _layers_along(curve.split_points_X[start:end].tolist())
+        phrases.append(f"{curve.codec} with {layers}{until}")
+    return f"With the codec free: {', then '.join(phrases)}{_never(drawn, label)}."
+
+
+def _never(drawn: CodecMap, label: str) -> str:
+    """Say what the codecs cost that are the best one nowhere."""
+    unused = [c for i, c in enumerate(drawn.curves) if not (drawn.best_X == i).any()]
+    phrases = [f"{c.codec} costs at least {c.percent_X.min():.2g} % more" for c in unused]
+    return f", whatever {label}; {', '.join(phrases)}" if phrases else ""
+
+
+def _layers_along(split_points: list[int]) -> str:
+    first, last = split_points[0], split_points[-1]
+    least, most = min(split_points), max(split_points)
+    if least == most:
+        return _layers(first)
+    if {first, last} == {least, most}:
+        return f"{first} to {_layers(last)}" if first < last else f"{first} down to {_layers(last)}"
+    return f"between {least} and {_layers(most)}"
 
 
 def _costs(row: BudgetRow, output_tokens: int) -> str:

@@ -10,6 +10,7 @@ from raysplit.base.statistics import Interval
 from raysplit.figures import (
     AnswerLine,
     AnswerPlane,
+    CodecMap,
     CostWeightSweep,
     Decisions,
     EpisodeReturns,
@@ -18,6 +19,7 @@ from raysplit.figures import (
     OptimumTerms,
     PPLPanel,
     TimeStack,
+    TraceWalk,
     TradePanel,
 )
 from raysplit.surrogate import FitReport
@@ -138,6 +140,7 @@ class BudgetPart:
         stacks: Where the time to the first token goes.
         trades: Measured perplexity against time and energy.
         terms: What each term adds to the objective at the optimum; None for another reward.
+        codecs: The best split point and codec over the link; None where there is no such choice.
     """
 
     network: str
@@ -148,6 +151,7 @@ class BudgetPart:
     stacks: Sequence[TimeStack]
     trades: Sequence[TradePanel]
     terms: OptimumTerms | None
+    codecs: CodecMap | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -169,6 +173,7 @@ class ReportData:
         policies: Agents and baselines, best first; "optimum" and "random" among them.
         episodes: Returns of the same episodes under each policy, on measured perplexity.
         decisions: What the best agent chooses as the link gets worse.
+        walk: What the best agent and the optimum choose along a trace; None of other links.
         learning: Learning curves by case.
         training_costs: What each agent's training cost.
         fit: The surrogate's held-out quality.
@@ -198,6 +203,7 @@ class ReportData:
     policies: Sequence[PolicyResult] = ()
     episodes: EpisodeReturns | None = None
     decisions: Decisions | None = None
+    walk: TraceWalk | None = None
     learning: Sequence[LearningPanel] = ()
     training_costs: Sequence[TrainingCostRow] = ()
     fit: FitReport | None = None

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from raysplit import figures
 from raysplit.base.files import write_atomically
 from raysplit.figures import AnswerLine, AnswerPlane, EpisodeReturns
-from raysplit.report.answer import budget_sentence, sentence
+from raysplit.report.answer import budget_sentence, codec_sentence, sentence
 from raysplit.report.data import PolicyResult, ReportData
 
 PAGE = "report.html"
@@ -43,6 +43,8 @@ def _draw(data: ReportData) -> dict[str, Figure]:
         drawn["trade"] = figures.trade_offs(data.budget.trades)
         if data.budget.terms:
             drawn["terms"] = figures.optimum_terms(data.budget.terms)
+        if data.budget.codecs:
+            drawn["codecs"] = figures.codec_map(data.budget.codecs)
     if data.perplexity:
         drawn["perplexity"] = figures.ppl_against_split_point(data.perplexity)
     measured = {p.name: p.measured.episode_return for p in data.policies if p.measured}
@@ -53,6 +55,8 @@ def _draw(data: ReportData) -> dict[str, Figure]:
         drawn["episodes"] = figures.violins(data.episodes)
     if data.decisions:
         drawn["decisions"] = figures.split_point_trend(data.decisions)
+    if data.walk:
+        drawn["walk"] = figures.trace_walk(data.walk)
     if data.learning:
         drawn["learning"] = figures.learning_curves(data.learning)
     if data.fit:
@@ -79,12 +83,16 @@ def _page(data: ReportData, pictures: Mapping[str, str]) -> str:
         "percent": _percent,
         "duration": _duration,
         "memory": _memory,
+        "size": _size,
     }
     return environment.get_template("report.html.j2").render(
         data=data,
         pictures=pictures,
         sentence=sentence(data.answer),
         budget_sentence=budget_sentence(data.budget) if data.budget else "",
+        codec_sentence=codec_sentence(data.budget.codecs)
+        if data.budget and data.budget.codecs
+        else "",
         is_line=isinstance(data.answer, AnswerLine),
         episodes=_episodes(data.episodes),
         best_agent=_best([p for p in data.policies if p.kind == "agent"]),
@@ -122,6 +130,10 @@ def _percent(share: float, digits: int = 1) -> str:
 
 def _memory(size: int | None) -> str:
     return "–" if size is None else f"{_number(size / 1e9, 2)} GB"  # noqa: RUF001 (a dash)
+
+
+def _size(gb: float) -> str:
+    return f"{_digits(gb)} GB" if gb >= 0.1 else f"{_digits(1e3 * gb)} MB"
 
 
 def _duration(seconds: float) -> str:

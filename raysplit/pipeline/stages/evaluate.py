@@ -73,9 +73,16 @@ def run(folder: RunFolder) -> list[Path]:
         share, by_seed = (agent["measured"][f"share_of_gap{end}"] for end in ("", "_by_seed"))
         console.print(
             f"{name:<10} closes {share:.1%} of the gap random - optimum on measured PPL "
-            f"(interquartile mean of {len(by_seed)} seed(s), the worst {min(by_seed):.1%})"
+            f"({_seeds(by_seed)})"
         )
     return [path, folder.path / EVALUATION_TABLE, write_episodes(folder, oracles)]
+
+
+def _seeds(share_by_seed: Sequence[float]) -> str:
+    """Say what a score over the seeds is."""
+    if len(share_by_seed) == 1:
+        return "one seed"
+    return f"interquartile mean of {len(share_by_seed)} seeds, the worst {min(share_by_seed):.1%}"
 
 
 def _measure_grid(folder: RunFolder) -> float | None:

@@ -13,6 +13,7 @@ import numpy as np
 from envs.problem import ProblemConfig
 from raysplit.base.errors import command
 from raysplit.base.number_texts import distinct_texts
+from raysplit.figures import coordinate_value
 from raysplit.link.codec import IDENTITY
 from raysplit.measure.ledger import Ledger
 from raysplit.model.checkpoint import DTYPE_BYTES
@@ -26,6 +27,7 @@ from raysplit.pipeline.views.decisions import best_agents_decisions
 from raysplit.pipeline.views.episodes import episode_returns
 from raysplit.pipeline.views.panels import expected_shares, learning_panel, perplexity_panels
 from raysplit.pipeline.views.scores import fidelity, policy_results, training_costs
+from raysplit.pipeline.views.walk import trace_walk
 from raysplit.report import ReportData, write_report
 from raysplit.surrogate import FitReport
 
@@ -63,6 +65,7 @@ def report_data(folder: RunFolder) -> ReportData:
         policies=policy_results(evaluation),
         episodes=episode_returns(folder, oracles.measured.optimal_return),
         decisions=best_agents_decisions(oracles, evaluation),
+        walk=trace_walk(oracles, evaluation),
         learning=[learning_panel(folder)],
         training_costs=training_costs(evaluation),
         fit=FitReport.load(folder.path / "surrogate"),
@@ -85,7 +88,7 @@ def _link_phrase(folder: RunFolder) -> str:
     fading = "no fading" if link.fading == "none" else f"{link.fading} fading"
     texts = {name: distinct_texts(ends) for name, ends in problem.ranges().items()}
     ranges = ", ".join(
-        f"{name} {texts[name][low]} to {texts[name][high]}"
+        coordinate_value(name, f"{texts[name][low]} to {texts[name][high]}")
         for name, (low, high) in problem.ranges().items()
     )
     radio = folder.experiment.radio

@@ -27,6 +27,7 @@ from raysplit.model.sizes import Sizes
 from raysplit.pipeline.budget import BudgetTerms, budget_terms, setup_at
 from raysplit.pipeline.experiment import Experiment
 from raysplit.pipeline.oracles import Oracles
+from raysplit.pipeline.views.codecs import codec_map
 from raysplit.pipeline.views.panels import perplexity_band, shown_states, state_labels
 from raysplit.report import BudgetPart, BudgetRow
 
@@ -47,6 +48,7 @@ def budget_part(experiment: Experiment, sizes: Sizes, oracles: Oracles) -> Budge
         stacks=_stacks(shown),
         trades=_trades(shown),
         terms=_optimum_terms(shown) if oracles.params.reward == "budget" else None,
+        codecs=codec_map(experiment, sizes, oracles.table_by_codec),
     )
 
 
@@ -220,12 +222,10 @@ def _trades(shown: _Shown) -> list[TradePanel]:
     """Perplexity against time and energy in the mildest, the middle and the harshest state."""
     return [
         TradePanel(
-            title="Perplexity against time",
             axis="seconds to the first token",
             series=_series(shown, lambda costs: costs.ttft_s_P),
         ),
         TradePanel(
-            title="Perplexity against energy",
             axis="joules of the phone a request",
             series=_series(shown, lambda costs: costs.ue_energy_j_P),
         ),

@@ -27,10 +27,7 @@ def best_agents_decisions(oracles: Oracles, evaluation: Mapping[str, Any]) -> De
     but the first.
     """
     params = oracles.params
-    shares = {
-        name: agent["measured"]["share_of_gap"] for name, agent in evaluation["agents"].items()
-    }
-    best = max(shares, key=lambda name: shares[name])
+    best = best_agent(evaluation)
     rng = np.random.default_rng(_SEED)
     span_K = params.link_high_K - params.link_low_K
     states_NK = params.link_low_K + span_K * rng.random((_DECISIONS, len(span_K)))
@@ -53,6 +50,12 @@ def best_agents_decisions(oracles: Oracles, evaluation: Mapping[str, Any]) -> De
         optimum=_optimum(oracles.measured.link_states_GK, oracles),
         split_points=(params.min_split_point, params.max_split_point),
     )
+
+
+def best_agent(evaluation: Mapping[str, Any]) -> str:
+    """Return the agent that closes most of the gap on measured perplexity."""
+    agents: Mapping[str, Any] = evaluation["agents"]
+    return max(agents, key=lambda name: agents[name]["measured"]["share_of_gap"])
 
 
 def _optimum(states_GK: FloatArray, oracles: Oracles) -> tuple[FloatArray, FloatArray]:

@@ -21,7 +21,7 @@ from raysplit.figures import (
     PPLCurve,
     PPLPanel,
     band_over_seeds,
-    coordinate_label,
+    coordinate_value,
 )
 from raysplit.link.codec import IDENTITY
 from raysplit.link.state import LOWER_IS_WORSE
@@ -120,7 +120,7 @@ def state_labels(names: Sequence[str], states_SK: FloatArray) -> list[str]:
     texts = [distinct_texts(values_S.tolist()) for values_S in states_SK.T]
     return [
         ", ".join(
-            f"{coordinate_label(name)} = {text[float(value)]}"
+            coordinate_value(name, text[float(value)])
             for name, text, value in zip(names, texts, state_K, strict=True)
         )
         for state_K in states_SK
