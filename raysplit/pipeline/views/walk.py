@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from envs.dynamics import moved
+from envs.actions import arrived
 from envs.params import LayerSplitParams
+from envs.policies import asked_of_policy
 from raysplit.base.arrays import IntArray
 from raysplit.figures import TraceWalk
 from raysplit.pipeline.oracles import Oracles
@@ -34,11 +35,13 @@ def trace_walk(oracles: Oracles, evaluation: Mapping[str, Any]) -> TraceWalk | N
     policy = next(iter(oracles.agents[name].values()))
     optimum_TPM = oracles.measured.actions_TPM
 
-    def of_agent(split_point: int, row: int, step: int) -> IntArray:
-        return policy(np.array([split_point]), params.trace_RK[[row]], np.array([step]))
+    def of_agent(place_1: IntArray, row: int, step: int) -> IntArray:
+        codecs = asked_of_policy(params, params.codecs_P[place_1])
+        seen = params.split_points_P[place_1], params.trace_RK[[row]], np.array([step])
+        return policy(*seen, *codecs)
 
-    def of_optimum(split_point: int, row: int, step: int) -> IntArray:
-        return optimum_TPM[[step], split_point - params.min_split_point, row]
+    def of_optimum(place_1: IntArray, row: int, step: int) -> IntArray:
+        return optimum_TPM[[step], place_1, row]
 
     episodes = min(len(params.trace_RK) - 1, _MOST_STEPS) // params.episode_steps
     steps = max(episodes, 1) * params.episode_steps
@@ -54,19 +57,20 @@ def trace_walk(oracles: Oracles, evaluation: Mapping[str, Any]) -> TraceWalk | N
 
 
 def _walked(
-    params: LayerSplitParams, action: Callable[[int, int, int], IntArray], steps: int
+    params: LayerSplitParams, action: Callable[[IntArray, int, int], IntArray], steps: int
 ) -> IntArray:
     """Return the split point after each step, (T,).
 
     Args:
         params: The problem.
-        action: The action (1,) at a split point, a row of the trace and a step of the episode.
+        action: The action (1,) at a place (1,), a row of the trace and a step of the episode.
         steps: How many.
     """
-    split_point_1 = np.array([sum(params.start_split_points) // 2])
+    first_1 = np.array([sum(params.start_split_points) // 2])
+    place_1 = params.places(first_1, np.zeros_like(first_1))
     chosen: list[int] = []
     for row in range(steps):
-        chosen_action = action(int(split_point_1[0]), row, row % params.episode_steps)
-        split_point_1 = moved(params, split_point_1, chosen_action)
-        chosen.append(int(split_point_1[0]))
+        chosen_action = action(place_1, row, row % params.episode_steps)
+        place_1 = arrived(params, place_1, chosen_action)
+        chosen.append(int(params.split_points_P[place_1][0]))
     return np.array(chosen)
