@@ -13,7 +13,7 @@ import numpy as np
 from envs.oracle import Oracle, moved_by_grid
 from envs.policies import Policy
 from envs.score import score
-from raysplit.base.errors import UserError
+from raysplit.base.errors import UserError, command
 from raysplit.base.progress import console
 from raysplit.base.sealed_json import write_sealed
 from raysplit.base.statistics import interquartile_mean
@@ -128,10 +128,14 @@ def _problem(folder: RunFolder, oracles: Oracles) -> dict[str, Any]:
 def _say_if_too_coarse(folder: RunFolder, moved: float | None) -> None:
     """A random link's optimum is as exact as the grid that the link is rounded to."""
     if moved is not None and moved > _MOST_MOVED:
-        points = {name: link.grid_points for name, link in folder.experiment.problem.link.items()}
+        finer = [
+            f"--set=problem.link.{name}.grid_points={2 * link.grid_points - 1}"
+            for name, link in folder.experiment.problem.link.items()
+        ]
+        run = folder.path
+        remedy = command("run", run / "experiment.yaml", "--out", f"{run}-finer", *finer)
         console.print(
-            f"The optimum moves by {moved:.1%} of the gap on a grid twice as fine; raise "
-            f"grid_points of problem.link ({points})"
+            f"The optimum moves by {moved:.1%} of the gap on a grid twice as fine: {remedy}"
         )
 
 
