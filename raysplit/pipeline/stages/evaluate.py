@@ -134,9 +134,7 @@ def _say_if_too_coarse(folder: RunFolder, moved: float | None) -> None:
         ]
         run = folder.path
         remedy = command("run", run / "experiment.yaml", "--out", f"{run}-finer", *finer)
-        console.print(
-            f"The optimum moves by {moved:.1%} of the gap on a grid twice as fine: {remedy}"
-        )
+        console.print(f"The optimum moves by {moved:.1%} of the gap on a finer grid: {remedy}")
 
 
 def _ends(oracle: Oracle) -> dict[str, float]:
