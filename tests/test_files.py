@@ -1,9 +1,18 @@
 import hashlib
+import random
 
 import pytest
 
+from raysplit.base import files
 from raysplit.base.errors import UserError
-from raysplit.base.files import refuse_unwritable, replacing, sha256_of, write_atomically
+from raysplit.base.files import (
+    read_with_copy,
+    refuse_unwritable,
+    replacing,
+    sha256_of,
+    write_atomically,
+    write_with_copy,
+)
 from raysplit.base.sealed_json import read_sealed, write_sealed
 from tests.closed_folder import forbid
 
@@ -67,3 +76,45 @@ def test_every_flipped_bit_and_every_cut_of_a_sealed_file_is_noticed(tmp_path):
     # What differs in white space alone says the same.
     assert all(found == content for found, _ in believed)
     assert all(len(damaged) == len(whole) for _, damaged in believed)
+
+
+def test_one_of_two_copies_may_change_in_any_way(tmp_path):
+    """A digit that was changed leaves a file that parses: nothing but the hash tells."""
+    path, copy = tmp_path / "file.yaml", tmp_path / "file.yaml.copy"
+    text = "lambda: 0.2\nname: demo\n"
+    write_with_copy(path, text)
+    rng = random.Random(0)
+    for damaged in (path, copy) * 100:
+        whole = damaged.read_bytes()
+        at = rng.randrange(len(whole))
+        cut = whole[:at]
+        flipped = cut + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :]
+        for content in (cut, flipped):
+            damaged.write_bytes(content)
+            assert read_with_copy(path, str) == text
+        damaged.write_bytes(whole)
+
+
+def test_a_change_of_both_copies_is_damage(tmp_path):
+    path, copy = tmp_path / "file.yaml", tmp_path / "file.yaml.copy"
+    write_with_copy(path, "lambda: 0.2\n")
+    path.write_text("lambda: 0.3\n")
+    copy.write_text(copy.read_text().replace("0.2", "0.4"))
+    with pytest.raises(ValueError, match="is damaged"):
+        read_with_copy(path, str)
+
+
+def test_a_kill_between_the_two_copies_leaves_the_newer_text(tmp_path, monkeypatch):
+    path = tmp_path / "file.yaml"
+    write_with_copy(path, "old")
+    written = []
+
+    def die_after_one(place, content, **options):
+        if written:
+            raise KeyboardInterrupt
+        written.append(write_atomically(place, content, **options))
+
+    monkeypatch.setattr(files, "write_atomically", die_after_one)
+    with pytest.raises(KeyboardInterrupt):
+        write_with_copy(path, "new")
+    assert read_with_copy(path, str) == "new"

@@ -113,7 +113,7 @@ def test_truncated_files_are_made_good_by_their_copies(swept):
         path.write_bytes(path.read_bytes()[:-30])
     done = raysplit("sweep", "--resume", out)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("cannot be read; going on from its copy") == 3
+    assert done.stderr.count("was changed or cut; going on from its copy") == 3
     assert "going on: 6 of 6 trials are over" in done.stderr
     assert "cannot be read" not in raysplit("sweep", "--resume", out).stderr
 

@@ -149,7 +149,7 @@ class TestTakingUpAgain:
         plan.write_text(whole[:-30])
         sweep_state.compare_with_plan(job, TINY, resumed=True)
         lines = printed.getvalue().splitlines()
-        assert lines[0].startswith(f"{plan} cannot be read; going on from its copy")
+        assert lines[0].startswith(f"{plan} was changed or cut; going on from its copy")
         assert lines[1:] == ["going on: 2 of 2 trials are over, 0 to run"]
         assert plan.read_text() == whole
 

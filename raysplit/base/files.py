@@ -17,6 +17,8 @@ from raysplit.base.progress import say
 
 Parsed = TypeVar("Parsed")
 
+_HASH_DIGITS = 64
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Generator[Path]:
@@ -57,55 +59,60 @@ def write_atomically(path: Path, content: str | bytes, *, durable: bool = False)
 
 
 def write_with_copy(path: Path, text: str) -> None:
-    """Write a text file and then a second copy of it, for `read_with_copy`.
+    """Write a text file and a second copy that knows its hash, for `read_with_copy`.
 
     Both are on the disk before this returns, so that a power cut spoils at most one of them.
 
     Raises:
         UserError: If the disk is full or the folder cannot be written.
     """
-    for copy in (path, _second(path)):
-        write_atomically(copy, text, durable=True)
+    # The copy first: whichever of the two is newer is then the one whose hash is known.
+    write_atomically(_second(path), _hash_of(text.encode()) + f"\n{text}".encode(), durable=True)
+    write_atomically(path, text, durable=True)
 
 
 def read_with_copy(path: Path, parse: Callable[[str], Parsed]) -> Parsed:
-    """Read a file of `write_with_copy`, or its second copy where the file is damaged.
-
-    A text that is only the beginning of the other one was cut short, even if it can be parsed.
+    """Read a file of `write_with_copy`, or its second copy where the file was changed since.
 
     Args:
         path: The file.
         parse: Turns the text into a value; raises a ValueError where it cannot.
 
     Raises:
-        ValueError: Neither can be read.
+        ValueError: Neither is as it was written, or parsing failed.
     """
-    texts = {copy: _text_of(copy) for copy in (path, _second(path))}
-    longest = max(texts.values(), key=len)
-    for copy, text in texts.items():
-        if text == longest or not longest.startswith(text):
-            with contextlib.suppress(ValueError):
-                parsed = parse(text)
-                if copy != path:
-                    _report_damage(path, copy)
-                return parsed
-    raise ValueError(f"{path} is damaged")
+    content, second = _content_of(path), _content_of(_second(path))
+    sha256, copy = second[:_HASH_DIGITS], second[_HASH_DIGITS + 1 :]
+    # Before 0.2 the second copy had no hash; one that was cut within it leaves what it has of it.
+    if content in (copy, second) or (
+        _hash_of(content).startswith(sha256) and (content or not second)
+    ):
+        return parse(content.decode(errors="replace"))
+    if _hash_of(copy) != sha256:
+        raise ValueError(f"{path} is damaged")
+    parsed = parse(copy.decode(errors="replace"))
+    _report_damage(path, _second(path))
+    return parsed
+
+
+def _hash_of(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
 
 
 def _second(path: Path) -> Path:
     return path.with_name(path.name + ".copy")
 
 
-def _text_of(path: Path) -> str:
+def _content_of(path: Path) -> bytes:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return path.read_bytes()
     except OSError:
-        return ""
+        return b""
 
 
 @functools.cache  # a file is read many times in a run
 def _report_damage(path: Path, used: Path) -> None:
-    say(f"{path} cannot be read", "yellow", f"; going on from its copy {used.name}")
+    say(f"{path} was changed or cut", "yellow", f"; going on from its copy {used.name}")
 
 
 def refuse_unwritable(folder: Path) -> None:

@@ -20,6 +20,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from raysplit.base.files import nearest_existing
 from raysplit.base.packages import package_homes
+from raysplit.base.ray_folder import fault_of, ray_folder
 from raysplit.doctor.check import Check, error, named, ok, warning
 from raysplit.model.cache import cache_folder, imported_models
 
@@ -131,9 +132,13 @@ def check_disk(folder: Path, needed_gib: float) -> Check:
     return ok(detail)
 
 
-def ray_folder() -> Path:
-    """Return where Ray puts logs and spilled objects, by Ray's own order of variables."""
-    return Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp") / "ray"
+def check_ray_folder() -> Check:
+    """Return whether a Ray can start here: its folder, and the disk below it."""
+    fault = fault_of(ray_folder())
+    if fault is not None:
+        found, _, remedy = fault.partition(": ")
+        return error(found, remedy)
+    return check_disk(ray_folder(), needed_gib=10)
 
 
 def check_shared_memory(folder: Path = Path("/dev/shm")) -> Check:

@@ -54,7 +54,7 @@ def run_checks(cluster_files: Sequence[Path] = (), run_root: Path = Path("runs")
         "versions": lambda: machine.check_versions(pins),
         "GPUs": lambda: machine.check_gpus(machine.installed_version("torch")),
         "disk: run folder": lambda: machine.check_disk(run_root, needed_gib=5),
-        "disk: Ray's folder": lambda: machine.check_disk(machine.ray_folder(), needed_gib=10),
+        "disk: Ray's folder": machine.check_ray_folder,
         "shared memory": machine.check_shared_memory,
         "Ray's ports": machine.check_ports,
         "Ray's token": machine.check_token,

@@ -139,7 +139,11 @@ def compare(paths: Sequence[Path], out: Path, *, allow_different: bool = False) 
     rows = [*_rows("perplexity", perplexity), *_rows("learning", learning)]
     with replacing(out / TABLE) as new:
         pd.DataFrame(rows).to_parquet(new, index=False)
-    console.print(f"{len(runs)} runs side by side: {out / 'figures'}, {out / TABLE}")
+    console.print(
+        f"{len(runs)} runs side by side: {out / 'figures'}, {out / TABLE}"
+        if len(runs) > 1
+        else f"{runs[0].name} alone, as no other run is named: {out / 'figures'}, {out / TABLE}"
+    )
 
 
 def _read(paths: Sequence[Path]) -> list[_Run]:

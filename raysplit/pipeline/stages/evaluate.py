@@ -14,7 +14,7 @@ from envs.family import member, unseen_members
 from envs.oracle import Oracle, fixed_policies, moved_by_grid
 from envs.policies import Policy
 from envs.score import score
-from raysplit.base.errors import UserError
+from raysplit.base.errors import UserError, command
 from raysplit.base.progress import console
 from raysplit.base.sealed_json import write_sealed
 from raysplit.base.statistics import interquartile_mean
@@ -145,11 +145,13 @@ def _problem(folder: RunFolder, oracles: Oracles) -> dict[str, Any]:
 def _say_if_too_coarse(folder: RunFolder, moved: float | None) -> None:
     """A random link's optimum is as exact as the grid that the link is rounded to."""
     if moved is not None and moved > _MOST_MOVED:
-        points = {name: link.grid_points for name, link in folder.experiment.problem.link.items()}
-        console.print(
-            f"The optimum moves by {moved:.1%} of the gap on a grid twice as fine; raise "
-            f"grid_points of problem.link ({points})"
-        )
+        finer = [
+            f"--set=problem.link.{name}.grid_points={2 * link.grid_points - 1}"
+            for name, link in folder.experiment.problem.link.items()
+        ]
+        run = folder.path
+        remedy = command("run", run / "experiment.yaml", "--out", f"{run}-finer", *finer)
+        console.print(f"The optimum moves by {moved:.1%} of the gap on a finer grid: {remedy}")
 
 
 def _ends(oracle: Oracle) -> dict[str, float]:
