@@ -22,6 +22,7 @@ from raysplit.figures import (
     LearningPanel,
 )
 from raysplit.report import (
+    MemberRow,
     Performance,
     PolicyResult,
     ReportData,
@@ -29,7 +30,7 @@ from raysplit.report import (
     TrainingCostRow,
     write_report,
 )
-from raysplit.report.answer import sentence
+from raysplit.report.answer import does_learning_pay, sentence
 from raysplit.surrogate import ErrorStatistics, FitReport
 
 X = np.linspace(0, 1.2, 5)
@@ -347,3 +348,34 @@ def test_the_page_appears_only_when_it_is_complete(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         write_report(MINIMAL, tmp_path)
     assert (tmp_path / "report.html").read_bytes() == before
+
+
+def policies(agent, **baselines):
+    rows = [PolicyResult(name="ppo", kind="agent", measured=performance(1.0, agent))]
+    rows += [PolicyResult(name=n, measured=performance(1.0, s)) for n, s in baselines.items()]
+    return [*rows, PolicyResult(name="optimum", measured=performance(1.0, 1.0))]
+
+
+def test_the_first_lines_say_whether_a_baseline_does_as_well():
+    as_good = does_learning_pay(policies(0.99, greedy=0.987, stay=0.1))
+    assert as_good.startswith("No agent is needed here: greedy closes 98.7%")
+    better = does_learning_pay(policies(0.99, greedy=0.97, stay=0.1))
+    assert better.startswith("Learning pays here: ppo closes 99.0%")
+    assert "(greedy) 97.0%" in better
+    assert does_learning_pay(policies(0.99)) == ""  # nothing to compare with
+
+
+def test_what_a_policy_takes_stands_in_its_row(tmp_path):
+    row = PolicyResult(
+        name="greedy", measured=performance(1.0, 0.9), decision_us=12.3, llm_evaluations=96
+    )
+    data = dataclasses.replace(FULL, policies=[row, *FULL.policies])
+    text = Page(write_report(data, tmp_path).read_text(encoding="utf-8")).text
+    assert "96 12.3 µs" in text
+
+
+def test_members_of_a_family_have_their_shares(tmp_path):
+    rows = [MemberRow(values={"correlation": 0.5, "lambda": 0.25}, shares={"ppo": 0.971})]
+    data = dataclasses.replace(FULL, members=rows)
+    text = Page(write_report(data, tmp_path).read_text(encoding="utf-8")).text
+    assert "correlation 0.5, lambda 0.25 97.1" in text

@@ -39,9 +39,14 @@ def solved(*overrides):
         log_ppl_N=np.zeros(1), stderr_N=np.zeros(1), clean_log_ppl=0.0,
     )  # fmt: skip
     return Oracles(
-        params=params, table=table, table_by_codec={"identity": table}, surrogate=oracle,
-        measured=oracle, agents={"worse": {0: FixedPolicy(1)}, "better": {3: FixedPolicy(9)}},
-    )  # fmt: skip
+        params=params,
+        trained_params=params,
+        table=table,
+        table_by_codec={"identity": table},
+        surrogate=oracle,
+        measured=oracle,
+        agents={"worse": {0: FixedPolicy(params, 1)}, "better": {3: FixedPolicy(params, 9)}},
+    )
 
 
 @pytest.fixture

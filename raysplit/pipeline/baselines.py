@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+import timeit
+from collections.abc import Mapping
+from functools import partial
+from statistics import median
+
+import numpy as np
+
 from envs.oracle import Oracle, planning_problem
-from envs.policies import Policy
+from envs.params import LayerSplitParams
+from envs.policies import Policy, asked_of_policy
 from raysplit.pipeline.oracles import Oracles
 from tuning.bandits import BANDITS, train_bandit
 
 _SEED = 2**20 + 2  # of the bandits; no agent's
+
+
+def decision_us(params: LayerSplitParams, policies: Mapping[str, Policy]) -> dict[str, float]:
+    """Return how long each policy takes for one decision, in microseconds: a median of 50."""
+    middle_1K = (params.link_low_K + params.link_high_K)[None] / 2
+    place_1 = np.array([len(params.split_points_P) // 2])
+    codecs = asked_of_policy(params, params.codecs_P[place_1])
+    state = params.split_points_P[place_1], middle_1K, np.zeros(1, dtype=np.int64), *codecs
+    found: dict[str, float] = {}
+    for name, policy in policies.items():
+        policy(*state)  # what is loaded or made at the first call
+        found[name] = 1e6 * median(timeit.repeat(partial(policy, *state), number=1, repeat=50))
+    return found
 
 
 def baseline_policies(oracles: Oracles, bandit_steps: int) -> dict[str, Policy]:

@@ -3,6 +3,7 @@
 from raysplit.report.data import (
     BudgetPart,
     BudgetRow,
+    MemberRow,
     Performance,
     PolicyResult,
     ReportData,
@@ -14,6 +15,7 @@ from raysplit.report.render import write_report
 __all__ = [
     "BudgetPart",
     "BudgetRow",
+    "MemberRow",
     "Performance",
     "PolicyResult",
     "ReportData",

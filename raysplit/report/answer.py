@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
 from raysplit.figures import AnswerLine, AnswerPlane, CodecMap, coordinate_label, coordinate_value
-from raysplit.report.data import BudgetPart, BudgetRow
+from raysplit.report.data import BudgetPart, BudgetRow, PolicyResult
 
+_AS_GOOD = 0.005  # of the gap: what a baseline may be below the best agent
 _SELDOM = 0.005  # a rounded per cent
 _MOST_RUNS = 4  # of one codec each, that a sentence names
 
@@ -124,6 +126,29 @@ def _costs(row: BudgetRow, output_tokens: int) -> str:
         f"{_layers(row.split_point)}, first token after {row.first_token_s:.2g} s{late}, "
         f"{row.energy_j / output_tokens:.2g} J a token, "
         f"perplexity {excess:+.1f} %"
+    )
+
+
+def does_learning_pay(policies: Sequence[PolicyResult]) -> str:
+    """Say whether a baseline does as well as the best agent on measured perplexity."""
+    judged = [
+        (policy.measured.share_of_gap, policy.kind == "agent", policy.name)
+        for policy in policies
+        if policy.measured and policy.name not in ("optimum", "random")
+    ]
+    agents = [one for one in judged if one[1]]
+    others = [one for one in judged if not one[1]]
+    if not agents or not others:
+        return ""
+    (best, _, agent), (other, _, baseline) = max(agents), max(others)
+    if other >= best - _AS_GOOD:
+        return (
+            f"No agent is needed here: {baseline} closes {other:.1%} of the gap between random "
+            f"moves and the optimum, the best agent ({agent}) {best:.1%}."
+        )
+    return (
+        f"Learning pays here: {agent} closes {best:.1%} of the gap between random moves and the "
+        f"optimum, the best baseline ({baseline}) {other:.1%}."
     )
 
 

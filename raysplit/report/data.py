@@ -53,6 +53,8 @@ class PolicyResult:
         kind: `agent`, `fixed` (one fixed split point) or another `baseline`.
         surrogate: Its performance on the surrogate, None where it was not evaluated there.
         measured: The same on measured perplexity.
+        decision_us: Time of one decision in microseconds, None where it was not taken.
+        llm_evaluations: Settings that the language model was asked for before it could decide.
     """
 
     name: str
@@ -60,6 +62,21 @@ class PolicyResult:
     kind: Literal["agent", "fixed", "baseline"] = "baseline"
     surrogate: Performance | None = None
     measured: Performance | None = None
+    decision_us: float | None = None
+    llm_evaluations: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberRow:
+    """Agents on a member of the family that no training drew.
+
+    Attributes:
+        values: What it is, by name.
+        shares: Share of the gap on measured perplexity, by policy.
+    """
+
+    values: Mapping[str, float]
+    shares: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +192,7 @@ class ReportData:
         decisions: What the best agent chooses as the link gets worse.
         walk: What the best agent and the optimum choose along a trace; None of other links.
         learning: Learning curves by case.
+        members: Agents on members of the family that no training drew.
         training_costs: What each agent's training cost.
         fit: The surrogate's held-out quality.
         fidelity: The check of the surrogate against measured perplexity.
@@ -205,6 +223,7 @@ class ReportData:
     decisions: Decisions | None = None
     walk: TraceWalk | None = None
     learning: Sequence[LearningPanel] = ()
+    members: Sequence[MemberRow] = ()
     training_costs: Sequence[TrainingCostRow] = ()
     fit: FitReport | None = None
     fidelity: SurrogateCheck | None = None

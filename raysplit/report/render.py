@@ -13,7 +13,12 @@ from matplotlib.figure import Figure
 from raysplit import figures
 from raysplit.base.files import write_atomically
 from raysplit.figures import AnswerLine, AnswerPlane, EpisodeReturns
-from raysplit.report.answer import budget_sentence, codec_sentence, sentence
+from raysplit.report.answer import (
+    budget_sentence,
+    codec_sentence,
+    does_learning_pay,
+    sentence,
+)
 from raysplit.report.data import PolicyResult, ReportData
 
 PAGE = "report.html"
@@ -95,6 +100,7 @@ def _page(data: ReportData, pictures: Mapping[str, str]) -> str:
         else "",
         is_line=isinstance(data.answer, AnswerLine),
         episodes=_episodes(data.episodes),
+        verdict=does_learning_pay(data.policies),
         best_agent=_best([p for p in data.policies if p.kind == "agent"]),
         best_fixed=_best([p for p in data.policies if p.kind == "fixed"]),
     )

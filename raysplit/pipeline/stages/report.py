@@ -17,7 +17,9 @@ from raysplit.figures import coordinate_value
 from raysplit.link.codec import IDENTITY
 from raysplit.measure.ledger import Ledger
 from raysplit.model.checkpoint import DTYPE_BYTES
-from raysplit.pipeline.oracles import load_oracles, read_evaluation
+from raysplit.pipeline.active import measured_settings
+from raysplit.pipeline.baselines import baseline_policies, decision_us
+from raysplit.pipeline.oracles import Oracles, load_oracles, read_evaluation
 from raysplit.pipeline.problem import ledger_path, model_sizes, protocol_card
 from raysplit.pipeline.run_folder import RunFolder, versions
 from raysplit.pipeline.tracked import tracker_of
@@ -26,7 +28,7 @@ from raysplit.pipeline.views.budget import budget_part
 from raysplit.pipeline.views.decisions import best_agents_decisions
 from raysplit.pipeline.views.episodes import episode_returns
 from raysplit.pipeline.views.panels import expected_shares, learning_panel, perplexity_panels
-from raysplit.pipeline.views.scores import fidelity, policy_results, training_costs
+from raysplit.pipeline.views.scores import fidelity, member_rows, policy_results, training_costs
 from raysplit.pipeline.views.walk import trace_walk
 from raysplit.report import ReportData, write_report
 from raysplit.surrogate import FitReport
@@ -62,7 +64,10 @@ def report_data(folder: RunFolder) -> ReportData:
         answer=answer_map(oracles),
         budget=budget_part(experiment, model_sizes(experiment), oracles),
         perplexity=perplexity_panels(oracles.table_by_codec),
-        policies=policy_results(evaluation),
+        policies=policy_results(
+            evaluation, len(measured_settings(folder)), decision_times(folder, oracles)
+        ),
+        members=member_rows(evaluation),
         episodes=episode_returns(folder, oracles.measured.optimal_return),
         decisions=best_agents_decisions(oracles, evaluation),
         walk=trace_walk(oracles, evaluation),
@@ -81,6 +86,13 @@ def report_data(folder: RunFolder) -> ReportData:
             command("run", folder.path / "experiment.yaml", "--out", "NEW_FOLDER").strip("`")
         ],
     )
+
+
+def decision_times(folder: RunFolder, oracles: Oracles) -> dict[str, float]:
+    """Return the time of a decision in microseconds, by policy; of an agent its first seed's."""
+    steps = max(config.total_steps for config in folder.experiment.agents.values())
+    agents = {name: next(iter(by_seed.values())) for name, by_seed in oracles.agents.items()}
+    return decision_us(oracles.params, baseline_policies(oracles, steps) | agents)
 
 
 def _link_phrase(folder: RunFolder) -> str:

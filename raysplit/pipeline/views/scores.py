@@ -6,11 +6,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from raysplit.base.statistics import Interval
-from raysplit.report import Performance, PolicyResult, SurrogateCheck, TrainingCostRow
+from raysplit.report import MemberRow, Performance, PolicyResult, SurrogateCheck, TrainingCostRow
+
+_ASKS_NOTHING = frozenset({"stay", "random"})
 
 
-def policy_results(evaluation: Mapping[str, Any]) -> list[PolicyResult]:
-    """Return a row for each agent and baseline, the best on measured perplexity first."""
+def policy_results(
+    evaluation: Mapping[str, Any], planned: int = 0, times_us: Mapping[str, float] | None = None
+) -> list[PolicyResult]:
+    """Return a row for each agent and baseline, the best on measured perplexity first.
+
+    Args:
+        evaluation: The content of evaluation.json.
+        planned: Settings that the surrogate was fitted on.
+        times_us: Time of a decision by policy, in microseconds.
+    """
+    times_us = times_us or {}
     fixed = evaluation["problem"]["best_fixed"]
     shown: dict[str, tuple[str, str]] = {
         "optimum": ("optimum", "exact dynamic programming"),
@@ -32,10 +43,14 @@ def policy_results(evaluation: Mapping[str, Any]) -> list[PolicyResult]:
             kind="agent",
             surrogate=_performance(agent["surrogate"]),
             measured=_performance(agent["measured"]),
+            decision_us=times_us.get(name),
+            llm_evaluations=agent["rewards"]["llm_evaluations"],
         )
         for name, agent in evaluation["agents"].items()
     ]
     for name, (label, detail) in shown.items():
+        if name not in evaluation["baselines"]:
+            continue  # over a trace nothing plans with a chain of what comes
         scores = evaluation["baselines"][name]
         rows.append(
             PolicyResult(
@@ -44,9 +59,32 @@ def policy_results(evaluation: Mapping[str, Any]) -> list[PolicyResult]:
                 kind="fixed" if name == fixed else "baseline",
                 surrogate=_performance(scores["surrogate"]),
                 measured=_performance(scores["measured"]),
+                decision_us=times_us.get(name),
+                llm_evaluations=_asked(name, planned),
             )
         )
     return sorted(rows, key=lambda row: -row.measured.share_of_gap if row.measured else 0.0)
+
+
+def _asked(name: str, planned: int) -> float | None:
+    """Return the settings that a baseline needs; the optimum is made of all that is known."""
+    if name == "optimum":
+        return None
+    return 0 if name in _ASKS_NOTHING else planned
+
+
+def member_rows(evaluation: Mapping[str, Any]) -> list[MemberRow]:
+    """Return a row for each member of the family that no training drew."""
+    return [
+        MemberRow(
+            values=one["values"],
+            shares={
+                **{name: a["measured"]["share_of_gap"] for name, a in one["agents"].items()},
+                "greedy": one["greedy"]["measured"]["share_of_gap"],
+            },
+        )
+        for one in evaluation["members"]
+    ]
 
 
 def training_costs(evaluation: Mapping[str, Any]) -> list[TrainingCostRow]:
