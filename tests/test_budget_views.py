@@ -17,6 +17,7 @@ from raysplit.model.sizes import sizes_of
 from raysplit.pipeline.budget import budget_terms
 from raysplit.pipeline.experiment import load_experiment
 from raysplit.pipeline.oracles import Oracles
+from raysplit.pipeline.over_radio import per_codec
 from raysplit.pipeline.views.budget import budget_part, pareto_front
 from raysplit.report import BudgetPart, BudgetRow
 from raysplit.report.answer import budget_sentence
@@ -50,6 +51,12 @@ def table(experiment, codec, penalty):
     )
 
 
+def source_of(table):
+    return TableSource.from_rows(
+        table.split_points_N, table.link_states_NK, table.log_ppl_N, table.link_names
+    )
+
+
 def solved(*overrides):
     experiment = load_experiment("demo", [*BUDGET, *overrides])
     tables = {
@@ -57,12 +64,10 @@ def solved(*overrides):
         for codec, penalty in zip(experiment.problem.codecs, (0.001, 0.03), strict=True)
     }
     first = tables["int8"]
-    cost_P = budget_terms(experiment, SIZES).total_P
-    params = params_from(experiment.problem, float(np.exp(CLEAN)), cost_P)
-    source = TableSource.from_rows(
-        first.split_points_N, first.link_states_NK, first.log_ppl_N, first.link_names
-    )
-    oracle = Oracle(params, source)
+    names = experiment.problem.decision_codecs
+    totals = [budget_terms(experiment, SIZES, codec=name).total_P for name in names]
+    params = params_from(experiment.problem, float(np.exp(CLEAN)), np.stack(totals, 1).ravel())
+    oracle = Oracle(params, per_codec(names, {}, lambda name: source_of(tables[name])))
     oracles = Oracles(
         params=params,
         trained_params=params,
@@ -206,3 +211,16 @@ def test_a_deadline_and_states_are_drawn_where_they_are():
     )  # fmt: skip
     (axes,) = figures.trade_offs([TradePanel(axis="s", series=[series])]).axes
     assert [text.get_text() for text in axes.texts] == ["1", "3"]
+
+
+def test_where_the_codec_is_chosen_the_costs_are_those_of_the_best_one():
+    experiment, oracles = solved("problem.actions=split_and_codec")
+    part = budget_part(experiment, SIZES, oracles)
+    best_G = -oracles.measured.static_rewards_PG.max(axis=0)
+    total_G = sum(part.terms.percent.values())
+    np.testing.assert_allclose(total_G, 100 * (best_G - 1), rtol=1e-9)
+    places_G = oracles.measured.optimal_static_places()
+    best = [experiment.problem.codecs[i] for i in oracles.params.codecs_P[places_G]]
+    assert {row.codec for row in part.rows} <= set(best)
+    assert part.rows[0].codec == best[0]
+    assert f"and {best[0]} states" in budget_sentence(part)

@@ -76,7 +76,8 @@ def budget_sentence(budget: BudgetPart) -> str:
     Of several link states with one cost and perplexity, or of one alone, it is said once.
     """
     mild, harsh = budget.rows[0], budget.rows[-1]
-    with_states = "" if budget.codec == "identity" else f" with {budget.codec} states"
+    own = budget.codec == "identity" or mild.codec != ""  # else each phrase names its own
+    with_states = "" if own else f" with {budget.codec} states"
     phrases = [f"at {row.state}, {_costs(row, budget.output_tokens)}" for row in (mild, harsh)]
     return f"On {budget.network}{with_states}: {'; '.join(dict.fromkeys(phrases))}."
 
@@ -122,8 +123,9 @@ def _costs(row: BudgetRow, output_tokens: int) -> str:
     is_late = row.late is not None and row.late >= _SELDOM
     late = f", too late in {row.late:.0%} of requests" if is_late else ""
     excess = round(100 * row.perplexity_excess, 1) + 0.0  # no negative zero
+    states = f" and {row.codec} states" if row.codec else ""
     return (
-        f"{_layers(row.split_point)}, first token after {row.first_token_s:.2g} s{late}, "
+        f"{_layers(row.split_point)}{states}, first token after {row.first_token_s:.2g} s{late}, "
         f"{row.energy_j / output_tokens:.2g} J a token, "
         f"perplexity {excess:+.1f} %"
     )

@@ -132,6 +132,7 @@ class BudgetRow:
         memory_gb: What the phone keeps, in 10^9 bytes.
         late: Probability that the first token misses the deadline; None where there is none.
         perplexity_excess: Measured perplexity over the clean one, minus 1.
+        codec: What hidden states are best sent as there; empty where that is no choice.
     """
 
     state: str
@@ -142,6 +143,7 @@ class BudgetRow:
     memory_gb: float
     late: float | None
     perplexity_excess: float
+    codec: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from envs.sources import ask
 from raysplit.base.arrays import BoolArray, FloatArray, IntArray
 from raysplit.budget.costs import Costs, split_costs
 from raysplit.figures import (
@@ -31,6 +32,7 @@ from raysplit.pipeline.views.codecs import codec_map
 from raysplit.pipeline.views.panels import perplexity_band, shown_states, state_labels
 from raysplit.report import BudgetPart, BudgetRow
 
+_BEST_CODEC = "what is best in each link state"
 _MOST_STATES = 12  # on the axis of one coordinate
 
 
@@ -41,7 +43,7 @@ def budget_part(experiment: Experiment, sizes: Sizes, oracles: Oracles) -> Budge
     shown = _Shown(experiment, sizes, oracles)
     return BudgetPart(
         network=experiment.budget.network,
-        codec=experiment.problem.codec.name,
+        codec=_BEST_CODEC if oracles.params.chooses_codec else experiment.problem.codec.name,
         where=_where(experiment),
         output_tokens=experiment.budget.output_tokens,
         rows=_rows(shown),
@@ -58,6 +60,7 @@ class _Shown:
     Attributes:
         order_G: The states' indices from mild to harsh, by the first coordinate.
         optimum_G: The best split point.
+        codec_G: The codec that is best with it, or the problem's own.
         excess_G: Its measured perplexity over the clean one, minus 1.
     """
 
@@ -67,12 +70,16 @@ class _Shown:
         states_G = np.arange(len(self.states_GK))
         first = oracles.params.link_names[0]
         self.order_G = states_G[::-1] if first in LOWER_IS_WORSE else states_G
-        self.optimum_G = oracles.measured.optimal_static_split_points()
-        ppl_G = oracles.measured.source(self.optimum_G, self.states_GK)
+        params, places_G = oracles.params, oracles.measured.optimal_static_places()
+        self.optimum_G = params.split_points_P[places_G]
+        codec_of_P: list[str] = [params.codecs[i] for i in params.codecs_P.tolist()]
+        self.codec_G: list[str] = [codec_of_P[int(place)] for place in places_G]
+        codecs = (params.codecs_P[places_G],) if params.chooses_codec else ()
+        ppl_G = ask(oracles.measured.source, self.optimum_G, self.states_GK, *codecs)
         self.excess_G = ppl_G / np.exp(oracles.table.clean_log_ppl) - 1
-        once = None if experiment.radio else budget_terms(experiment, sizes)
         self._terms_G = [
-            once or budget_terms(experiment, sizes, float(state_K[0])) for state_K in self.states_GK
+            budget_terms(experiment, sizes, float(state_K[0]) if experiment.radio else None, codec)
+            for state_K, codec in zip(self.states_GK, self.codec_G, strict=True)
         ]
 
     @property
@@ -168,6 +175,7 @@ def _rows(shown: _Shown) -> list[BudgetRow]:
                 memory_gb=float(terms.costs.ue_memory_bytes_P[i]) / 1e9,
                 late=float(terms.late_P[i]) if budget and budget.deadline_s else None,
                 perplexity_excess=float(shown.excess_G[g]),
+                codec=shown.codec_G[g] if shown.oracles.params.chooses_codec else "",
             )
         )
     return rows
