@@ -175,7 +175,7 @@ def _rows(shown: _Shown) -> list[BudgetRow]:
                 memory_gb=float(terms.costs.ue_memory_bytes_P[i]) / 1e9,
                 late=float(terms.late_P[i]) if budget and budget.deadline_s else None,
                 perplexity_excess=float(shown.excess_G[g]),
-                codec=shown.codec_G[g] if shown.oracles.params.chooses_codec else "",
+                codec=str(shown.codec_G[g]) if shown.oracles.params.chooses_codec else "",
             )
         )
     return rows
