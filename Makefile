@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Two processes, a file of tests in one of them; many tests wait for other processes most of the time.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-network test-fast lint bench mutants clean
+.PHONY: demo test test-network test-fast lint docs wheel bench mutants clean
 
 demo: $(VENV)/.installed  ## the main job on the embedded model, into runs/demo
 	$(BIN)/raysplit run demo
@@ -26,6 +26,14 @@ lint: $(VENV)/.installed
 	$(BIN)/lint-imports
 	$(BIN)/deptry .
 	$(BIN)/python -m tools.room_graph --check
+
+docs: $(VENV)/.installed  ## the site, into build/site; warnings and dead links are errors
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+wheel: $(VENV)/.installed  ## into dist, and what is installed from it works outside the checkout
+	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	$(BIN)/python -m pytest tests/test_wheel.py
 
 bench: $(VENV)/.installed  ## ratios measured side by side; writes bench/reports
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[bench]"

@@ -23,6 +23,7 @@ _CTRL_C = 130
 
 app = typer.Typer(
     no_args_is_help=True,
+    rich_markup_mode=None,  # a third of the time until the help is there
     pretty_exceptions_enable=False,
     help="How many layers of a language model should run on the phone, given the link?",
     epilog="Begin with `raysplit run demo`: some minutes on two cores, then open report.html.",
@@ -152,7 +153,7 @@ def compare(
         typer.Option("--allow-different", help="Draw runs measured otherwise, and say so in it."),
     ] = False,
 ) -> None:
-    """Draw runs side by side: PPL of several models (Fig. 3), agents case by case (Fig. 5)."""
+    """Draw runs side by side: the PPL of models (Figure 3), agents case by case (Figure 5)."""
     from raysplit.base.files import refuse_unwritable
     from raysplit.pipeline.run_folder import RunFolder
 
@@ -265,7 +266,7 @@ def sweep(
     ] = None,
     backend: BackendOption = None,
 ) -> None:
-    """Vary hyper-parameters with Ray Tune, the paper's Fig. 8 by default (after fit)."""
+    """Vary hyper-parameters with Ray Tune, by default those of Figure 8 (after fit)."""
     if (experiment is None) == (resume is None):
         raise UserError("sweep takes an EXPERIMENT, or --resume RUN for one that was begun")
     if resume is not None and (out is not None or set_ or backend):
