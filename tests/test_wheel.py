@@ -59,7 +59,10 @@ def test_commands_find_their_presets_and_tables(installed):
     assert "name: demo" in run(bin_ / "raysplit", "show", "demo", cwd=folder)
     assert json.loads(run(bin_ / "raysplit", "schema", cwd=folder))["properties"]["problem"]
     assert "16 layers" in run(bin_ / "raysplit", "budget", "embedded", cwd=folder)
-    code = "import gymnasium, envs; print(gymnasium.make('raysplit/SmolLM2-Noise-v0').reset(seed=0)[0])"
+    code = (
+        "import gymnasium, envs; "
+        "print(gymnasium.make('raysplit/SmolLM2-Noise-v0').reset(seed=0)[0])"
+    )
     assert run(bin_ / "python", "-W", "ignore", "-c", code, cwd=folder)
 
 
