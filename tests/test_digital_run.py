@@ -73,7 +73,7 @@ def best_split_points(folder):
     bits = Codec("int8").bits_per_token(sizes.hidden_size)
     loss = token_loss(experiment.radio, bits, -8.0, 16.0)
     best = []
-    for snr_db in np.linspace(-8, 16, 4):
+    for snr_db in np.linspace(-8, 16, 61):
         rate = sustained_rate_mbit_s(experiment.radio, snr_db)
         network = setup.network.model_copy(update={"uplink_mbit_s": rate})
         costs = split_costs(
@@ -100,7 +100,7 @@ def test_the_measured_optimum_is_that_of_table_radio_and_budget(run):
     folder, _ = run
     problem = json.loads((folder / "evaluation.json").read_text())["problem"]
     assert problem["link_coordinates"] == ["snr_db"]
-    np.testing.assert_allclose(np.ravel(problem["link_states"]), np.linspace(-8, 16, 4))
+    np.testing.assert_allclose(np.ravel(problem["link_states"]), np.linspace(-8, 16, 61))
     assert problem["optimal_split_point_by_state"] == best_split_points(folder)
 
 

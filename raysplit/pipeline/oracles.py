@@ -20,6 +20,7 @@ from raysplit.pipeline.run_folder import RunFolder, write_again
 from raysplit.radio.transport import TokenLoss
 from tuning.policy import ExportedPolicy
 
+_SNR_POINTS = 61
 EVALUATION_TABLE, EVALUATION = "evaluation.parquet", "evaluation.json"
 
 
@@ -54,7 +55,9 @@ def load_oracles(folder: RunFolder) -> Oracles:
         trained_params=whole.for_training(),
         table=by_codec[folder.experiment.problem.codec.name],
         table_by_codec=by_codec,
-        surrogate=Oracle(params, surrogate_source(folder)),
+        surrogate=Oracle(
+            params, surrogate_source(folder), grid_points=_grid_points(params, losses)
+        ),
         measured=measured_oracle(params, by_codec, losses),
         losses=losses,
         agents={name: exported_policies(folder, params, name) for name in folder.experiment.agents},
@@ -100,4 +103,16 @@ def measured_oracle(
             table.split_points_N, table.link_states_NK, log_ppl_N, table.link_names
         )
 
-    return Oracle(params, per_codec(params.codecs, losses, of_codec))
+    source = per_codec(params.codecs, losses, of_codec)
+    return Oracle(params, source, grid_points=_grid_points(params, losses))
+
+
+def _grid_points(params: LayerSplitParams, losses: Mapping[str, TokenLoss]) -> list[int] | None:
+    """Return how finely the link is solved, None for the problem's own grid.
+
+    In digital mode the tables lie over loss, and the SNR costs nothing to divide more finely; a
+    moving link's chain on a grid of 5 dB would hardly move.
+    """
+    if not losses:
+        return None
+    return [max(points, _SNR_POINTS) for points in params.grid_points]

@@ -123,6 +123,8 @@ def _codecs_phrase(problem: ProblemConfig, card: Mapping[str, Any]) -> str:
         f"{codec} ({codec.bits_per_token(size, computed_bits=bits):,} bits a token)"
         for codec in problem.all_codecs
     )
+    if problem.actions == "split_and_codec":
+        return f"; hidden states as {first} or {' or '.join(others)}, as is best"
     beside = f"; beside it {', '.join(others)}" if others else ""
     return f"; hidden states as {first}{beside}"
 

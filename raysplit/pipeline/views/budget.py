@@ -95,6 +95,11 @@ class _Shown:
         """The optimum's index among the split points."""
         return int(self.optimum_G[g]) - self.oracles.params.min_split_point
 
+    def chosen_codec(self, g: int) -> str:
+        """The codec that is best in a state, empty where that is no choice."""
+        codec: str = self.codec_G[g]
+        return codec if self.oracles.params.chooses_codec else ""
+
     def label(self, g: int) -> str:
         """The state in words."""
         return state_labels(self.oracles.params.link_names, self.states_GK)[g]
@@ -175,7 +180,7 @@ def _rows(shown: _Shown) -> list[BudgetRow]:
                 memory_gb=float(terms.costs.ue_memory_bytes_P[i]) / 1e9,
                 late=float(terms.late_P[i]) if budget and budget.deadline_s else None,
                 perplexity_excess=float(shown.excess_G[g]),
-                codec=str(shown.codec_G[g]) if shown.oracles.params.chooses_codec else "",
+                codec=shown.chosen_codec(g),
             )
         )
     return rows
