@@ -13,6 +13,7 @@ import typer
 
 from raysplit.base.errors import UserError
 from raysplit.base.packages import package_homes
+from raysplit.pipeline.preset_names import PRESETS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,15 +50,13 @@ def _options(
 
 def _presets(begun: str) -> list[str]:
     """Complete the name of a preset (of a file the shell does it itself)."""
-    from raysplit.pipeline.experiment import PRESETS
-
     return [name for name in PRESETS if name.startswith(begun)]
 
 
 ExperimentArgument = Annotated[
     str,
     typer.Argument(
-        help="A preset (demo, true-reward, algorithms, paper, authors) or a YAML file.",
+        help=f"A preset ({', '.join(PRESETS)}) or a YAML file.",
         metavar="EXPERIMENT",
         autocompletion=_presets,
     ),

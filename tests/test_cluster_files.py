@@ -49,6 +49,10 @@ def drop(*path):
     return edit(change)
 
 
+def nodes(config):
+    return config["available_node_types"].values()
+
+
 def put(*path_and_value):
     *path, key, value = path_and_value
 
@@ -72,6 +76,7 @@ OPEN_PORT = open_to("0.0.0.0/0")
 RULES = ("provider", "security_group", "IpPermissions")
 TYPES = "available_node_types"
 TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
+AMAZON_LINUX = "resolve:ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
 
 # The ten faults that the doctor promises to find: name, fault, row, words of the finding.
 TEN_FAULTS = [
@@ -302,6 +307,38 @@ MORE_AWS_FAULTS = [
     ("ARM", replace("m7i.2xlarge", "m7g.2xlarge"), "images", "ARM machine"),
     ("x86", replace("py311-cpu", "py311-cpu-aarch64"), "images", "x86 machine"),
     ("ARM's AMI", replace("ami/x86_64", "ami/arm64"), "instances", "for arm64"),
+    # What the machine boots. Neither region nor user can be known of a fixed id.
+    (
+        "fixed AMI",
+        put(TYPES, "head", "node_config", "ImageId", "ami-0123456789abcdef0"),
+        "instances",
+        "head: ami-0123456789abcdef0 says neither its region (us-west-2?) nor its ssh user (ubuntu",
+    ),
+    (
+        "AMI of another region",
+        replace("resolve:ssm:/", "resolve:ssm:arn:aws:ssm:us-east-1::parameter/"),
+        "instances",
+        "the ImageId is of us-east-1, provider.region is us-west-2",
+    ),
+    (
+        "ec2-user on Ubuntu",
+        put("auth", "ssh_user", "ec2-user"),
+        "instances",
+        "images of Ubuntu 22.04 let in ubuntu",
+    ),
+    (
+        "ubuntu on Amazon Linux",
+        put(TYPES, "head", "node_config", "ImageId", AMAZON_LINUX),
+        "instances",
+        "auth.ssh_user is ubuntu, images of Amazon Linux 2023 let in ec2-user",
+    ),
+    (
+        "pip of another Python",
+        replace("- pip install -c", "- pip3.10 install -c"),
+        "setup",
+        "a command is for Python 3.10, rayproject/ray:2.60.0-py311-cpu has 3.11",
+    ),
+    ("the machine's Python", drop("docker"), "setup", "head: Ubuntu 22.04 has Python 3.10"),
     # Setup.
     (
         "Ray pinned",
@@ -424,7 +461,14 @@ VALID_AWS_FILES = {
     "extra": replace("2.60.0-py311", "2.60.0-extra-py311"),
     "CUDA 13": replace("cu128", "cu130"),
     "digest": replace("py311-cpu", "py311-cpu@sha256:" + "0" * 64),
-    "fixed image": put(TYPES, "head", "node_config", "ImageId", "ami-0123456789abcdef0"),
+    "image of the region": replace(
+        "resolve:ssm:/", "resolve:ssm:arn:aws:ssm:us-west-2::parameter/"
+    ),
+    "Amazon Linux": all_of(
+        edit(lambda config: [n["node_config"].update(ImageId=AMAZON_LINUX) for n in nodes(config)]),
+        put("auth", "ssh_user", "ec2-user"),
+    ),
+    "the image's pip": replace("- pip install -c", "- pip3.11 install -c"),
     "other region": replace("us-west-2", "eu-central-1"),
     "local zone": replace("us-west-2b", "us-west-2-lax-1a"),
     "any zone": drop("provider", "availability_zone"),

@@ -7,8 +7,9 @@ import pytest
 
 from raysplit.base.errors import UserError
 from raysplit.link.fading import fading_scale_for_outage
-from raysplit.pipeline.experiment import PRESETS, load_experiment
+from raysplit.pipeline.experiment import load_experiment
 from raysplit.pipeline.preflight import say_if_too_few
+from raysplit.pipeline.preset_names import PRESETS
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -18,7 +18,8 @@ from raysplit.base.yaml_text import parse_yaml
 from raysplit.budget import load_setup, split_costs
 from raysplit.cli import app
 from raysplit.model.sizes import sizes_of
-from raysplit.pipeline.experiment import PRESETS, load_experiment
+from raysplit.pipeline.experiment import load_experiment
+from raysplit.pipeline.preset_names import PRESETS
 
 ROOT = Path(__file__).parents[1]
 
@@ -138,6 +139,15 @@ def test_a_terminal_gets_colours_unless_no_color_is_set(changes, coloured):
     os.close(ours)
     assert "did you mean 'demo'?" in " ".join(said.split())
     assert ("\x1b[31m" in said) == coloured
+
+
+def test_help_of_run_names_every_preset():
+    done = subprocess.run(
+        [sys.executable, "-c", "from raysplit.cli import main; main()", "run", "--help"],
+        capture_output=True, text=True, cwd=ROOT, check=True,
+        env=os.environ | {"COLUMNS": "250", "NO_COLOR": "1"},
+    )  # fmt: skip
+    assert f"A preset ({', '.join(PRESETS)})" in done.stdout
 
 
 def test_a_shell_completes_commands_and_presets():

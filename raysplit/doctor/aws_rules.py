@@ -10,6 +10,7 @@ from raysplit.base.errors import suggest
 from raysplit.doctor import ec2
 from raysplit.doctor.check import Check, about, error, warning
 from raysplit.doctor.cluster_yaml import ClusterFile, Node, Section, part, sections
+from raysplit.doctor.machine_image import image_id, machine_image_findings
 from raysplit.doctor.schema_rules import unknown_keys
 
 _IMAGE_ID = re.compile(r"ami-([0-9a-f]{8}|[0-9a-f]{17})|resolve:ssm:\S+")
@@ -38,13 +39,14 @@ def instance_findings(file: ClusterFile) -> Iterator[Check]:
     for node in file.nodes:
         for rules in (_machine, _resources, _market):
             yield from about(node.name, rules(node))
+        yield from about(node.name, machine_image_findings(file, node))
 
 
 def _machine(node: Node) -> Iterator[Check]:
     yield from ec2.node_config_findings(node.ec2)
     if "LaunchTemplate" in node.ec2:  # which says the rest
         return
-    machine, image = node.instance_type, str(node.ec2.get("ImageId", ""))
+    machine, image = node.instance_type, image_id(node)
     if not machine or not ec2.may_exist(machine):
         # Sizes are mistyped more often than families, so the same family is looked at first.
         family = machine.partition(".")[0] + "."

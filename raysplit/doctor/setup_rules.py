@@ -12,6 +12,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from raysplit.doctor import ec2
 from raysplit.doctor.check import Check, about, error, ok, warning
 from raysplit.doctor.cluster_yaml import ClusterFile, Node, Section, part, strings
+from raysplit.doctor.machine_image import image_id, system_python
 from raysplit.doctor.start_rules import HEAD, start_commands_of
 
 OLDEST_PYTHON = (3, 11)  # of pyproject.toml
@@ -20,6 +21,7 @@ _TAG = re.compile(
     r"[\w.]+(-extra)?(-py3(?P<minor>\d+))?(-(cpu|gpu|tpu|cu1[1-4]\d?|rocm[\d.]*))?(-aarch64)?"
 )
 _GPU_TAG = re.compile(r"-(cu\d+|gpu|rocm)")
+_COMMANDS = ("setup_commands", "head_setup_commands", "worker_setup_commands")
 _TOKEN = "~/.ray/auth_token"
 # What the build reads, see pyproject.toml.
 _PROJECT_PARTS = ("pyproject.toml", "README.md", "LICENSE", "raysplit", "envs", "tuning")
@@ -28,6 +30,9 @@ _HOME_PATH = re.compile(r"~/[\w./-]+")
 # ray==2.59.0, ray[default]>=2.4,<3; and a wheel: .../ray-3.0.0.dev0-cp311-cp311-linux.whl
 _VERSION = r"(?:===|[=~!<>]=|[<>])\s*\d[\w.*+]*"
 _RAY_PIN = re.compile(rf"(?<![\w./-])ray(?:\[[^\]]*\])?\s*({_VERSION}(?:\s*,\s*{_VERSION})*)")
+# python3.10, pip3.10, python=3.10 (of conda)
+_NAMED_PYTHON = re.compile(r"(?:python|pip)={0,2}3\.(\d+)")
+_PIP_INSTALL = re.compile(r"\bpip[\d.]* install\b")
 _RAY_WHEEL = re.compile(r"(?<![\w.-])ray-([\w.+]+)-[\w.-]+\.whl")
 
 
@@ -133,13 +138,14 @@ def setup_findings(file: ClusterFile) -> Iterator[Check]:
     for place in (file.config, *(node.config for node in file.nodes)):
         for key in (key for key in place if str(key).endswith("_commands")):
             yield from _other_ray(key, strings(place, key), file.ray_version)
+    yield from _other_python(file)
     commands = strings(file.config, "setup_commands")
     text = "\n".join(commands)
     if not commands:
         fault = "setup_commands is missing: no node has raysplit, and on AWS Ray is a nightly"
         yield error(fault, "write setup_commands as in the shipped file")
         return
-    if "pip install" not in text:
+    if not _PIP_INSTALL.search(text):
         yield error("setup_commands installs nothing", "add the pip install of the shipped file")
     elif "constraints.txt" not in text:
         fault = "setup_commands installs without constraints.txt: versions differ from yours"
@@ -148,7 +154,7 @@ def setup_findings(file: ClusterFile) -> Iterator[Check]:
         fault = "setup_commands sets no RAY_AUTH_MODE for logins: `ray exec` gets InvalidToken"
         yield warning(fault, "write the line with ~/.bashrc of the shipped file")
     for command in commands:
-        arguments = _HOME.sub("~", command.partition("pip install")[2])
+        arguments = _HOME.sub("~", (*_PIP_INSTALL.split(command, maxsplit=1), "")[1])
         yield from _unmounted(arguments, file.mounts)
 
 
@@ -160,6 +166,31 @@ def _other_ray(key: str, commands: list[str], ray_version: str) -> Iterator[Chec
     for pin in pins:
         fault = f"{key} installs Ray {pin}, the project is pinned to {ray_version}"
         yield error(fault, f"remove it, or write ray=={ray_version}")
+
+
+def _other_python(file: ClusterFile) -> Iterator[Check]:
+    """Yield commands for another Python than that of the node, and a node whose Python is too old.
+
+    `initialization_commands` run on the machine, the others in the container, where there is one.
+    """
+    text = "\n".join(command for key in _COMMANDS for command in strings(file.config, key))
+    named = {int(minor) for minor in _NAMED_PYTHON.findall(text)}
+    for node in file.nodes:
+        image = _image_of(node, file.docker)
+        tag = _TAG.fullmatch(image.rpartition(":")[2])
+        if "rayproject/ray:" in image and tag and tag["minor"]:
+            for minor in sorted(named - {int(tag["minor"])}):
+                fault = f"a command is for Python 3.{minor}, {image} has 3.{tag['minor']}"
+                remedy = "write python and pip without a number, or change the image"
+                yield error(f"{node.name}: {fault}", remedy)
+        of_machine = None if image else system_python(image_id(node))
+        # A Python that a command names may be one that it installs.
+        if of_machine and of_machine[1] < OLDEST_PYTHON and not named:
+            system, (major, minor) = of_machine
+            oldest = ".".join(map(str, OLDEST_PYTHON))
+            fault = f"{system} has Python {major}.{minor}, raysplit needs {oldest}"
+            remedy = "name a docker.image as in the shipped file, or install that Python"
+            yield error(f"{node.name}: {fault}", remedy)
 
 
 def _allows(pin: str, version: str) -> bool:

@@ -25,16 +25,12 @@ from raysplit.measure.plan import PlanConfig, make_plan
 from raysplit.measure.setting import Setting, with_each_codec
 from raysplit.model.config import ModelConfig
 from raysplit.model.sizes import sizes_of
+from raysplit.pipeline.preset_names import PRESETS
 from raysplit.radio.transport import RadioConfig, TokenLoss, token_loss
 from raysplit.surrogate.config import SurrogateConfig
 from raysplit.tracking.config import TrackingConfig
 from tuning.settings import TrainConfig
 from tuning.sweep.settings import SweepConfig
-
-PRESETS = (
-    "demo", "smollm2", "lte-driving", "5g-cell-edge", "true-reward", "algorithms", "paper",
-    "authors",
-)  # fmt: skip
 
 # Names that the report gives to baselines.
 _NO_AGENTS = frozenset({"random", "stay", "greedy", "optimum", "untrained", "fixed"})
