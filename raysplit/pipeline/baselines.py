@@ -41,7 +41,9 @@ def baseline_policies(oracles: Oracles, bandit_steps: int) -> dict[str, Policy]:
         bandit_steps: Steps that each bandit learns from: as many as the agents.
     """
     source = oracles.surrogate.source
-    planner = Oracle(planning_problem(oracles.trained_params), source)
+    planner = Oracle(
+        planning_problem(oracles.trained_params), source, grid_points=oracles.surrogate.grid_points
+    )
     bandits: dict[str, Policy] = {
         kind: train_bandit(oracles.trained_params, source, kind, bandit_steps, _SEED)
         for kind in BANDITS

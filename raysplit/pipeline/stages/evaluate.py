@@ -235,8 +235,8 @@ def _members(folder: RunFolder, oracles: Oracles) -> list[dict[str, Any]]:
     for values in unseen_members(oracles.params):
         params = member(oracles.params, values)
         both = {
-            "surrogate": Oracle(params, oracles.surrogate.source),
-            "measured": Oracle(params, oracles.measured.source),
+            name: Oracle(params, oracle.source, grid_points=oracle.grid_points)
+            for name, oracle in (("surrogate", oracles.surrogate), ("measured", oracles.measured))
         }
         agents = {name: exported_policies(folder, params, name) for name in oracles.agents}
         greedy = both["surrogate"].greedy_policy()

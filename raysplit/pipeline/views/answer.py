@@ -74,7 +74,11 @@ def weight_sweep(oracles: Oracles) -> CostWeightSweep | None:
         return None
     weights = np.array([factor * own for factor in _WEIGHT_FACTORS])
     solved = [
-        Oracle(dataclasses.replace(oracles.params, cost_weight=float(w)), oracles.measured.source)
+        Oracle(
+            dataclasses.replace(oracles.params, cost_weight=float(w)),
+            oracles.measured.source,
+            grid_points=oracles.measured.grid_points,
+        )
         for w in weights
     ]
     states = oracles.measured.link_states_GK
