@@ -107,6 +107,7 @@ def begun(tmp_path):
         console = Console(file=printed, width=300)
         for module in (sweep_state, progress):
             patch.setattr(module, "console", console)
+        patch.setattr(progress, "_warnings", console)
         sweep_state.compare_with_plan(job, TINY, resumed=False)
         run_sweep(job, TINY, HERE, lambda record: None)
         yield job, printed

@@ -145,3 +145,12 @@ def test_columns_can_be_chosen_from_the_header(tmp_path):
     path.write_text("x,b,a\n0,1,2\n")
     table = read_table(path, lambda header: sorted(header)[:2], "trace")
     assert table.values_RC.tolist() == [[2, 1]]
+
+
+def test_control_characters_of_a_header_are_shown_on_one_line(tmp_path):
+    path = tmp_path / "plan.csv"
+    path.write_bytes(b'a\x1e\x1b[2J,"b\nc"\n1,2\n')
+    with pytest.raises(UserError) as refused:
+        read_table(path, ("split_point",), "plan.path")
+    assert str(refused.value).splitlines() == [str(refused.value)]
+    assert r"has a\x1e\x1b[2J, b c" in str(refused.value)

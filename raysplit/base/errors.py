@@ -13,6 +13,13 @@ class UserError(ValueError):
     The command line prints the message without a traceback and exits with code 2.
     """
 
+    def __str__(self) -> str:
+        """Return the message; a value's control characters are shown, not sent to the terminal."""
+        return "".join(
+            one if one == "\n" or one.isprintable() else one.encode("unicode_escape").decode()
+            for one in super().__str__()
+        )
+
 
 def command(*words: object) -> str:
     """Return a `raysplit` command as a remedy shows it, quoted so that it can be pasted."""

@@ -148,7 +148,7 @@ def _check_columns(header: Sequence[str], needed: Sequence[str], subject: str) -
     if missing:
         raise UserError(
             f"{subject} lacks the column(s) {', '.join(missing)}: it needs {', '.join(needed)} and "
-            f"has {', '.join(header) or 'none'}"
+            f"has {', '.join(header) or 'none'}".replace("\n", " ")
         )
     twice = [name for name, count in Counter(header).items() if name and count > 1]
     if twice:
