@@ -22,6 +22,7 @@ BENCHMARKS = {
     "active": "bench.active",
     "fullsize-loading": "bench.fullsize_loading",
     "radio-budget": "bench.radio_budget",
+    "users": "bench.users",
 }
 """BenchReport -> the module whose `run(options)` returns it."""
 
