@@ -1,11 +1,13 @@
 import hashlib
 import random
+from pathlib import Path
 
 import pytest
 
 from raysplit.base import files
 from raysplit.base.errors import UserError
 from raysplit.base.files import (
+    at_home,
     read_with_copy,
     refuse_unwritable,
     replacing,
@@ -118,3 +120,9 @@ def test_a_kill_between_the_two_copies_leaves_the_newer_text(tmp_path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         write_with_copy(path, "new")
     assert read_with_copy(path, str) == "new"
+
+
+def test_a_home_that_nobody_knows_stays_as_it_was_written():
+    assert at_home(Path("~.ssh/id")) == Path("~.ssh/id")
+    assert at_home(Path("~/x")) == Path.home() / "x"
+    assert at_home(Path("a/~b")) == Path("a/~b")

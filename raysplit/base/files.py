@@ -20,6 +20,16 @@ Parsed = TypeVar("Parsed")
 _HASH_DIGITS = 64
 
 
+def at_home(path: Path) -> Path:
+    """Return a path with `~` replaced by the home folder; where none is known, as it is.
+
+    Then nothing lies there, and what looks for it says so.
+    """
+    with contextlib.suppress(RuntimeError):
+        return path.expanduser()
+    return path
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Generator[Path]:
     """Yield a temporary path to write to, and rename it to the file's own name if all went well.

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from raysplit.base.files import nearest_existing
+from raysplit.base.files import at_home, nearest_existing
 from raysplit.base.packages import package_homes
 from raysplit.base.ray_folder import fault_of, ray_folder
 from raysplit.doctor.check import Check, error, named, ok, warning
@@ -118,7 +118,7 @@ def check_gpus(torch_version: str, command: Sequence[str] = _NVIDIA_SMI) -> Chec
 
 def check_disk(folder: Path, needed_gib: float) -> Check:
     """Return whether the folder can be written and has room; it need not exist yet."""
-    place = nearest_existing(folder.expanduser().absolute())
+    place = nearest_existing(at_home(folder).absolute())
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         return error(f"{place} cannot be written", "choose another folder, or chown")
     usage = shutil.disk_usage(place)
@@ -180,7 +180,7 @@ def check_token(path: Path | None = None) -> Check:
     """Return whether Ray's token exists and only its owner may read it; never its value."""
     if path is None and os.environ.get("RAY_AUTH_TOKEN"):
         return ok("given by RAY_AUTH_TOKEN")
-    token = path or Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    token = path or at_home(Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token"))
     if not os.path.isfile(token) or token.stat().st_size == 0:
         remedy = "`ray get-auth-token --generate > /dev/null`, or copy the cluster's token"
         return warning(f"{token} is missing or empty: a cluster cannot be joined", remedy)

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from raysplit.base.files import at_home
 from raysplit.doctor.check import Check, about, error, warning
 from raysplit.doctor.cluster_yaml import ClusterFile, Node, part, strings
 from raysplit.doctor.schema_rules import unknown_keys
@@ -110,7 +111,7 @@ def ssh_findings(file: ClusterFile) -> Iterator[Check]:
     """Yield faults of the ssh user and key."""
     auth = part(file.config, "auth", dict)
     key = auth.get("ssh_private_key")
-    path = str(Path(str(key)).expanduser())
+    path = str(at_home(Path(str(key))))
     if not auth.get("ssh_user"):
         yield error("auth.ssh_user is missing: Ray cannot log in", "name the user of the machines")
     if key and not os.path.isfile(path):

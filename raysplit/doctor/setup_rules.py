@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
+from raysplit.base.files import at_home
 from raysplit.doctor import ec2
 from raysplit.doctor.check import Check, about, error, ok, warning
 from raysplit.doctor.cluster_yaml import ClusterFile, Node, Section, part, strings
@@ -104,7 +105,7 @@ def _machine(node: Node, image: str, ray_version: str) -> Iterator[Check]:
 def mount_findings(file: ClusterFile) -> Iterator[Check]:
     """Yield local paths of file mounts that do not exist (relative ones: in the current folder)."""
     for remote, local in file.mounts.items():
-        path, wanted = Path(local).expanduser(), f"{local}, wanted at {remote},"
+        path, wanted = at_home(Path(local)), f"{local}, wanted at {remote},"
         if os.path.exists(path):
             continue
         if local == _TOKEN:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from raysplit.base.files import at_home
+
 CARD_FILE = "import.json"
 """What an imported folder says about its source; see `raysplit.model.importing`."""
 
@@ -12,8 +14,8 @@ CARD_FILE = "import.json"
 def cache_folder() -> Path:
     """Return $RAYSPLIT_CACHE, else raysplit's folder in $XDG_CACHE_HOME or ~/.cache."""
     if own := os.environ.get("RAYSPLIT_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "raysplit"
+        return at_home(Path(own))
+    return at_home(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "raysplit"
 
 
 def model_folder(name: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from raysplit.base.errors import UserError
+from raysplit.base.files import at_home
 
 
 def local_folder(location: str) -> Path | None:
@@ -13,7 +14,7 @@ def local_folder(location: str) -> Path | None:
     Raises:
         UserError: It is neither.
     """
-    folder = Path(location).expanduser()
+    folder = at_home(Path(location))
     if folder.is_dir():
         return folder
     if location.count("/") != 1 or location.startswith((".", "/", "~")):

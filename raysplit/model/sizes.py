@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from raysplit.base.errors import UserError
+from raysplit.base.files import at_home
 from raysplit.model.families import family_of
 from raysplit.model.location import local_folder
 from raysplit.model.tensor_files import CONFIG_FILE, read_json
@@ -76,7 +77,7 @@ def sizes_of(name: str) -> Sizes:
     Raises:
         UserError: Nothing of that name, or a config that cannot be cut or is incomplete.
     """
-    path = Path(name).expanduser()
+    path = at_home(Path(name))
     if path.suffix == ".json":
         return sizes_from_config(read_json(path), str(path))
     model = next((known for known in MODELS.values() if _is_called(known, name)), None) or find(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from raysplit.base.errors import UserError, suggest
+from raysplit.base.files import at_home
 from raysplit.model.cache import imported_models, model_folder
 from raysplit.model.location import local_folder
 
@@ -260,7 +261,7 @@ def find(name: str) -> Model:
             return model if model.wheel is None else _imported(model)
     if name.lower() in imported_models():
         return Model(name=name, location=str(model_folder(name)), revision=None, shape=None)
-    if "/" in name or Path(name).expanduser().is_dir():
+    if "/" in name or at_home(Path(name)).is_dir():
         local_folder(name)  # refuses what is neither
         return Model(name=name, location=name, revision=None, shape=None)
     known = [*MODELS, *(imported for imported in imported_models() if imported not in MODELS)]

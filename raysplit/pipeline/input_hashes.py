@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from raysplit import __version__
-from raysplit.base.files import sha256_of, sha256_of_file
+from raysplit.base.files import at_home, sha256_of, sha256_of_file
 from raysplit.pipeline.experiment import Experiment
 from raysplit.pipeline.run_folder import RunFolder
 
@@ -49,7 +49,7 @@ def _local_files(experiment: Experiment, read: set[str]) -> Iterator[Path]:
     for path in (experiment.corpus.path, experiment.plan.path, trace):
         if path is not None and path.is_file():
             yield path
-    model = Path(experiment.model.name).expanduser()
+    model = at_home(Path(experiment.model.name))
     if model.is_dir():
         yield from sorted(p for p in model.iterdir() if _decides_a_value(p))
 

