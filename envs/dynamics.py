@@ -124,8 +124,10 @@ def terminated(params: LayerSplitParams, state: State) -> BoolArray:
 
 def observation_bounds(params: LayerSplitParams) -> tuple[Float32Array, Float32Array]:
     """Return the lowest and highest observation; drift may carry a link beyond its range."""
-    most_up = (1 + params.drift_per_layer) ** params.episode_steps
-    most_down = (1 - params.drift_per_layer) ** params.episode_steps
+    furthest = params.max_split_point - params.min_split_point
+    layers = params.episode_steps * (furthest if params.actions == "absolute" else 1)
+    most_up = (1 + params.drift_per_layer) ** layers
+    most_down = (1 - params.drift_per_layer) ** layers
     low = [*(params.link_low_K * most_down), params.min_split_point]
     high = [*(params.link_high_K * most_up), params.max_split_point]
     if params.chooses_codec:
@@ -193,16 +195,16 @@ def reward(
     if params.drift_per_layer:
         # A source covers the stated range only; drift leaves it by a fraction of a per cent.
         link_states_NK = np.clip(link_states_NK, params.link_low_K, params.link_high_K)
+    asked_NK = link_states_NK[:, : params.coordinates]
     if params.reward != "authors":
         codecs_N = codecs_N if params.chooses_codec else None
-        asked_NK = link_states_NK[:, : params.coordinates]
         ppl_N = checked_answers(params, source, split_points_N, asked_NK, codecs_N)
         cost_N = _cost(params, params.places(split_points_N, codecs_N), link_states_NK)
         weight_N = params.context_N("lambda", link_states_NK)
         weight_N = params.cost_weight if weight_N is None else weight_N
         reward_N = -(ppl_N / params.ppl_scale + weight_N * cost_N)
     else:
-        gain_N = _relative_gain(params, source, split_points_N, link_states_NK)
+        gain_N = _relative_gain(params, source, split_points_N, asked_NK)
         spared_N = (params.max_split_point - split_points_N) / params.max_split_point
         reward_N = _GAIN_WEIGHT * gain_N + spared_N
     return reward_N

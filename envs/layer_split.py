@@ -32,7 +32,7 @@ class LayerSplitEnv(gymnasium.Env[Observation, np.int64]):
     """Move the split point of a language model while the wireless link changes.
 
     The first p layers run on the device, the others behind a wireless link (paper, Section IV-A).
-    In each of the few steps of an episode the agent moves p by at most one layer.
+    In each step of an episode the agent moves p, by at most one layer unless it may jump.
 
     **Actions**, `Discrete(3)`; a move beyond the first or last split point stays where it is.
 

@@ -21,7 +21,7 @@ from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.base.errors import UserError
 from raysplit.link.axis import grid_axis
 
-_MOST_FITTED_NODES = 2_000
+MOST_FITTED_NODES = 2_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,7 +29,7 @@ class LinkChain:
     """Nodes of the link and how it passes between them.
 
     Attributes:
-        links_PMK: Link state of node m while the split point is p (it depends on p under drift).
+        links_PMK: Link state of node m at place p (it depends on the place under drift).
         start_PM: Probability that an episode starts from split point p at node m.
         next_M: Each node's successor, where the link is deterministic.
         grid_shares_G: Share of the time at each link state of the grid, where episodes start.
@@ -109,10 +109,10 @@ def _fitted_chain(
     A cell that the path never left (or never met) leads to itself.
     """
     nodes = len(links_MK)
-    if nodes > _MOST_FITTED_NODES:
+    if nodes > MOST_FITTED_NODES:
         raise UserError(
             f"a path over {nodes} link states needs a matrix of {nodes} x {nodes}, and "
-            f"{_MOST_FITTED_NODES} fit: lower grid_points of problem.link"
+            f"{MOST_FITTED_NODES} fit: lower grid_points of problem.link"
         )
     cell_R = _cells_of_rows(params, grid_points)
     counts_MM = np.zeros((nodes, nodes))

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike
 from envs.actions import number_of_actions, targets_of_actions
 from envs.checks import check_source, checked_actions
 from envs.dynamics import moving_cost, reward
-from envs.link_chain import grid_states, link_chain
+from envs.link_chain import MOST_FITTED_NODES, grid_states, link_chain
 from envs.params import LayerSplitParams
 from envs.policies import (
     FixedPolicy,
@@ -178,10 +178,11 @@ class Oracle:
         return self._tabular(next_APM.argmax(axis=0)[None])
 
     def threshold_policy(self) -> ThresholdPolicy:
-        """Return the best rule of one threshold on the first link coordinate and two places.
+        """Return a rule of one threshold on the first link coordinate and two places.
 
         Fitted on the same rewards: of all thresholds between grid points the one whose two places
-        have the best expected reward over where episodes start, as if the link stayed.
+        have the best expected reward over where episodes start, as if the link stayed and moves
+        cost nothing.
         """
         order_G = np.argsort(self.link_states_GK[:, 0], kind="stable")
         x_G = self.link_states_GK[order_G, 0]
@@ -345,14 +346,16 @@ def moved_by_grid(oracle: Oracle) -> float | None:
     """Return how far a random link's optimum moves on a grid twice as fine, as a share of the gap.
 
     None where the grid decides nothing (a constant link is scored at the grid's own link states, a
-    trace at its rows) and where the finer grid has more than two million settings.
+    trace at its rows) and where the finer grid would be too large to solve.
     """
     if oracle.params.link_dynamics not in ("iid", "gauss_markov", "fading"):
         return None
     gap = oracle.optimal_return - oracle.random_return
     finer = [2 * points - 1 for points in oracle.grid_points]
     settings = math.prod(finer) * len(oracle.params.split_points_P)
-    if settings > _MOST_SETTINGS or gap <= 0:
+    values = settings * oracle.params.episode_steps
+    fitted = oracle.params.link_dynamics == "fading" and math.prod(finer) > MOST_FITTED_NODES
+    if settings > _MOST_SETTINGS or values > _MOST_VALUES or fitted or gap <= 0:
         return None
     refined = Oracle(oracle.params, oracle.source, grid_points=finer)
     return abs(refined.optimal_return - oracle.optimal_return) / gap

@@ -162,8 +162,8 @@ class SwitchingConfig(Config):
     """What moving the split within an episode costs.
 
     Attributes:
-        per_layer: Taken off the reward for each layer that changes sides: a share of the clean
-            perplexity, or of perplexity itself with `raw`.
+        per_layer: Taken off the reward for each layer that changes sides, in the reward's unit: a
+            share of the clean perplexity, perplexity itself with `raw`.
         context_tokens: Only `reward: budget`: so many tokens of context move with a layer, and what
             that takes in seconds and joules (`raysplit.budget.moving`) is weighed as the reward's.
     """
@@ -181,7 +181,7 @@ class SwitchingConfig(Config):
 
 
 class FamilyRange(Config):
-    """Values that agents learn besides the problem's own (`envs.family`).
+    """Values that agents learn, the problem's own among them (`envs.family`).
 
     Attributes:
         low: Lowest value.
@@ -308,6 +308,7 @@ class ProblemConfig(Config):
                     f"family.{name} {one.low!r} to {one.high!r} leaves what it can be: from "
                     f"{lowest:g} to below {highest:g}"
                 )
+            self._check_own_value(name, one)
         if self.family and self.dynamics.drift_per_layer:
             raise ValueError("family goes without drift_per_layer: set it to 0")
 
@@ -331,7 +332,30 @@ class ProblemConfig(Config):
                 f"{self.reward}: use switching.per_layer"
             )
 
+    def _check_own_value(self, name: FamilyName, one: FamilyRange) -> None:
+        """Scores are those of the problem's own values, so training has to draw them."""
+        own: dict[FamilyName, float | None] = {
+            "correlation": self.dynamics.correlation,
+            "mean_snr_db": self.dynamics.fading and self.dynamics.fading.mean_snr_db,
+            "lambda": self.cost_weight,
+        }
+        value = own[name]
+        held_out = one.held_out or (np.inf, np.inf)
+        if value is None or not one.low <= value <= one.high or held_out[0] < value < held_out[1]:
+            raise ValueError(
+                f"family.{name} draws from {one.low!r} to {one.high!r}"
+                + (f" without {list(one.held_out)}" if one.held_out else "")
+                + f", and the problem's own is {value!r}: no training would see it; widen the one, "
+                "or change the other"
+            )
+
     def _check_path(self) -> None:
+        fading = self.dynamics.fading
+        if fading is not None and fading.steps <= self.episode_steps:
+            raise ValueError(
+                f"dynamics.fading.steps {fading.steps} must be above episode_steps "
+                f"{self.episode_steps}: raise the one, or lower the other"
+            )
         radio = self.dynamics.kind == "fading" or self.dynamics.step_s is not None
         if radio and self.link_names != ("snr_db",):
             raise ValueError(

@@ -49,7 +49,7 @@ class ObservationPolicy:
     """An agent that sees the environment's observations, as an oracle asks its policies.
 
     Attributes:
-        predict: The agent: float32 observations of shape (N, I) to N actions 0, 1 or 2.
+        predict: The agent: float32 observations of shape (N, I) to N of the problem's actions.
         params: The problem whose environment it plays.
     """
 

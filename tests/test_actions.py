@@ -241,6 +241,10 @@ def test_a_trace_is_learned_on_one_part_and_judged_on_the_other(tmp_path):
         ({"dynamics": {"kind": "fading"}}, "is needed there"),
         ({"dynamics": {"kind": "fading", "fading": {}}}, "vary snr_db alone"),
         ({"dynamics": {"kind": "fading", "fading": {"speed_m_s": 0}}}, "kind: constant"),
+        (
+            {"dynamics": {"kind": "fading", "fading": {"steps": 100}}, "episode_steps": 100},
+            "must be above episode_steps",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(values, said):
@@ -251,3 +255,14 @@ def test_what_does_not_go_together_is_refused(values, said):
 def test_a_source_that_tells_no_codecs_apart_is_refused():
     with pytest.raises(UserError, match="tells no codecs apart"):
         Oracle(problem(), COARSE)
+
+
+def test_jumps_over_a_drifting_link_stay_within_the_observations():
+    drifting = {"kind": "constant", "drift_per_layer": 0.05}
+    params = problem("absolute", dynamics=drifting, episode_steps=2)
+    env = LayerSplitVectorEnv(params, as_source(lambda p, x: 16.0 + p, quantity="ppl"), 2)
+    env.reset(seed=0, options={"split_point": [1, 3], "link_state": 0.3})
+    space = env.single_observation_space
+    for actions in ([2, 0], [0, 2]):
+        seen = env.step(np.array(actions))[0]
+        assert ((seen >= space.low) & (seen <= space.high)).all()

@@ -132,8 +132,18 @@ def test_a_family_is_solved_member_by_member():
         ({"lambda": {"low": 1, "high": 0.5}}, "must be below"),
         ({"lambda": {"low": 0.1, "high": 0.5, "held_out": [0.05, 0.2]}}, "between"),
         ({"colour": {"low": 0, "high": 1}}, "correlation"),
+        ({"lambda": {"low": 0.4, "high": 0.5}}, "no training would see it"),
+        ({"lambda": {"low": 0.1, "high": 0.5, "held_out": [0.2, 0.4]}}, "no training would see it"),
     ],
 )
 def test_what_is_no_family_is_refused(family, said):
     with pytest.raises(ValueError, match=said):
         problem(family=family)
+
+
+def test_the_authors_reward_asks_for_link_coordinates_alone():
+    """The values of the family stand in the link state, and no source knows them."""
+    params = problem(reward="authors", family={"correlation": FAMILY["correlation"]})
+    env = LayerSplitVectorEnv(training_problem(params), PPL, 20)
+    env.reset(seed=0)
+    assert np.isfinite(env.step(np.full(20, 2))[1]).all()

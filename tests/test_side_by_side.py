@@ -37,6 +37,14 @@ def die(folder, number, advance):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def die_beside_a_talker(folder, number, advance):
+    if number == 0:
+        die(folder, number, advance)
+    while True:
+        advance(1, "still here")
+        time.sleep(0.05)
+
+
 def calls(folder, count):
     return [(str(folder), number) for number in range(count)]
 
@@ -69,6 +77,11 @@ def test_a_refusal_comes_through_and_ends_the_others(tmp_path):
 def test_what_fails_is_said(tmp_path, call, said):
     with pytest.raises(RuntimeError, match=said):
         run_side_by_side(call, calls(tmp_path, 1), 1, lambda *_: None)
+
+
+def test_one_that_was_killed_is_noticed_while_others_report(tmp_path):
+    with pytest.raises(RuntimeError, match="exit code -9"):
+        run_side_by_side(die_beside_a_talker, calls(tmp_path, 2), 2, lambda *_: None)
 
 
 def test_an_interrupt_ends_all(tmp_path):

@@ -1,6 +1,6 @@
 """Linear contextual bandits as baselines: LinUCB and linear Thompson sampling.
 
-They see what an agent sees, and learn the reward of the next step for each action, without
+They see the link and the place, and learn the reward of the next step for each action, without
 looking further ahead. The model is linear in hat functions of the link coordinates, apart for each
 action and place, so that it can be as sharp as an agent's network (`tuning.rllib.features`):
 
@@ -8,8 +8,8 @@ action and place, so that it can be as sharp as an agent's network (`tuning.rlli
     LinUCB     argmax_a theta_a . phi + width sqrt(phi' B_a^-1 phi)      (Li et al., WWW 2010)
     Thompson   argmax_a theta . phi,  theta ~ N(theta_a, width^2 B_a^-1) (Agrawal, Goyal, ICML 2013)
 
-Rewards are scaled by the first round's mean and standard deviation. What has been learned is played
-greedily.
+Rewards are scaled by the mean and standard deviation of the first step's. What has been learned is
+played greedily.
 
 Shape suffixes: N episodes, K link coordinates, A actions, F features (H hats of each coordinate),
 P places.

@@ -9,7 +9,7 @@ from statistics import median
 
 import numpy as np
 
-from envs.oracle import Oracle, planning_problem
+from envs.oracle import Oracle, fixed_policies, planning_problem
 from envs.params import LayerSplitParams
 from envs.policies import Policy, asked_of_policy
 from raysplit.pipeline.oracles import Oracles
@@ -31,6 +31,22 @@ def decision_us(params: LayerSplitParams, policies: Mapping[str, Policy]) -> dic
     return found
 
 
+def best_fixed_name(oracles: Oracles) -> str:
+    """Return the name of the fixed policy that is best on the surrogate, as agents learn on it."""
+    planner = _planner(oracles)
+    place, _ = planner.best_fixed_place()
+    return list(fixed_policies(planner.params))[place]
+
+
+def _planner(oracles: Oracles) -> Oracle:
+    """The surrogate's problem as far as it can be known: of a trace its first part."""
+    return Oracle(
+        planning_problem(oracles.trained_params),
+        oracles.surrogate.source,
+        grid_points=oracles.surrogate.grid_points,
+    )
+
+
 def baseline_policies(oracles: Oracles, bandit_steps: int) -> dict[str, Policy]:
     """Return the baselines by name.
 
@@ -41,9 +57,7 @@ def baseline_policies(oracles: Oracles, bandit_steps: int) -> dict[str, Policy]:
         bandit_steps: Steps that each bandit learns from: as many as the agents.
     """
     source = oracles.surrogate.source
-    planner = Oracle(
-        planning_problem(oracles.trained_params), source, grid_points=oracles.surrogate.grid_points
-    )
+    planner = _planner(oracles)
     bandits: dict[str, Policy] = {
         kind: train_bandit(oracles.trained_params, source, kind, bandit_steps, _SEED)
         for kind in BANDITS

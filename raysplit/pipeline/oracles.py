@@ -55,9 +55,7 @@ def load_oracles(folder: RunFolder) -> Oracles:
         trained_params=whole.for_training(),
         table=by_codec[folder.experiment.problem.codec.name],
         table_by_codec=by_codec,
-        surrogate=Oracle(
-            params, surrogate_source(folder), grid_points=_grid_points(params, losses)
-        ),
+        surrogate=Oracle(params, surrogate_source(folder), grid_points=solved_grid(params, losses)),
         measured=measured_oracle(params, by_codec, losses),
         losses=losses,
         agents={name: exported_policies(folder, params, name) for name in folder.experiment.agents},
@@ -104,10 +102,10 @@ def measured_oracle(
         )
 
     source = per_codec(params.codecs, losses, of_codec)
-    return Oracle(params, source, grid_points=_grid_points(params, losses))
+    return Oracle(params, source, grid_points=solved_grid(params, losses))
 
 
-def _grid_points(params: LayerSplitParams, losses: Mapping[str, TokenLoss]) -> list[int] | None:
+def solved_grid(params: LayerSplitParams, losses: Mapping[str, TokenLoss]) -> list[int] | None:
     """Return how finely the link is solved, None for the problem's own grid.
 
     In digital mode the tables lie over loss, and the SNR costs nothing to divide more finely; a

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import queue
 import signal
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ def run_side_by_side(
     messages: Any = context.Queue()
     waiting = list(enumerate(arguments))[::-1]
     running: dict[int, Any] = {}
+    dead_since: dict[int, float] = {}
     try:
         while waiting or running:
             while waiting and len(running) < processes:
@@ -58,7 +60,9 @@ def run_side_by_side(
                 target = (call, number, given, messages)
                 running[number] = context.Process(target=_child, args=target, daemon=True)
                 running[number].start()
-            outcome = _next_outcome(messages, running, advance)
+            outcome = _next_outcome(messages, advance)
+            if outcome is None:
+                outcome = _outcome_of_killed(running, dead_since)
             if outcome is not None:
                 _raise_what_failed(outcome)
                 running.pop(outcome.call).join()
@@ -68,34 +72,26 @@ def run_side_by_side(
             process.join()
 
 
-def _next_outcome(messages: Any, running: dict[int, Any], advance: Advance) -> _Outcome | None:  # noqa: ANN401 - a queue
+def _next_outcome(messages: Any, advance: Advance) -> _Outcome | None:  # noqa: ANN401 - a queue
     try:
         message = messages.get(timeout=_POLL_S)
     except queue.Empty:
-        return _outcome_of_killed(messages, running, advance)
+        return None
     if isinstance(message, _Outcome):
         return message
     advance(*message)
     return None
 
 
-def _outcome_of_killed(
-    messages: Any,  # noqa: ANN401 - a queue
-    running: dict[int, Any],
-    advance: Advance,
-) -> _Outcome | None:
-    ended = [number for number, process in running.items() if process.exitcode is not None]
-    if not ended:
-        return None
-    while True:
-        try:
-            message = messages.get(timeout=_LAST_WORDS_S)
-        except queue.Empty:
-            code = running[ended[0]].exitcode
-            return _Outcome(ended[0], error=f"its process ended with exit code {code}")
-        if isinstance(message, _Outcome):
-            return message
-        advance(*message)
+def _outcome_of_killed(running: dict[int, Any], dead_since: dict[int, float]) -> _Outcome | None:
+    """Return how a call ended whose process is dead and has had time for its last words."""
+    now = time.monotonic()
+    for number, process in running.items():
+        if process.exitcode is None:
+            continue
+        if now - dead_since.setdefault(number, now) > _LAST_WORDS_S:
+            return _Outcome(number, error=f"its process ended with exit code {process.exitcode}")
+    return None
 
 
 def _raise_what_failed(outcome: _Outcome) -> None:

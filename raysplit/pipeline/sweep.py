@@ -19,12 +19,13 @@ from typing import Any
 from rich.table import Table
 
 from envs.family import training_problem
-from envs.oracle import Oracle
+from envs.oracle import Oracle, planning_problem
 from raysplit.base.errors import UserError, suggest
 from raysplit.base.files import replacing, sha256_of, sha256_of_file, write_atomically
 from raysplit.base.progress import console, progress_bar
 from raysplit.figures import hyperparameter_panels, save
 from raysplit.pipeline.experiment import Experiment
+from raysplit.pipeline.oracles import solved_grid
 from raysplit.pipeline.over_radio import surrogate_source
 from raysplit.pipeline.problem import measured_problem
 from raysplit.pipeline.run import folder_path
@@ -91,7 +92,10 @@ def _job(folder: RunFolder, config: SweepConfig) -> SweepJob:
     )
     # As text: draws follow the order of the hyper-parameters' names.
     search = sha256_of({"sweep": json.dumps(identity), "base": base.key({}, 0)})[:16]
-    return SweepJob(base, source, Oracle(params.for_judging(), source), home, search)
+    # What is chosen here must not have seen the later part of a trace, which judges the choice.
+    seen = planning_problem(params.for_training())
+    judge = Oracle(seen, source, grid_points=solved_grid(seen, losses))
+    return SweepJob(base, source, judge, home, search)
 
 
 def _agent(experiment: Experiment, config: SweepConfig) -> TrainConfig:

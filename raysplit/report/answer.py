@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -136,7 +137,9 @@ def does_learning_pay(policies: Sequence[PolicyResult]) -> str:
     judged = [
         (policy.measured.share_of_gap, policy.kind == "agent", policy.name)
         for policy in policies
-        if policy.measured and policy.name not in ("optimum", "random")
+        if policy.measured
+        and math.isfinite(policy.measured.share_of_gap)  # it is not where random is optimal
+        and (policy.kind == "agent" or policy.name not in ("optimum", "random"))
     ]
     agents = [one for one in judged if one[1]]
     others = [one for one in judged if not one[1]]

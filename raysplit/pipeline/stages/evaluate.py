@@ -21,7 +21,7 @@ from raysplit.base.statistics import interquartile_mean
 from raysplit.link.coordinates import link_state
 from raysplit.measure.service import as_table
 from raysplit.measure.setting import Setting, with_each_codec
-from raysplit.pipeline.baselines import baseline_policies
+from raysplit.pipeline.baselines import baseline_policies, best_fixed_name
 from raysplit.pipeline.episodes import write_episodes
 from raysplit.pipeline.oracles import (
     EVALUATION,
@@ -124,7 +124,9 @@ def _measure_grid(folder: RunFolder) -> float | None:
 
 def _problem(folder: RunFolder, oracles: Oracles) -> dict[str, Any]:
     measured = oracles.measured
-    place, best_return = measured.best_fixed_place()
+    fixed = best_fixed_name(oracles)
+    policy = fixed_policies(oracles.params)[fixed]
+    fixed_return = measured.policy_return(policy)
     by_state = measured.optimal_static_split_points().tolist()
     return {
         "case": folder.experiment.problem.case,
@@ -133,9 +135,9 @@ def _problem(folder: RunFolder, oracles: Oracles) -> dict[str, Any]:
         "link_states": measured.link_states_GK.tolist(),
         "optimal_split_points": sorted(set(by_state)),
         "optimal_split_point_by_state": by_state,
-        "best_fixed": list(fixed_policies(oracles.params))[place],
-        "best_fixed_split_point": int(oracles.params.split_points_P[place]),
-        "best_fixed_share_of_gap": measured.share_of_gap(best_return),
+        "best_fixed": fixed,
+        "best_fixed_split_point": policy.split_point,
+        "best_fixed_share_of_gap": measured.share_of_gap(fixed_return),
         "surrogate": _ends(oracles.surrogate),
         "measured": _ends(measured),
         "share_of_gap_moved_by_grid": moved_by_grid(oracles.surrogate),

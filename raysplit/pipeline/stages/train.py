@@ -14,6 +14,7 @@ from raysplit.base.files import sha256_of_file, write_atomically
 from raysplit.base.memory import free_memory_bytes, peak_memory_bytes, reset_peak_memory
 from raysplit.base.progress import Advance, console, progress_bar, say
 from raysplit.measure.on_ray.session import usable_cores
+from raysplit.pipeline.oracles import solved_grid
 from raysplit.pipeline.over_radio import surrogate_source
 from raysplit.pipeline.problem import measured_problem
 from raysplit.pipeline.rewards import RewardSources, TrainingCost, reward_sources
@@ -137,7 +138,9 @@ def _judge(folder: RunFolder, params: LayerSplitParams) -> Judge:
 
     The episodes played in training are few: their mean says more about the links that they had.
     """
-    return judge_of(Oracle(params.for_judging(), surrogate_source(folder)))
+    judged = params.for_judging()
+    grid_points = solved_grid(judged, folder.experiment.losses())
+    return judge_of(Oracle(judged, surrogate_source(folder), grid_points=grid_points))
 
 
 def _reporter(advance: Advance, tracker: Tracker, seed: int) -> Callable[[CurvePoint], None]:

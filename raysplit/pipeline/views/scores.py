@@ -25,7 +25,7 @@ def policy_results(
     fixed = evaluation["problem"]["best_fixed"]
     shown: dict[str, tuple[str, str]] = {
         "optimum": ("optimum", "exact dynamic programming"),
-        "planner": ("planner", "value iteration on the surrogate and the link's own chain"),
+        "planner": ("planner", "dynamic programming on the surrogate and the link's own chain"),
         "receding horizon": ("receding horizon", "the same, three steps ahead"),
         "greedy": ("greedy", "best next reward on the surrogate"),
         "threshold": ("threshold rule", "two split points, one threshold of the link"),
