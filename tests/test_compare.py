@@ -293,6 +293,7 @@ def test_folders_that_are_no_finished_runs_are_refused(tmp_path):
     manifest = json.loads((half / "manifest.json").read_text())
     del manifest["evaluate"]
     (half / "manifest.json").write_text(json.dumps(manifest))
+    (half / "manifest.json.copy").unlink()  # it would stand in for a changed one
     refused([good, half], out, "stage 'evaluate' is not done in .*half")
     changed = write_run(tmp_path / "changed")
     (changed / "evaluation.json").write_text("{}")
