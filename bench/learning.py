@@ -25,10 +25,10 @@ from bench.learning_problems import (
 from bench.report import BenchReport, Options
 from bench.surrogate_errors import error_by_rows, surrogate_error
 from envs.layer_split import LayerSplitEnv
+from envs.link_config import Case
 from envs.oracle import Oracle
 from envs.params import LayerSplitParams
 from envs.policies import Policy
-from envs.problem import Case
 from envs.score import score
 from envs.sources import PPLSource
 from raysplit.base.arrays import FloatArray

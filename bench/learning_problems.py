@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from envs.benchmarks import benchmark
+from envs.link_config import Case, LinkDynamicsConfig, LinkRange
 from envs.params import LayerSplitParams, params_from
-from envs.problem import Case, LinkDynamicsConfig, LinkRange, ProblemConfig
+from envs.problem import ProblemConfig
 from envs.sources import PPLSource, SurrogateSource, TableSource, as_source
 from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.budget.config import BudgetConfig

@@ -9,7 +9,8 @@ Any callable can say how good a split is:
     >>> from envs.params import params_from
     >>> from envs.oracle import Oracle
     >>> from envs.sources import as_source
-    >>> from envs.problem import LinkRange, ProblemConfig
+    >>> from envs.link_config import LinkRange
+    >>> from envs.problem import ProblemConfig
     >>> loss = LinkRange(low=0.0, high=0.3)
     >>> problem = ProblemConfig(case="H", link={"loss_probability": loss}, reward="authors")
     >>> params = params_from(problem)

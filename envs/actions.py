@@ -68,8 +68,3 @@ def towards(params: LayerSplitParams, places_N: IntArray, goals_N: IntArray) -> 
             return STAY_OR_STEP * up_N + np.sign(goal_codecs_N - codecs_N) + 1
         case "absolute":
             return goal_rows_N
-
-
-def staying(params: LayerSplitParams, places_N: IntArray) -> IntArray:
-    """Return the actions that change nothing."""
-    return towards(params, places_N, places_N)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from envs.link_config import LinkRange
 from envs.params import LayerSplitParams, params_from
-from envs.problem import LinkRange, ProblemConfig
+from envs.problem import ProblemConfig
 from envs.sources import as_source
 from raysplit.base.arrays import FloatArray, IntArray
 

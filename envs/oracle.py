@@ -54,8 +54,8 @@ class Oracle:
         chain: The finite chain that stands for the link.
         source: Where perplexities come from.
         rewards_PM: Reward of arriving at each place and node.
-        moving_APM: What each action's move costs at each node; zeros (A, 1, 1) where it is free.
         static_rewards_PG: The same at each link state of the grid.
+        moving_APM: What each action's move costs at each node; zeros (A, 1, 1) where it is free.
         values_TPM: Optimal value before each step.
         actions_TPM: Optimal action at each step; of equal ones the first (-1 before 0 before +1).
         optimal_return: Expected return of the optimal policy.
@@ -114,6 +114,15 @@ class Oracle:
     def policy_return(self, policy: Policy) -> float:
         """Return a policy's expected return over the case's starts, by exact enumeration."""
         return self._expected(self.policy_values(policy))
+
+    def moving_cost(self, policy: Policy) -> float:
+        """Return how much of a policy's expected return its moves cost, at least 0."""
+        paid_PM = np.zeros_like(self.rewards_PM)
+        for step in reversed(range(self.params.episode_steps)):
+            later_PM = self.chain.expected(self.params.discount * paid_PM)
+            paid_APM = later_PM[self._targets_AP] + self._expected_moving_APM
+            paid_PM = (self._probabilities(policy, step) * paid_APM).sum(axis=0)
+        return self._expected(paid_PM)
 
     def plan_return(self, actions_TPM: ArrayLike) -> float:
         """Return the expected return of another oracle's plan, made on the same grid.
@@ -220,16 +229,10 @@ class Oracle:
         Raises:
             UserError: If the discount is not below 1, or the link follows a trace.
         """
-        self._refuse_trace()
-        if not 0 <= discount < 1:
-            raise UserError(
-                f"discount {discount:g}: an endless episode needs one from 0 to below 1"
-            )
         return self._tabular(self._endless(discount, tolerance)[1][None])
 
     def endless_values(self, discount: float, tolerance: float = 1e-9) -> FloatArray:
         """Return the optimal values (P, M) of an endless episode; raises as `stationary_policy`."""
-        self.stationary_policy(discount, tolerance)
         return self._endless(discount, tolerance)[0]
 
     def baselines(self) -> dict[str, Policy]:
@@ -263,6 +266,11 @@ class Oracle:
         return values_TPM, actions_TPM
 
     def _endless(self, discount: float, tolerance: float) -> tuple[FloatArray, IntArray]:
+        self._refuse_trace()
+        if not 0 <= discount < 1:
+            raise UserError(
+                f"discount {discount:g}: an endless episode needs one from 0 to below 1"
+            )
         values_PM = np.zeros_like(self.rewards_PM)
         close = tolerance * max(float(np.abs(self.rewards_PM).max()), 1e-300)
         # A change below that leaves the values within `close` (Puterman 1994, Theorem 6.3.1).

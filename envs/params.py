@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from envs.link_config import LinkDynamics
 from envs.link_path import link_path, refuse_short_parts, trained_rows
-from envs.problem import ActionSpace, LinkDynamics, ProblemConfig, Reward
+from envs.problem import ActionSpace, ProblemConfig, Reward
 from raysplit.base.arrays import Float32Array, FloatArray, IntArray
 from raysplit.base.errors import UserError
 

@@ -10,12 +10,13 @@ the link, A actions.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from envs.actions import number_of_actions, staying, towards
+from envs.actions import number_of_actions, towards
 from envs.checks import checked_actions
 from envs.params import LayerSplitParams
 from raysplit.base.arrays import FloatArray, IntArray
@@ -111,14 +112,18 @@ class RandomPolicy:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class StayPolicy:
-    """Never moves.
+class GoalPolicy(ABC):
+    """Goes to a place as fast as may be, and stays there.
 
     Attributes:
         params: The problem.
     """
 
     params: LayerSplitParams
+
+    @abstractmethod
+    def goals(self, places_N: IntArray, link_states_NK: FloatArray) -> IntArray:
+        """Return the places to go to, from where each state is."""
 
     def __call__(
         self,
@@ -128,12 +133,23 @@ class StayPolicy:
         /,
         *codecs_N: IntArray,
     ) -> IntArray:
-        """Return the action that changes nothing."""
-        return staying(self.params, self.params.places(_signed(split_points_N), *codecs_N))
+        """Return the actions towards the goals."""
+        # In int64: the difference of unsigned numbers has no sign.
+        places_N = self.params.places(split_points_N.astype(np.int64, copy=False), *codecs_N)
+        return towards(self.params, places_N, self.goals(places_N, link_states_NK))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FixedPolicy:
+class StayPolicy(GoalPolicy):
+    """Never moves."""
+
+    def goals(self, places_N: IntArray, link_states_NK: FloatArray) -> IntArray:
+        """Return where each state is."""
+        return places_N
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FixedPolicy(GoalPolicy):
     """Goes to one place, a layer and a codec a step, and stays there.
 
     Attributes:
@@ -142,27 +158,17 @@ class FixedPolicy:
         codec: Index of the codec that is taken there.
     """
 
-    params: LayerSplitParams
     split_point: int
     codec: int = 0
 
-    def __call__(
-        self,
-        split_points_N: IntArray,
-        link_states_NK: FloatArray,
-        steps_N: IntArray,
-        /,
-        *codecs_N: IntArray,
-    ) -> IntArray:
-        """Return the action towards the place."""
-        places_N = self.params.places(_signed(split_points_N), *codecs_N)
+    def goals(self, places_N: IntArray, link_states_NK: FloatArray) -> IntArray:
+        """Return the one place."""
         row = int(self.split_point) - self.params.min_split_point
-        goal = row * len(self.params.codecs) + self.codec
-        return towards(self.params, places_N, np.full_like(places_N, goal))
+        return np.full_like(places_N, row * len(self.params.codecs) + self.codec)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ThresholdPolicy:
+class ThresholdPolicy(GoalPolicy):
     """Goes to one place where the first link coordinate is below a threshold, else to another.
 
     `Oracle.threshold_policy` fits it.
@@ -174,28 +180,14 @@ class ThresholdPolicy:
         place_above: Index of the other.
     """
 
-    params: LayerSplitParams
     threshold: float
     place_below: int
     place_above: int
 
-    def __call__(
-        self,
-        split_points_N: IntArray,
-        link_states_NK: FloatArray,
-        steps_N: IntArray,
-        /,
-        *codecs_N: IntArray,
-    ) -> IntArray:
-        """Return the action towards the place of each link state."""
-        places_N = self.params.places(_signed(split_points_N), *codecs_N)
+    def goals(self, places_N: IntArray, link_states_NK: FloatArray) -> IntArray:
+        """Return the place of each link state."""
         below_N = link_states_NK[:, 0] < self.threshold
-        return towards(self.params, places_N, np.where(below_N, self.place_below, self.place_above))
-
-
-def _signed(split_points_N: IntArray) -> IntArray:
-    """In int64: the difference of unsigned numbers has no sign."""
-    return split_points_N.astype(np.int64, copy=False)
+        return np.where(below_N, self.place_below, self.place_above)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -222,7 +214,7 @@ class TabularPolicy:
     ) -> IntArray:
         """Return the actions of the nearest nodes, the first of those equally near."""
         actions_N = np.empty(len(split_points_N), dtype=np.int64)
-        index_N = self.params.places(_signed(split_points_N), *codecs_N)
+        index_N = self.params.places(split_points_N.astype(np.int64, copy=False), *codecs_N)
         if len(self.actions_TPM) == 1:
             steps_N = np.zeros_like(steps_N)
         for p in np.unique(index_N):

@@ -116,6 +116,18 @@ def test_what_all_actions_would_have_given_is_what_the_env_gives(actions):
     np.testing.assert_allclose(costs_PA[place], expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("dynamics", ["constant", "iid"])
+def test_what_moving_costs_a_policy_is_what_its_return_lacks(dynamics):
+    params = with_moving(replace(problem(discount=0.8), link_dynamics=dynamics))
+    oracle = Oracle(params, BOTH)
+    free = Oracle(replace(params, moving_PPX=np.zeros((0, 0, 0))), BOTH)
+    for policy in oracle.baselines().values():
+        lacking = free.policy_return(policy) - oracle.policy_return(policy)
+        assert oracle.moving_cost(policy) == pytest.approx(lacking, abs=1e-12)
+    assert oracle.moving_cost(oracle.optimal_policy()) > 0
+    assert free.moving_cost(oracle.optimal_policy()) == 0
+
+
 def test_going_towards_a_place_ends_there():
     for actions in ("split", "split_and_codec", "absolute"):
         params = problem(actions)

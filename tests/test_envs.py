@@ -80,7 +80,7 @@ def test_it_is_registered_and_the_checker_passes_there_too():
 
 
 def test_the_documented_example_runs():
-    assert doctest.testmod(envs) == (0, 13)
+    assert doctest.testmod(envs) == (0, 14)
 
 
 def test_importing_the_problem_loads_neither_torch_nor_ray():

@@ -9,16 +9,10 @@ NAMES = (
 )  # fmt: skip
 
 
-SLOW = "cluster file"  # 2,000 of it take minutes: the benchmark `users` tries them
-
-
 @pytest.mark.parametrize(
-    ("name", "examples"),
-    [
-        *((name, 40) for name in NAMES),
-        *(pytest.param(name, 2_000, marks=pytest.mark.slow) for name in NAMES if name != SLOW),
-    ],
+    "examples", [pytest.param(40, id="few"), pytest.param(2_000, id="many", marks=pytest.mark.slow)]
 )
+@pytest.mark.parametrize("name", NAMES)
 def test_a_reader_returns_what_the_file_says_or_refuses(name, examples, tmp_path):
     known = readers(tmp_path)
     assert tuple(known) == NAMES

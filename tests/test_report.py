@@ -374,6 +374,17 @@ def test_what_a_policy_takes_stands_in_its_row(tmp_path):
     assert "96 12.3 µs" in text
 
 
+def test_what_moves_cost_stands_below_the_return(tmp_path):
+    paid = dataclasses.replace(performance(1.0, 0.9), moving_cost=0.25)
+    data = dataclasses.replace(FULL, policies=[PolicyResult(name="greedy", measured=paid)])
+    text = Page(write_report(data, tmp_path).read_text(encoding="utf-8")).text
+    assert "moves: −0.250" in text
+    free = dataclasses.replace(
+        FULL, policies=[PolicyResult(name="stay", measured=performance(1.0, 0.1))]
+    )
+    assert "moves:" not in Page(write_report(free, tmp_path).read_text(encoding="utf-8")).text
+
+
 def test_members_of_a_family_have_their_shares(tmp_path):
     rows = [MemberRow(values={"correlation": 0.5, "lambda": 0.25}, shares={"ppo": 0.971})]
     data = dataclasses.replace(FULL, members=rows)

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Self, cast
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
-from envs.problem import ProblemConfig, ValueRange
+from envs.link_config import ValueRange
+from envs.problem import ProblemConfig
 from raysplit.base.config import Config, check_name
 from raysplit.base.errors import UserError, command, suggest, yaml_reason
 from raysplit.base.explain import explain

@@ -35,12 +35,14 @@ class Performance:
         share_of_gap: Share of the gap random -> exact optimum that it closes; 1 is the optimum.
             The interquartile mean where there are several seeds.
         shares_by_seed: The same of each seed; none for a policy without seeds.
+        moving_cost: What moves took off the return; 0 where they are free.
     """
 
     episode_return: Interval
     regret: float
     share_of_gap: float
     shares_by_seed: tuple[float, ...] = ()
+    moving_cost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -201,6 +201,7 @@ def _scores(oracle: Oracle, policies: Sequence[Policy]) -> dict[str, Any]:
         "share_of_gap": summary.share_of_gap.value,
         "share_of_gap_ci95": [summary.share_of_gap.low, summary.share_of_gap.high],
         "share_of_gap_by_seed": [one.share_of_gap for one in scores],
+        "moving_cost": interquartile_mean([oracle.moving_cost(policy) for policy in policies]),
     }
 
 
@@ -268,4 +269,5 @@ def _single(oracle: Oracle, policy: Policy) -> dict[str, float]:
         "return": result.episode_return,
         "regret": result.regret,
         "share_of_gap": result.share_of_gap,
+        "moving_cost": oracle.moving_cost(policy),
     }

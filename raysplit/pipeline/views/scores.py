@@ -120,4 +120,5 @@ def _performance(scores: Mapping[str, Any]) -> Performance:
         regret=scores["regret"],
         share_of_gap=scores["share_of_gap"],
         shares_by_seed=tuple(scores.get("share_of_gap_by_seed", ())),
+        moving_cost=scores.get("moving_cost", 0.0),  # the optimum has none: it is no policy
     )
