@@ -15,6 +15,11 @@ from raysplit.measure.on_ray import session
 from tests.closed_folder import forbid
 
 
+@pytest.fixture(autouse=True)
+def _no_ray_of_another_test(monkeypatch):
+    monkeypatch.setattr(session.ray, "is_initialized", lambda: False)
+
+
 def folder_of_bytes(count):
     return Path("/" + "x" * (count - 5) + "/ray")
 

@@ -80,7 +80,7 @@ def read_mahimahi(path: Path) -> Trace:
     for number, line in enumerate(lines, start=1):
         if not (text := line.strip()):
             continue
-        if not re.fullmatch(r"0*[0-9]{1,12}", text):
+        if not re.fullmatch(r"0*[0-9]{1,18}", text):
             raise UserError(
                 f"trace {path}, line {number} is {text[:40]!r}: a mahimahi file has a whole number "
                 "of ms on each line, and a table begins with the names of its columns"
