@@ -8,7 +8,11 @@ from envs.oracle import Oracle
 from envs.policies import FixedPolicy, StayPolicy
 from raysplit.measure.table import Measurements
 from raysplit.pipeline.oracles import Oracles, measured_oracle
-from raysplit.pipeline.uncertainty import interval_95, measured_uncertainty
+from raysplit.pipeline.uncertainty import (
+    interval_95,
+    measured_uncertainty,
+    share_lost_by_error,
+)
 
 PARAMS = example_params()
 
@@ -75,3 +79,17 @@ def test_the_shares_interval_lies_around_the_share():
     problem = oracles(0.02, {"optimum": {0: Oracle(PARAMS, example_source).optimal_policy()}})
     shares_D = measured_uncertainty(problem)["optimum"].shares_D
     assert shares_D == pytest.approx(1.0, abs=1e-9)
+
+
+def test_a_perfect_surrogate_seems_to_lose_what_errors_of_measuring_take():
+    exact = share_lost_by_error(oracles(0.0, {}))
+    assert exact == pytest.approx(0.0, abs=1e-12)
+    small, large = (share_lost_by_error(oracles(stderr, {})) for stderr in (0.002, 0.02))
+    assert 0 < small < large
+    # Such a table, drawn once: its own optimum seems better than the true plan, by less than that.
+    solved, errors = oracles(0.02, {}), np.random.default_rng(5)
+    lost = []
+    for _ in range(100):
+        drawn = measured_oracle(PARAMS, solved.table_by_codec, {}, errors)
+        lost.append(1 - drawn.share_of_gap(drawn.plan_return(solved.surrogate.actions_TPM)))
+    assert np.mean(np.array(lost) <= large) == pytest.approx(0.95, abs=0.06)

@@ -6,12 +6,17 @@ import pytest
 
 from raysplit.pipeline.experiment import load_experiment
 from raysplit.pipeline.run_folder import RunFolder
-from raysplit.pipeline.verdict import _more_settings, reasons_against
+from raysplit.pipeline.verdict import _more_exactly, _more_settings, doubt_of, reasons_against
 
 
-def evaluation(share, warning=None):
+def evaluation(share, warning=None, *, lost=0.2, by_error=0.05, correlation=0.95):
     return {
-        "fidelity": {"warning": warning},
+        "fidelity": {
+            "warning": warning,
+            "share_lost": lost,
+            "share_lost_by_error": by_error,
+            "rank_correlation": correlation,
+        },
         "agents": {"ppo": {"measured": {"share_of_gap": share}}},
     }
 
@@ -25,6 +30,19 @@ def test_a_misleading_surrogate_and_a_harmful_agent_are_reasons():
     (reason,) = reasons_against(evaluation(-1.14))
     assert reason == "ppo does worse than random moves on measured PPL (-114.0% of the gap)"
     assert len(reasons_against(evaluation(-1.14, "the surrogate misleads"))) == 2
+
+
+def test_what_errors_of_measuring_explain_is_a_doubt_and_no_reason():
+    within = evaluation(0.98, "the surrogate misleads", lost=0.04)
+    assert reasons_against(within) == []
+    assert "seems to lose 4.0% of the gap" in doubt_of(within)
+    assert "up to 5.0%" in doubt_of(within)
+    beyond = evaluation(0.98, "the surrogate misleads", lost=0.06)
+    disordered = evaluation(0.98, "the surrogate misleads", lost=0.04, correlation=0.5)
+    for found in (beyond, disordered):
+        assert reasons_against(found) == ["the surrogate misleads"]
+        assert doubt_of(found) is None
+    assert doubt_of(evaluation(0.98, lost=0.01)) is None
 
 
 @pytest.mark.parametrize(
@@ -50,3 +68,13 @@ def test_a_listed_plan_needs_rows(tmp_path):
     experiment = load_experiment("demo", ["plan={kind: list, path: plan.csv}"])
     with RunFolder.open(tmp_path / "run", experiment) as folder:
         assert "add rows to plan.csv" in _more_settings(folder)
+
+
+def test_a_doubt_is_settled_by_half_the_standard_error_or_more_text(tmp_path):
+    with RunFolder.open(tmp_path / "run", load_experiment("demo", [])) as folder:
+        assert "--set measuring.target_stderr=0.005 --set measuring.ledger=" in _more_exactly(
+            folder
+        )
+    whole = load_experiment("demo", ["measuring.target_stderr=0"])
+    with RunFolder.open(tmp_path / "whole", whole) as folder:
+        assert _more_exactly(folder) == "measure on a larger corpus"

@@ -70,6 +70,12 @@ def per_codec(
     return sources[0] if len(codecs) == 1 else PerCodecSource(codecs, tuple(sources))
 
 
+def over_what_is_measured(source: PPLSource, codec: int) -> PPLSource:
+    """Return a codec's part of a source of `per_codec`, over what is measured."""
+    one = source.sources[codec] if isinstance(source, PerCodecSource) else source
+    return one.source if isinstance(one, OverRadio) else one
+
+
 def surrogate_source(folder: RunFolder) -> PPLSource:
     """Return a run's surrogate as what the problem's envs ask."""
     surrogate = Surrogate.load(folder.path / "surrogate")

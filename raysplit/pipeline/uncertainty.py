@@ -9,14 +9,16 @@ Shape suffixes: S seeds, D draws.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from envs.oracle import share_of_gap
 from raysplit.base.arrays import FloatArray
 from raysplit.base.statistics import interquartile_mean
+from raysplit.measure.table import Measurements
 from raysplit.pipeline.oracles import Oracles, measured_oracle
+from raysplit.pipeline.over_radio import over_what_is_measured
 
 _DRAWS = 200
 
@@ -55,6 +57,27 @@ def measured_uncertainty(oracles: Oracles) -> dict[str, MeasuredUncertainty]:
         )
         for name, policies in oracles.agents.items()
     }
+
+
+def share_lost_by_error(oracles: Oracles) -> float:
+    """Return what planning on a perfect surrogate would seem to lose, by errors of measuring alone.
+
+    Were the surrogate right, the measured table would be its perplexities with the measurements'
+    errors, and the optimum on such a table is too good to be true. Of what then seems lost, as a
+    share of the gap, this is what 95 % of draws stay below.
+    """
+    params, errors = oracles.params, np.random.default_rng(2)
+    as_if: dict[str, Measurements] = {}
+    for index, codec in enumerate(params.codecs):
+        table = oracles.table_by_codec[codec]
+        source = over_what_is_measured(oracles.surrogate.source, index)
+        log_ppl_N = np.log(source(table.split_points_N, table.link_states_NK))
+        as_if[codec] = replace(table, log_ppl_N=log_ppl_N)
+    lost_D = np.empty(_DRAWS)
+    for draw in range(_DRAWS):
+        oracle = measured_oracle(params, as_if, oracles.losses, errors)
+        lost_D[draw] = 1 - oracle.share_of_gap(oracle.plan_return(oracles.surrogate.actions_TPM))
+    return float(np.quantile(lost_D, 0.95))
 
 
 def interval_95(draws_D: FloatArray) -> list[float]:

@@ -1,4 +1,4 @@
-"""The last lines on the terminal: whether what was found can be used, and if not, what to do."""
+"""The last lines on the terminal: whether what was found can be used, and what to do."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from raysplit.base.progress import say
 from raysplit.pipeline.oracles import read_evaluation
 from raysplit.pipeline.problem import ledger_path
 from raysplit.pipeline.run_folder import RunFolder
+from tuning.evaluate import LOWEST_RANK_CORRELATION
 
 
 def say_if_not_usable(folder: RunFolder) -> None:
     """Say where agents learned on a surrogate that misleads, or do worse than random moves."""
-    reasons = reasons_against(read_evaluation(folder))
+    evaluation = read_evaluation(folder)
+    reasons = reasons_against(evaluation)
     for reason in reasons:
         say("not usable", "red", f" {reason}")
     if reasons:
         say("to do     ", "yellow", f" {_more_settings(folder)}")
+    if doubt := doubt_of(evaluation):
+        say("to check  ", "yellow", f" {doubt}: to know, {_more_exactly(folder)}")
 
 
 def reasons_against(evaluation: dict[str, Any]) -> list[str]:
@@ -26,7 +30,7 @@ def reasons_against(evaluation: dict[str, Any]) -> list[str]:
     Args:
         evaluation: The content of evaluation.json.
     """
-    warning = evaluation["fidelity"]["warning"]
+    warning = None if _is_within_error(evaluation) else evaluation["fidelity"]["warning"]
     shares = {
         name: agent["measured"]["share_of_gap"] for name, agent in evaluation["agents"].items()
     }
@@ -36,6 +40,24 @@ def reasons_against(evaluation: dict[str, Any]) -> list[str]:
         if share < 0
     ]
     return [*([warning] if warning else []), *worse]
+
+
+def doubt_of(evaluation: dict[str, Any]) -> str | None:
+    """Return what the measurements are too uncertain to tell of the surrogate, None for nothing."""
+    found = evaluation["fidelity"]
+    if found["warning"] is None or not _is_within_error(evaluation):
+        return None
+    return (
+        f"planning on the surrogate seems to lose {found['share_lost']:.1%} of the gap on measured "
+        f"PPL, and errors of measuring alone would show up to {found['share_lost_by_error']:.1%}"
+    )
+
+
+def _is_within_error(evaluation: dict[str, Any]) -> bool:
+    """Tell whether errors of measuring explain all that a surrogate seems to do wrong."""
+    found = evaluation["fidelity"]
+    ordered = found["rank_correlation"] >= LOWEST_RANK_CORRELATION
+    return ordered and found["share_lost"] <= found["share_lost_by_error"]
 
 
 def _more_settings(folder: RunFolder) -> str:
@@ -50,6 +72,18 @@ def _more_settings(folder: RunFolder) -> str:
             more = f"plan={{kind: active, max_settings: {2 * plan.max_settings}, target_regret: 0}}"
         case "list":
             return f"add rows to {plan.path} and start with another --out"
+    return _once_more(folder, more)
+
+
+def _more_exactly(folder: RunFolder) -> str:
+    """Return the command that measures the same settings with half the standard error."""
+    target = folder.experiment.measuring.target_stderr
+    if target == 0:
+        return "measure on a larger corpus"
+    return _once_more(folder, f"measuring.target_stderr={target / 2:g}")
+
+
+def _once_more(folder: RunFolder, changed: str) -> str:
     shared = f"measuring.ledger={ledger_path(folder)}"
     words = ["run", folder.path / "experiment.yaml", "--out", f"{folder.path}-more"]
-    return command(*words, "--set", more, "--set", shared)
+    return command(*words, "--set", changed, "--set", shared)

@@ -36,7 +36,12 @@ from raysplit.pipeline.rewards import TrainingCost
 from raysplit.pipeline.run_folder import RunFolder
 from raysplit.pipeline.stages.train import TRAINING_COST_FILE
 from raysplit.pipeline.tracked import score_table, tracker_of
-from raysplit.pipeline.uncertainty import MeasuredUncertainty, interval_95, measured_uncertainty
+from raysplit.pipeline.uncertainty import (
+    MeasuredUncertainty,
+    interval_95,
+    measured_uncertainty,
+    share_lost_by_error,
+)
 from tuning.agent import load_agent
 from tuning.evaluate import fidelity, summarise
 
@@ -55,7 +60,8 @@ def run(folder: RunFolder) -> list[Path]:
         "differences": _differences(uncertainty),
         "baselines": _baselines(folder, oracles),
         "members": _members(folder, oracles),
-        "fidelity": asdict(fidelity(oracles.surrogate, oracles.measured)),
+        "fidelity": asdict(fidelity(oracles.surrogate, oracles.measured))
+        | {"share_lost_by_error": share_lost_by_error(oracles)},
         "seed_stderr": seed_stderr,
     }
     path = folder.path / EVALUATION

@@ -110,6 +110,7 @@ def fidelity(evaluation: Mapping[str, Any]) -> SurrogateCheck:
         rank_correlation=found["rank_correlation"],
         planned_share_of_gap=1 - found["share_lost"],
         warning=found["warning"],
+        share_lost_by_error=found["share_lost_by_error"],
     )
 
 
