@@ -1,5 +1,6 @@
 """Corpus: what is held out, how sentences are cut, how sequences become blocks and batches."""
 
+import ast
 import random
 import re
 import time
@@ -25,6 +26,41 @@ def test_held_out_part_is_stable_and_near_its_share():
     assert not cpython_docs.is_held_out("The quick brown fox jumps over the lazy dog.")
     decided = [i for i in range(60) if cpython_docs.is_held_out(f"paragraph {i}")]
     assert decided == [5, 21, 25, 29, 33, 47]
+
+
+def test_docstrings_come_in_the_order_of_asts_own_walk(tmp_path):
+    source = tmp_path / "module.py"
+    source.write_text(
+        '''"""The module."""
+if True:
+    def deep(): """Deep in an if."""
+else:
+    class Other:
+        """Other."""
+        async def method(self):
+            """A method."""
+            try:
+                def tried(): """In a try."""
+            except* OSError:
+                def caught(): """In a handler."""
+            else:
+                def fine(): """In an else."""
+            finally:
+                def last(): """In a finally."""
+        match 1:
+            case 1:
+                def matched(): """In a case."""
+def shallow(f=lambda: 0):
+    """Shallow."""
+    for _ in ():
+        def looped(): """In a loop."""
+'''
+    )
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    walked = ast.walk(ast.parse(source.read_text()))
+    wanted = [ast.get_docstring(node) for node in walked if isinstance(node, documented)]
+    assert list(cpython_docs._docstrings(source)) == wanted
+    assert len(wanted) == 11
 
 
 def test_sentences_are_cut_at_their_ends_only():

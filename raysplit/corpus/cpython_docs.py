@@ -12,8 +12,11 @@ import contextlib
 import functools
 import hashlib
 import inspect
+import os
 import re
+import string
 import sysconfig
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +25,9 @@ from raysplit.base.errors import UserError
 HELD_OUT_PERCENT = 5
 _MIN_CHARACTERS = 50
 _MIN_LETTER_SHARE = 0.74  # letters and spaces; below it a paragraph is a table, a listing or code
+_LETTERS = (string.ascii_letters + " ").encode()
 _SKIPPED_FOLDERS = frozenset({"site-packages", "dist-packages", "test", "tests", "__pycache__"})
+_OF_STATEMENTS = ("body", "handlers", "orelse", "finalbody", "cases")  # fields, in ast's own order
 _MARKUP = re.compile(r":[a-z:]+:`~?([^`]*)`|[`*]{1,2}([^`*]+)[`*]{1,2}")
 
 
@@ -54,9 +59,14 @@ def _texts() -> Iterator[str]:
 
         yield from topics.topics.values()
     library = Path(sysconfig.get_path("stdlib"))
-    for path in sorted(library.rglob("*.py")):
-        if _SKIPPED_FOLDERS.isdisjoint(path.relative_to(library).parts):
-            yield from _docstrings(path)
+    for path in sorted(_sources(library)):
+        yield from _docstrings(path)
+
+
+def _sources(library: Path) -> Iterator[Path]:
+    for folder, folders, files in os.walk(library):
+        folders[:] = set(folders) - _SKIPPED_FOLDERS  # what they hold is not even looked at
+        yield from (Path(folder, name) for name in files if name.endswith(".py"))
 
 
 def _docstrings(path: Path) -> Iterator[str]:
@@ -65,9 +75,22 @@ def _docstrings(path: Path) -> Iterator[str]:
     except (SyntaxError, UnicodeDecodeError):
         return  # lib2to3 and friends keep deliberately broken files
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    for node in ast.walk(tree):
+    for node in _walk_statements(tree):
         if isinstance(node, documented) and (text := ast.get_docstring(node)):
             yield text
+
+
+def _walk_statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield what holds statements in the order of `ast.walk`, which looks at expressions as well.
+
+    Those are nine nodes of ten and hold no docstring.
+    """
+    waiting: deque[ast.AST] = deque([tree])
+    while waiting:
+        node = waiting.popleft()
+        yield node
+        for field in _OF_STATEMENTS:
+            waiting.extend(getattr(node, field, ()))
 
 
 def _prose(text: str) -> Iterator[str]:
@@ -78,5 +101,7 @@ def _prose(text: str) -> Iterator[str]:
 
 
 def _is_prose(paragraph: str) -> bool:
-    letters = sum(c.isalpha() or c == " " for c in paragraph)
-    return letters >= _MIN_LETTER_SHARE * len(paragraph) and paragraph.isascii()
+    if not paragraph.isascii():
+        return False
+    others = paragraph.encode().translate(None, delete=_LETTERS)
+    return len(paragraph) - len(others) >= _MIN_LETTER_SHARE * len(paragraph)
