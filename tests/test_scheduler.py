@@ -245,7 +245,9 @@ def test_waiting_for_resources_is_said_once_and_starting_is_not(monkeypatch, cap
 
 def test_the_scheduler_has_somebody_look_while_nothing_is_ready():
     options = {"num_cpus": 2}
-    hog, worker = Slow.options(**options).remote(1e9), Slow.options(**options).remote(0)
+    hog = Slow.options(**options).remote(1e9)
+    until(lambda: has_room(hog))
+    worker = Slow.options(**options).remote(0)
     looks = []
 
     def look():
