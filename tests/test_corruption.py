@@ -5,14 +5,15 @@ import pytest
 from tests.corruption import corrupt
 from tests.finished_run import finish
 
-MUTATIONS = 8  # the benchmark `users` tries 200
-
 
 @pytest.mark.slow
-def test_no_change_of_a_file_changes_a_result_in_silence(tmp_path):
+@pytest.mark.parametrize(
+    "mutations", [4, pytest.param(200, marks=pytest.mark.thorough, id="as in the benchmark")]
+)
+def test_no_change_of_a_file_changes_a_result_in_silence(tmp_path, mutations):
     finish(tmp_path / "run")
     (tmp_path / "work").mkdir()
-    tried = list(corrupt(tmp_path / "run", tmp_path / "work", MUTATIONS))
-    assert len(tried) == MUTATIONS
+    tried = list(corrupt(tmp_path / "run", tmp_path / "work", mutations))
+    assert len(tried) == mutations
     assert [one for one in tried if one.outcome in {"silent", "traceback"}] == []
     assert {one.outcome for one in tried} <= {"told", "made good"}

@@ -10,7 +10,11 @@ NAMES = (
 
 
 @pytest.mark.parametrize(
-    "examples", [pytest.param(40, id="few"), pytest.param(2_000, id="many", marks=pytest.mark.slow)]
+    "examples",
+    [
+        pytest.param(40, id="few"),
+        pytest.param(2_000, id="many", marks=[pytest.mark.slow, pytest.mark.thorough]),
+    ],
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_a_reader_returns_what_the_file_says_or_refuses(name, examples, tmp_path):
