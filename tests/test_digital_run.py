@@ -20,7 +20,7 @@ FIRST, LAST, DEADLINE_S = 1, 4, 0.35
 EXPERIMENT = f"""
 name: digital
 model: {{name: embedded}}
-corpus: {{source: embedded, max_sentences: 66, max_words: 10}}
+corpus: {{source: file, path: "{ROOT}/tests/short_sentences.txt", max_sentences: 66}}
 link: {{mode: digital, exempt_prefix: true}}
 radio: {{cell: lte, nakagami_m: 2.0, packet_deadline_ms: 12}}
 budget:

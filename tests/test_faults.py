@@ -158,6 +158,7 @@ def test_a_killed_driver_takes_its_actors_along_and_loses_nothing(folder, unbrok
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_node_removed_with_a_spare_one(folder, unbroken, tmp_path):
     ledger = tmp_path / "ledger.sqlite"
     model = shutil.copytree(folder, tmp_path / "model")
@@ -168,7 +169,9 @@ def test_a_node_removed_with_a_spare_one(folder, unbroken, tmp_path):
     assert all(row.attempts == 1 for row in rows.values())  # what died with the node is not charged
 
 
-@pytest.mark.parametrize("lives", [3, pytest.param(20, marks=pytest.mark.slow, id="20 points")])
+@pytest.mark.parametrize(
+    "lives", [3, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.thorough], id="20 points")]
+)
 def test_the_driver_killed_at_random_points(folder, tmp_path, lives):
     count = 15 * lives
     ledger, journal = tmp_path / "ledger.sqlite", tmp_path / "journal"

@@ -9,7 +9,7 @@ from tests.fault_driver import facts, measure, settings
 from tests.test_sweep_resume import LONG, WIDE
 from tuning.sweep.records import trial_folders
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.thorough]
 
 
 @pytest.fixture(scope="module")

@@ -46,6 +46,7 @@ two_hosts = load_script()
 missing = two_hosts.missing_requirements()
 on_two_hosts = [
     pytest.mark.slow,
+    pytest.mark.thorough,
     pytest.mark.ray,
     pytest.mark.skipif(bool(missing), reason=f"two hosts need {', '.join(missing)}"),
 ]

@@ -94,6 +94,7 @@ def files_of(folder):
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.thorough
 class TestNoKeyIsWritten:
     def test_there_is_something_to_find_it_in(self, left_behind):
         names = [str(path.relative_to(left_behind)) for path in files_of(left_behind)]
@@ -116,6 +117,7 @@ class TestNoKeyIsWritten:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_run_folder_holds_no_pickle(left_behind):
     """Who goes on with a stranger's folder runs nothing of theirs."""
     run = left_behind / "run"

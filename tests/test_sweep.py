@@ -154,6 +154,7 @@ class Deadly:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_trial_whose_machines_are_taken_back_four_times_finishes(tmp_path, ray_session):
     job, seen = job_in(tmp_path / "sweep"), []
     one = TINY.model_copy(update={"space": {"learning_rate": (1e-3,)}})

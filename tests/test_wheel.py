@@ -14,6 +14,7 @@ from tests.test_cli import ROOT, SMALL
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.thorough,
     pytest.mark.skipif(find_spec("hatchling") is None, reason="builds with hatchling (extra dev)"),
 ]
 
