@@ -8,6 +8,9 @@ Shape suffixes: C codecs, P split points, G measured link states, L measured los
 K attempts (0 first).
 """
 
+# altair leaves keyword arguments without a type:
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 import base64
@@ -236,7 +239,7 @@ def _charts(explorer: Explorer) -> dict[str, Any]:
     dots = data("places").mark_point(filled=True, size=45, opacity=1)
     dots = dots.encode(color=codec, tooltip=tooltip)
     bars = data("places").mark_rule(opacity=0.45).encode(color=codec, y2="high:Q")
-    thin = {"color": _INK, "strokeWidth": 1}
+    thin: dict[str, Any] = {"color": _INK, "strokeWidth": 1}
     ring = data("best").mark_point(size=260, strokeWidth=2, color=_INK)
     objective, excess = "objective beyond clean PPL (%)", "PPL beyond clean (%)"
     layers = {
