@@ -1,4 +1,4 @@
-"""In its users' hands: damaged run folders, pickles, readers of any bytes, lm-eval's exactness.
+"""In its users' hands: damaged run folders, pickles, readers, lm-eval, the report's panel.
 
 Nothing here is a speed: what is counted must not happen, or must have been tried often enough.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bench.report import BenchReport, Options
 from tests.corruption import corrupt
+from tests.explorer_page import report_difference, why_not
 from tests.finished_run import finish, finish_sweep
 from tests.pickles import pickles_in
 from tests.reader_properties import check_examples, readers
@@ -23,17 +24,27 @@ _TARGETS = {
     "property_examples": (">=", 2000.0),
     "lm_eval_difference": ("<=", 1e-6),
     "lm_eval_batch_difference": ("<=", 0.0),
+    "report_difference": ("<=", 1e-9),
 }
 
 
 def run(options: Options) -> BenchReport:
-    """Damage a run, look for pickles, try the readers, compare with lm-eval's own model."""
-    mutations, examples = (4, 40) if options.quick else (200, 2000)
-    config = {"mutations": mutations, "examples_a_reader": examples, "quick": options.quick}
+    """Damage a run, look for pickles, try the readers, compare with lm-eval and with a browser."""
+    mutations, examples, draws = (4, 40, 3) if options.quick else (200, 2000, 100)
+    config = {
+        "mutations": mutations,
+        "examples_a_reader": examples,
+        "positions_a_report": draws,
+        "quick": options.quick,
+    }
     report = BenchReport("users", _TARGETS, config)
     with tempfile.TemporaryDirectory() as folder:
         _damage(report, Path(folder), mutations)
         report.add({"property_examples": min(_examples(Path(folder), examples).values())})
+        if reason := why_not():
+            report.skip("report_difference", reason)
+        else:
+            report.add({"report_difference": report_difference(folder, draws)})
     if importlib.util.find_spec("lm_eval"):
         from bench.lm_eval import exactness
 

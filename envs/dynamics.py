@@ -21,7 +21,8 @@ from envs.params import LayerSplitParams
 from envs.sources import PPLSource
 from raysplit.base.arrays import BoolArray, Float32Array, FloatArray, IntArray
 
-_GAIN_WEIGHT = 10.0  # of the relative gain in the authors' reward
+GAIN_WEIGHT = 10.0
+"""Of the relative gain in the authors' reward."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -206,7 +207,7 @@ def reward(
     else:
         gain_N = _relative_gain(params, source, split_points_N, asked_NK)
         spared_N = (params.max_split_point - split_points_N) / params.max_split_point
-        reward_N = _GAIN_WEIGHT * gain_N + spared_N
+        reward_N = GAIN_WEIGHT * gain_N + spared_N
     return reward_N
 
 

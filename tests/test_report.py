@@ -126,7 +126,7 @@ FULL = dataclasses.replace(
 class Page(HTMLParser):
     """Collects a page's text, tags and attributes, and checks that tags are closed in order."""
 
-    VOID = ("meta", "img", "br", "link", "hr")
+    VOID = ("meta", "img", "br", "link", "hr", "input")
 
     def __init__(self, html):
         super().__init__()

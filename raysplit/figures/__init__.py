@@ -27,7 +27,14 @@ from raysplit.figures.over_seeds import band_over_seeds
 from raysplit.figures.parity import surrogate_parity
 from raysplit.figures.perplexity import PPLCurve, PPLPanel, ppl_against_split_point
 from raysplit.figures.saving import save
-from raysplit.figures.style import Band, coordinate_label, coordinate_value, note_above
+from raysplit.figures.style import (
+    Band,
+    coordinate_label,
+    coordinate_unit,
+    coordinate_value,
+    distinct_colours,
+    note_above,
+)
 from raysplit.figures.trend import Decisions, Trend, split_point_trend, trend
 from raysplit.figures.walk import TraceWalk, trace_walk
 from raysplit.figures.weight import CostWeightSweep, cost_weight_sweep
@@ -57,8 +64,10 @@ __all__ = [
     "band_over_seeds",
     "codec_map",
     "coordinate_label",
+    "coordinate_unit",
     "coordinate_value",
     "cost_weight_sweep",
+    "distinct_colours",
     "hyperparameter_panels",
     "learning_curves",
     "link_trace",

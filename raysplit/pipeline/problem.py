@@ -123,9 +123,19 @@ def cost_by_split_point(experiment: Experiment, tokens: int) -> list[float]:
         experiment: The model and the split points.
         tokens: Tokens that the UE runs for a sequence, scored or not.
     """
-    problem = experiment.problem
-    if problem.reward == "budget":
+    if experiment.problem.reward == "budget":
         return _of_all_codecs(experiment, None).tolist()
+    return ue_computation(experiment, tokens)
+
+
+def ue_computation(experiment: Experiment, tokens: int) -> list[float]:
+    """Return C_UE at each split point: its share of the whole model, or Eq. 2 if `raw`.
+
+    Args:
+        experiment: The model and the split points.
+        tokens: Tokens that the UE runs for a sequence, scored or not.
+    """
+    problem = experiment.problem
     config = open_model(experiment.model).config
     split_points = range(problem.min_split_point, problem.max_split_point + 1)
     if problem.raw:

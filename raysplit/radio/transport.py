@@ -152,7 +152,7 @@ def _faded_error_rate(
 
 def sustained_rate_mbit_s(config: RadioConfig, snr_db: float) -> float:
     """Return the mean rate of a long transfer, repetitions counted."""
-    bits, attempts_K = _attempts(config, snr_db)
+    bits, attempts_K = attempt_probabilities(config, snr_db)
     mean = float(np.arange(len(attempts_K)) @ attempts_K)
     return bits / (mean * config.load().grid.uplink_slot_ms * 1e-3) * 1e-6
 
@@ -168,7 +168,7 @@ def late_probability(
         bits: Bits of the transfer.
         left_s_P: Seconds for it; negative ones are too late already.
     """
-    block_bits, attempts_K = _attempts(config, snr_db)
+    block_bits, attempts_K = attempt_probabilities(config, snr_db)
     blocks = int(np.ceil(bits / block_bits))
     size = blocks * (len(attempts_K) - 1) + 1
     spectrum = np.fft.rfft(attempts_K, size) ** blocks
@@ -179,8 +179,8 @@ def late_probability(
     return np.where(slots_P < 0, 1.0, 1.0 - within[at_P])
 
 
-def _attempts(config: RadioConfig, snr_db: float) -> tuple[int, FloatArray]:
-    """A block's bits, and the probability of k = 0, 1 ... attempts of it."""
+def attempt_probabilities(config: RadioConfig, snr_db: float) -> tuple[int, FloatArray]:
+    """Return a block's bits, and the probability of k = 0, 1 ... attempts of it."""
     bits_X, failures_XK = block_failures(config, np.array([snr_db]))
     failures_K = failures_XK[0]
     attempts_K = np.zeros(len(failures_K))

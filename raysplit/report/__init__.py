@@ -10,15 +10,19 @@ from raysplit.report.data import (
     SurrogateCheck,
     TrainingCostRow,
 )
+from raysplit.report.explorer import Explorer, RadioTable, Start
 from raysplit.report.render import write_report
 
 __all__ = [
     "BudgetPart",
     "BudgetRow",
+    "Explorer",
     "MemberRow",
     "Performance",
     "PolicyResult",
+    "RadioTable",
     "ReportData",
+    "Start",
     "SurrogateCheck",
     "TrainingCostRow",
     "write_report",

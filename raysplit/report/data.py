@@ -22,6 +22,7 @@ from raysplit.figures import (
     TraceWalk,
     TradePanel,
 )
+from raysplit.report.explorer import Explorer
 from raysplit.surrogate import FitReport
 
 
@@ -193,6 +194,7 @@ class ReportData:
         description: Why this objective and this range of the link.
         answer: The map of the best split point.
         budget: What the splits cost in seconds and joules.
+        explorer: The interactive panel.
         perplexity: Panels of PPL against the split point.
         policies: Agents and baselines, best first; "optimum" and "random" among them.
         episodes: Returns of the same episodes under each policy, on measured perplexity.
@@ -224,6 +226,7 @@ class ReportData:
     description: str
     answer: AnswerLine | AnswerPlane
     budget: BudgetPart | None = None
+    explorer: Explorer | None = None
     perplexity: Sequence[PPLPanel] = ()
     policies: Sequence[PolicyResult] = ()
     episodes: EpisodeReturns | None = None

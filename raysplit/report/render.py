@@ -20,6 +20,7 @@ from raysplit.report.answer import (
     sentence,
 )
 from raysplit.report.data import PolicyResult, ReportData
+from raysplit.report.explorer import content, scripts
 
 PAGE = "report.html"
 
@@ -27,7 +28,7 @@ PAGE = "report.html"
 def write_report(data: ReportData, folder: Path) -> Path:
     """Write FOLDER/figures/ and FOLDER/report.html, the page last; return its path.
 
-    The page holds its figures and style and asks nothing from any server.
+    The page holds its figures, style and scripts and asks nothing from any server.
     """
     pictures: dict[str, str] = {}
     for name, figure in _draw(data).items():
@@ -98,6 +99,8 @@ def _page(data: ReportData, pictures: Mapping[str, str]) -> str:
         codec_sentence=codec_sentence(data.budget.codecs)
         if data.budget and data.budget.codecs
         else "",
+        explorer=content(data.explorer) if data.explorer else None,
+        scripts=scripts() if data.explorer else (),
         is_line=isinstance(data.answer, AnswerLine),
         episodes=_episodes(data.episodes),
         verdict=does_learning_pay(data.policies),

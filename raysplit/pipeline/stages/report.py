@@ -27,6 +27,7 @@ from raysplit.pipeline.views.answer import answer_map, weight_sweep
 from raysplit.pipeline.views.budget import budget_part
 from raysplit.pipeline.views.decisions import best_agents_decisions
 from raysplit.pipeline.views.episodes import episode_returns
+from raysplit.pipeline.views.explorer import explorer
 from raysplit.pipeline.views.panels import expected_shares, learning_panel, perplexity_panels
 from raysplit.pipeline.views.scores import fidelity, member_rows, policy_results, training_costs
 from raysplit.pipeline.views.walk import trace_walk
@@ -50,6 +51,7 @@ def report_data(folder: RunFolder) -> ReportData:
     oracles = load_oracles(folder)
     card = protocol_card(folder)
     evaluation = read_evaluation(folder)
+    sizes = model_sizes(experiment)
     return ReportData(
         title=experiment.name,
         model=f"{experiment.model.name} ({card['model']['architecture']}, "
@@ -62,7 +64,8 @@ def report_data(folder: RunFolder) -> ReportData:
         objective=_objective_phrase(experiment.problem),
         description=experiment.description,
         answer=answer_map(oracles),
-        budget=budget_part(experiment, model_sizes(experiment), oracles),
+        budget=budget_part(experiment, sizes, oracles),
+        explorer=explorer(experiment, card, sizes, oracles),
         perplexity=perplexity_panels(oracles.table_by_codec),
         policies=policy_results(
             evaluation, len(measured_settings(folder)), decision_times(folder, oracles)
