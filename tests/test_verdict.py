@@ -4,7 +4,10 @@ import shlex
 
 import pytest
 
+from raysplit.base.errors import UserError
+from raysplit.base.sealed_json import write_sealed
 from raysplit.pipeline.experiment import load_experiment
+from raysplit.pipeline.oracles import EVALUATION, EVALUATION_FORM, read_evaluation
 from raysplit.pipeline.run_folder import RunFolder
 from raysplit.pipeline.verdict import _more_exactly, _more_settings, doubt_of, reasons_against
 
@@ -78,3 +81,14 @@ def test_a_doubt_is_settled_by_half_the_standard_error_or_more_text(tmp_path):
     whole = load_experiment("demo", ["measuring.target_stderr=0"])
     with RunFolder.open(tmp_path / "whole", whole) as folder:
         assert _more_exactly(folder) == "measure on a larger corpus"
+
+
+def test_scores_that_another_build_wrote_are_named_with_the_way_to_have_them_again(tmp_path):
+    with RunFolder.open(tmp_path / "run", load_experiment("demo", [])) as folder:
+        path = folder.path / EVALUATION
+        write_sealed(path, evaluation(0.98) | {"form": EVALUATION_FORM})
+        assert read_evaluation(folder)["fidelity"]["share_lost"] == 0.2
+        for form in ({}, {"form": EVALUATION_FORM - 1}):
+            write_sealed(path, evaluation(0.98) | form)
+            with pytest.raises(UserError, match=f"{path} was written by another build.*delete it"):
+                read_evaluation(folder)

@@ -12,6 +12,7 @@ from envs.oracle import Oracle
 from envs.params import LayerSplitParams
 from envs.policies import Policy
 from envs.sources import PPLSource, TableSource
+from raysplit.base.errors import UserError
 from raysplit.base.sealed_json import read_sealed
 from raysplit.measure.table import Measurements
 from raysplit.pipeline.over_radio import per_codec, surrogate_source
@@ -22,6 +23,8 @@ from tuning.policy import ExportedPolicy
 
 _SNR_POINTS = 61
 EVALUATION_TABLE, EVALUATION = "evaluation.parquet", "evaluation.json"
+EVALUATION_FORM = 2
+"""Raised by hand when evaluation.json gets or loses a field that is read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +82,13 @@ def read_evaluation(folder: RunFolder) -> dict[str, Any]:
     """Read the scores that stage evaluate wrote.
 
     Raises:
-        UserError: If the file is missing or damaged.
+        UserError: If the file is missing, damaged or of another form.
     """
-    return read_sealed(folder.path / EVALUATION, write_again(folder))
+    path, again = folder.path / EVALUATION, write_again(folder)
+    evaluation = read_sealed(path, again)
+    if evaluation.get("form") != EVALUATION_FORM:
+        raise UserError(f"{path} was written by another build of raysplit: delete it; {again}")
+    return evaluation
 
 
 def measured_oracle(

@@ -25,6 +25,7 @@ from raysplit.pipeline.baselines import baseline_policies, best_fixed_name
 from raysplit.pipeline.episodes import write_episodes
 from raysplit.pipeline.oracles import (
     EVALUATION,
+    EVALUATION_FORM,
     EVALUATION_TABLE,
     Oracles,
     exported_policies,
@@ -55,6 +56,7 @@ def run(folder: RunFolder) -> list[Path]:
     oracles = load_oracles(folder)
     uncertainty = measured_uncertainty(oracles)
     result: dict[str, Any] = {
+        "form": EVALUATION_FORM,
         "problem": _problem(folder, oracles),
         "agents": {name: _agent(folder, oracles, name, uncertainty) for name in oracles.agents},
         "differences": _differences(uncertainty),
