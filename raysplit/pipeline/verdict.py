@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from raysplit.base.errors import command
@@ -24,7 +25,7 @@ def say_if_not_usable(folder: RunFolder) -> None:
         say("to check  ", "yellow", f" {doubt}: to know, {_more_exactly(folder)}")
 
 
-def reasons_against(evaluation: dict[str, Any]) -> list[str]:
+def reasons_against(evaluation: Mapping[str, Any]) -> list[str]:
     """Return why the agents of an evaluation are not to be used; none where they are.
 
     Args:
@@ -42,18 +43,19 @@ def reasons_against(evaluation: dict[str, Any]) -> list[str]:
     return [*([warning] if warning else []), *worse]
 
 
-def doubt_of(evaluation: dict[str, Any]) -> str | None:
+def doubt_of(evaluation: Mapping[str, Any]) -> str | None:
     """Return what the measurements are too uncertain to tell of the surrogate, None for nothing."""
     found = evaluation["fidelity"]
     if found["warning"] is None or not _is_within_error(evaluation):
         return None
     return (
         f"planning on the surrogate seems to lose {found['share_lost']:.1%} of the gap on measured "
-        f"PPL, and errors of measuring alone would show up to {found['share_lost_by_error']:.1%}"
+        f"PPL, and errors of measuring alone would show up to {found['share_lost_by_error']:.1%} "
+        "even of a perfect one"
     )
 
 
-def _is_within_error(evaluation: dict[str, Any]) -> bool:
+def _is_within_error(evaluation: Mapping[str, Any]) -> bool:
     """Tell whether errors of measuring explain all that a surrogate seems to do wrong."""
     found = evaluation["fidelity"]
     ordered = found["rank_correlation"] >= LOWEST_RANK_CORRELATION

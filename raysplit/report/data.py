@@ -114,15 +114,12 @@ class SurrogateCheck:
             points of a link state, averaged over the states.
         planned_share_of_gap: Share of the gap, on measured perplexity, that the surrogate's own
             optimal policy closes.
-        warning: Why the surrogate misleads, or None where it does not.
-        share_lost_by_error: What errors of measuring alone would seem to take from that share of a
-            perfect surrogate, in 95 % of cases at most.
+        warning: Why the surrogate misleads or may do so, or None where it does not.
     """
 
     rank_correlation: float
     planned_share_of_gap: float
     warning: str | None = None
-    share_lost_by_error: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

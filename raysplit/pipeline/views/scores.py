@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from raysplit.base.statistics import Interval
+from raysplit.pipeline.verdict import doubt_of
 from raysplit.report import MemberRow, Performance, PolicyResult, SurrogateCheck, TrainingCostRow
 
 _ASKS_NOTHING = frozenset({"stay", "random"})
@@ -109,8 +110,7 @@ def fidelity(evaluation: Mapping[str, Any]) -> SurrogateCheck:
     return SurrogateCheck(
         rank_correlation=found["rank_correlation"],
         planned_share_of_gap=1 - found["share_lost"],
-        warning=found["warning"],
-        share_lost_by_error=found["share_lost_by_error"],
+        warning=doubt_of(evaluation) or found["warning"],
     )
 
 
