@@ -20,7 +20,7 @@ from typing import Literal
 
 from raysplit.base.errors import UserError, suggest
 
-CODEC_FORMAT = 1
+CODEC_FORMAT = 2
 """Raised by hand when a codec other than `identity` gives other values than before."""
 SCALE_BITS = 16
 """A scale travels as bfloat16."""
@@ -74,6 +74,16 @@ class Codec:
     def quantised(self) -> bool:
         """Whether an element becomes a code of few bits, with a scale."""
         return self.kind in _QUANTISED
+
+    @property
+    def halfway(self) -> bool:
+        """Whether codes stand for the values halfway between whole numbers.
+
+        All 2^bits of them are then used, and none is zero. After a rotation few elements are near
+        zero, and the finer step takes a fifth off the squared error of 4 bits, two fifths of 3.
+        Without one most elements are small beside an outlier, and zero serves them best.
+        """
+        return self.rotated and not self.unbiased and self.kind in ("int4", "int3")
 
     @property
     def element_bits(self) -> int | None:

@@ -22,7 +22,7 @@ from torch import Tensor
 from raysplit.base.arrays import FloatArray
 from raysplit.base.errors import UserError
 from raysplit.link.codec.codec import SCALE_BITS, Codec
-from raysplit.link.codec.quantise import LARGEST_CODE, quantise
+from raysplit.link.codec.quantise import code_range, quantise
 
 IntCodes = NDArray[np.int32]
 Words = NDArray[np.uint32]
@@ -38,7 +38,7 @@ class EntropyCoder:
             UserError: The package constriction is not installed, or the codec has no whole codes.
         """
         self._codec = codec
-        self._largest = _largest_code(codec)
+        self._lowest, _ = _whole_codes(codec)
         self._stream = _constriction().stream
         table_S = np.asarray(frequencies_S, dtype=np.float32)
         self._model = self._stream.model.Categorical(table_S, perfect=False)
@@ -46,13 +46,13 @@ class EntropyCoder:
     def encode(self, codes_D: IntCodes) -> Words:
         """Return the words of one token's codes."""
         coder = self._stream.stack.AnsCoder()
-        coder.encode_reverse(codes_D + self._largest, self._model)
+        coder.encode_reverse(codes_D - self._lowest, self._model)
         return coder.get_compressed()
 
     def decode(self, words_W: Words, count: int) -> IntCodes:
         """Return the codes of a message, so many as a token has elements."""
         coder = self._stream.stack.AnsCoder(words_W)
-        return coder.decode(self._model, count) - self._largest
+        return coder.decode(self._model, count) + self._lowest
 
     def bits_per_token(self, hidden_ND: Tensor) -> float:
         """Encode every token and return the mean of their sizes, scales included."""
@@ -63,9 +63,9 @@ class EntropyCoder:
 
 def code_frequencies(hidden_ND: Tensor, codec: Codec) -> FloatArray:
     """Count the codes of a sample, from the lowest to the highest; none counts as never."""
-    largest = _largest_code(codec)
+    lowest, largest = _whole_codes(codec)
     codes_ND = integer_codes(hidden_ND, codec)
-    seen_S = np.bincount(codes_ND.ravel() + largest, minlength=2 * largest + 1)
+    seen_S = np.bincount(codes_ND.ravel() - lowest, minlength=largest - lowest + 1)
     return seen_S.astype(np.float64) + 1.0
 
 
@@ -75,10 +75,10 @@ def integer_codes(hidden_ND: Tensor, codec: Codec) -> IntCodes:
     return codes_NGE.flatten(1).to(torch.int32).cpu().numpy()
 
 
-def _largest_code(codec: Codec) -> int:
+def _whole_codes(codec: Codec) -> tuple[int, int]:
     if not codec.kind.startswith("int"):
         raise UserError(f"codec {codec} has no whole codes to entropy-code: take an int8 to int3")
-    return LARGEST_CODE[codec.kind]
+    return code_range(codec)
 
 
 def _constriction() -> Any:  # noqa: ANN401 - it ships no types

@@ -2,7 +2,8 @@
 
 A scale is the largest magnitude of its group over the largest code, as bfloat16: it is sent, so
 codes are made for the scale that arrives. No element is off by more than half a scale (fp8: by more
-than 1/16 of itself, or 2^-10 of a scale where it is that small).
+than 1/16 of itself, or 2^-10 of a scale where it is that small; codes that stand halfway between
+whole numbers: by what the scale's rounding takes from the largest as well, 3 % of a scale).
 
 Shape suffixes: B sequences, T positions, D hidden size, G groups of a token, E elements of a group.
 """
@@ -23,7 +24,7 @@ from raysplit.link.codec.codec import Codec
 from raysplit.link.codec.rotation import rotate, step_of, unrotate
 
 LARGEST_CODE = {"fp8": 448, "int8": 127, "int4": 7, "int3": 3}
-"""Codes reach from minus this to this; `fp8` is E4M3, which has no infinity."""
+"""`fp8` is E4M3, which has no infinity."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +40,12 @@ class Quantised:
     scales_BTG1: Tensor
 
 
+def code_range(codec: Codec) -> tuple[int, int]:
+    """Return the lowest and the largest code."""
+    largest = LARGEST_CODE[codec.kind]
+    return -largest - codec.halfway, largest
+
+
 def quantise(hidden_BTD: Tensor, codec: Codec) -> Quantised:
     """Return the codes of hidden states; a token's depend on itself and its position alone."""
     values_BTD = hidden_BTD.float()
@@ -46,19 +53,24 @@ def quantise(hidden_BTD: Tensor, codec: Codec) -> Quantised:
         values_BTD = rotate(values_BTD)
     values_BTGE = values_BTD.unflatten(-1, (-1, codec.group or values_BTD.shape[-1]))
     largest = LARGEST_CODE[codec.kind]
-    # A dither takes up to half a step of its own.
-    scales_BTG1 = step_of(values_BTGE, largest - 0.5 * codec.unbiased).bfloat16().float()
+    # A dither takes up to half a step of its own; a code halfway reaches half a step further.
+    steps = largest - 0.5 * codec.unbiased + codec.halfway
+    scales_BTG1 = step_of(values_BTGE, steps).bfloat16().float()
     codes_BTGE = values_BTGE / scales_BTG1
     if codec.kind == "fp8":
         return Quantised(codes_BTGE.to(torch.float8_e4m3fn), scales_BTG1)
+    if codec.halfway:
+        return Quantised(codes_BTGE.floor_().clamp_(*code_range(codec)), scales_BTG1)
     if codec.unbiased:
         codes_BTGE += _dither_like(codes_BTGE)
-    return Quantised(codes_BTGE.round_().clamp_(-largest, largest), scales_BTG1)
+    return Quantised(codes_BTGE.round_().clamp_(*code_range(codec)), scales_BTG1)
 
 
 def dequantise(sent: Quantised, codec: Codec) -> Tensor:
     """Return the hidden states that the edge makes of codes, float32, (B, T, D)."""
     codes_BTGE = sent.codes_BTGE.float()
+    if codec.halfway:
+        codes_BTGE = codes_BTGE + 0.5
     if codec.unbiased:
         codes_BTGE = codes_BTGE - _dither_like(codes_BTGE)
     values_BTD = (codes_BTGE * sent.scales_BTG1).flatten(-2)
