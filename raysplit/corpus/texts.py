@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raysplit.base.errors import UserError
+from raysplit.base.proxies import network_remedy
 from raysplit.corpus import cpython_docs
 from raysplit.corpus.config import CorpusConfig
 from raysplit.corpus.sentences import split_into_sentences, words_in
@@ -129,7 +130,7 @@ def _download_wikitext(config: CorpusConfig) -> list[str]:
         )
     except Exception as error:  # datasets raises many kinds; each means "not to be had here"
         raise UserError(
-            f"WikiText-2 could not be loaded ({type(error).__name__}): check the network, or give "
+            f"WikiText-2 could not be loaded ({type(error).__name__}): {network_remedy()}, or give "
             f"a local copy of its {config.split} split with --set corpus.path=FILE"
         ) from None
     return [str(line) for line in loaded["text"]]
