@@ -62,7 +62,6 @@ class Server:
     runs: dict[str, Run] = field(default_factory=dict)
     artifacts: list[Artifact] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
-    keys: set[str] = field(default_factory=set)
     url: str = ""
 
     def named(self, name):
