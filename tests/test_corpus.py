@@ -12,8 +12,9 @@ from raysplit.base.errors import UserError
 from raysplit.corpus import cpython_docs
 from raysplit.corpus.batches import BATCH_SEQUENCES, BLOCK_SEQUENCES, TokenCorpus
 from raysplit.corpus.config import CorpusConfig
+from raysplit.corpus.sentences import split_into_sentences
 from raysplit.corpus.sequences import sentence_sequences, window_sequences
-from raysplit.corpus.texts import cut_sentences, read_paragraphs, read_sentences
+from raysplit.corpus.texts import read_paragraphs, read_sentences
 
 
 @pytest.mark.slow
@@ -68,7 +69,7 @@ def test_sentences_are_cut_at_their_ends_only():
         'He came at 5 p.m. to see it, i.e. the house. "Why?" she said. '
         "It was 3.5 m high . Then he left."
     )
-    assert cut_sentences(text, 1, 60) == [
+    assert split_into_sentences(text, "embedded") == [
         "He came at 5 p.m. to see it, i.e. the house.",
         '"Why?" she said.',
         "It was 3.5 m high .",
@@ -76,9 +77,11 @@ def test_sentences_are_cut_at_their_ends_only():
     ]
 
 
-def test_sentences_outside_the_word_range_are_left_out():
-    text = "One two. One two three. One two three four five six."
-    assert cut_sentences(text, 3, 5) == ["One two three."]
+def test_sentences_outside_the_word_range_are_left_out(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("One two. One two three. Three more words. One two three four five six.")
+    config = CorpusConfig(source="file", path=path, min_words=3, max_words=5)
+    assert sorted(read_sentences(config)) == ["One two three.", "Three more words."]
 
 
 @pytest.mark.parametrize(

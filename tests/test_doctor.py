@@ -247,7 +247,7 @@ def test_closed_and_silent_servers_are_warnings(silent_port, monkeypatch):
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent_port}")
     silent = machine.check_server("W&B", 0.2)
     assert silent.status == "warning"
-    assert "wandb sync" in silent.remedy
+    assert "docs/cluster.md" in silent.remedy
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:1")
     closed = machine.check_server("W&B", 5)
     assert closed.status == "warning"

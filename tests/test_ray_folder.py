@@ -1,5 +1,6 @@
 """What is known to keep a Ray from starting, or a cluster from answering, is said in one line."""
 
+import os
 import socket
 import tempfile
 import time
@@ -12,6 +13,7 @@ from raysplit.base.ray_folder import fault_of, ray_folder
 from raysplit.doctor import machine
 from raysplit.measure.config import BackendConfig
 from raysplit.measure.on_ray import session
+from raysplit.measure.on_ray.token import give_token_without_home
 from tests.closed_folder import forbid
 
 
@@ -77,3 +79,34 @@ def test_whatever_ends_rays_start_is_one_line(monkeypatch):
     monkeypatch.setattr(session.ray, "init", fail)
     with pytest.raises(UserError, match=r"could not be started .RuntimeError: The current node"):
         session.start_ray(BackendConfig())
+
+
+@pytest.fixture
+def no_token(monkeypatch):
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
+        os.environ.pop(name, None)
+
+
+def test_a_home_that_keeps_no_token_gives_the_process_one(no_token, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    given = set()
+    for home in ("/proc/none", file, file / "below"):
+        os.environ["HOME"] = str(home)
+        give_token_without_home()
+        given.add(os.environ.pop("RAY_AUTH_TOKEN"))
+    assert len(given) == 3
+    assert all(len(token) == 64 for token in given)
+
+
+def test_a_home_that_keeps_a_token_is_left_to_ray(no_token, tmp_path):
+    os.environ["HOME"] = str(tmp_path)
+    give_token_without_home()  # Ray will make one there
+    assert "RAY_AUTH_TOKEN" not in os.environ
+    os.environ["HOME"] = "/proc/none"
+    for name, value in (("RAY_AUTH_MODE", "disabled"), ("RAY_AUTH_TOKEN_PATH", "/token")):
+        os.environ[name] = value
+        give_token_without_home()
+        assert "RAY_AUTH_TOKEN" not in os.environ
+        del os.environ[name]

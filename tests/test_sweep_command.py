@@ -87,6 +87,9 @@ def test_w_and_b_has_all_of_the_sweep_offline(swept, tmp_path):
         rows = history(path)
         curve = [(row["step"], row["episode_return"]) for row in rows if "episode_return" in row]
         assert curve == [point for point in record.progress.curve if point[1] is not None]
+        judged = [(row["step"], row["judged_return"]) for row in rows if "judged_return" in row]
+        assert judged == [point for point in record.progress.judged if point[1] is not None]
+        assert judged[-1][1] == pytest.approx(record.episode_return)  # what it is ranked by
         assert [row["share_of_gap"] for row in rows if "share_of_gap" in row] == [
             record.share_of_gap
         ]

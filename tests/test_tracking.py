@@ -16,6 +16,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from raysplit.tracking import Tracker, TrackingConfig, open_tracker
 from raysplit.tracking.guarded import GuardedTracker
+from raysplit.tracking.weights_and_biases import SYNC_COMMAND
 
 CANARY = "canary0123456789abcdef0123456789abcdef0123"
 CONFIG = {"problem": {"case": "A"}, "seeds": [0, 1]}
@@ -346,7 +347,7 @@ class TestWandb:
                 log_everything(open_tracker(config, folder=tmp_path, group="demo", run=run), png)
         wandb.teardown()
         assert caplog.text.count("cannot be reached") == 1
-        assert f"cd {tmp_path} && wandb sync wandb/offline-run-*" in caplog.text  # as in the docs
+        assert f"cd {tmp_path} && {SYNC_COMMAND}" in caplog.text
         assert len(list(tmp_path.glob("wandb/run-*"))) == 1  # the attempt
         kept = list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
         assert [len(history(path)) for path in kept] == [5, 5]

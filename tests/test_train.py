@@ -6,12 +6,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ray.tune.trainable import trainable
 
 from envs.example import example_params, example_source
 from envs.oracle import Oracle
@@ -81,6 +83,17 @@ assert not ray.is_initialized()
 def test_training_without_remote_runners_starts_no_ray(tmp_path):
     command = [sys.executable, "-W", "ignore", "-c", _TRAIN_ALONE, str(tmp_path / "agent")]
     subprocess.run(command, check=True, cwd=Path(__file__).parent.parent)
+
+
+def test_training_writes_nothing_into_the_home_folder(tmp_path, monkeypatch):
+    """RLlib would make ~/ray_results, and end where it cannot."""
+    monkeypatch.setattr(trainable, "DEFAULT_STORAGE_PATH", "/proc/none/ray_results")
+    elsewhere = tmp_path / "tmp"
+    elsewhere.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    assert train(example_params(), example_source, QUICK, 0, tmp_path / "agent").curve
+    assert list(elsewhere.glob("raysplit-*")) == []
+    assert trainable.DEFAULT_STORAGE_PATH == "/proc/none/ray_results"
 
 
 def test_a_finished_agent_is_not_trained_again(agent):

@@ -18,6 +18,7 @@ import numpy as np
 
 from raysplit.base.arrays import BoolArray, IntArray
 from raysplit.corpus.sequences import TokenSequence
+from raysplit.corpus.use import SentenceUse
 
 BLOCK_SEQUENCES = 64
 BATCH_SEQUENCES = 16
@@ -46,9 +47,15 @@ class Batch:
 
 @dataclass(frozen=True)
 class TokenCorpus:
-    """A tokenised corpus under one perplexity protocol."""
+    """A tokenised corpus under one perplexity protocol.
+
+    Attributes:
+        sequences: In the order in which they are drawn.
+        use: What of the text they are, where it was cut into sentences.
+    """
 
     sequences: tuple[TokenSequence, ...]
+    use: SentenceUse | None = None
 
     @cached_property
     def tokens_N(self) -> IntArray:

@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from raysplit.base.config import Config, UserPath
 
+Source = Literal["embedded", "wikitext-2", "file"]
+
 
 class CorpusConfig(Config):
     """A source of text and the rule that cuts it into sentences.
@@ -19,13 +21,13 @@ class CorpusConfig(Config):
             is then not loaded from the hub.
         split: The split of `wikitext-2`.
         revision: The pinned commit of the `Salesforce/wikitext` data set.
-        min_words: Shorter sentences are left out.
+        min_words: Shorter sentences are left out; see docs/models.md for scripts without spaces.
         max_words: Longer sentences are left out.
         max_sentences: At most this many, drawn by `seed`; None takes all.
         seed: Fixes the order in which sentences are drawn.
     """
 
-    source: Literal["embedded", "wikitext-2", "file"] = "embedded"
+    source: Source = "embedded"
     path: UserPath | None = None
     split: Literal["train", "validation", "test"] = "test"
     revision: str = "b08601e04326c79dfdd32d625aee71d232d685c3"

@@ -1,4 +1,4 @@
-"""Read a corpus: paragraphs from its source, cut into sentences."""
+"""Read a corpus: paragraphs from its source, and sentences drawn from them."""
 
 # datasets is typed in part only:
 # pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false
@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import codecs
 import random
-import re
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 
 from raysplit.base.errors import UserError
+from raysplit.base.proxies import network_remedy
 from raysplit.corpus import cpython_docs
 from raysplit.corpus.config import CorpusConfig
+from raysplit.corpus.sentences import split_into_sentences, words_in
+from raysplit.corpus.use import SentenceUse
 
-SENTENCE_RULE = 1
-"""Raised by hand when text is cut into other sentences than before."""
-# A sentence ends at . ! or ? before white space and something that may open the next one. This also
-# cuts WikiText's " . " (a token of its own there). "e.g. the" goes on, because "t" opens nothing.
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[\"'(\[]?\s?[A-Z0-9])")
 _BYTE_ORDER_MARK = "\ufeff"
 
 
-def cut_sentences(paragraph: str, min_words: int, max_words: int) -> list[str]:
-    """Cut one paragraph at sentence ends and keep the sentences of min_words to max_words."""
-    sentences = (s.strip() for s in _SENTENCE_END.split(paragraph))
-    return [s for s in sentences if min_words <= len(s.split()) <= max_words]
+@dataclass(frozen=True, slots=True)
+class DrawnSentences:
+    """Sentences in the seeded order in which they are drawn, and what was left out."""
+
+    texts: list[str]
+    use: SentenceUse
 
 
 def read_sentences(config: CorpusConfig) -> list[str]:
@@ -36,20 +36,38 @@ def read_sentences(config: CorpusConfig) -> list[str]:
     Raises:
         UserError: If the source cannot be read or holds no usable sentence.
     """
-    sentences = [
+    return draw_sentences(config).texts
+
+
+def draw_sentences(config: CorpusConfig) -> DrawnSentences:
+    """Read the corpus' sentences, and say what was left out.
+
+    Raises:
+        UserError: If the source cannot be read or holds no usable sentence.
+    """
+    found = [
         sentence
         for paragraph in read_paragraphs(config)
-        for sentence in cut_sentences(paragraph, config.min_words, config.max_words)
+        for sentence in split_into_sentences(paragraph, config.source)
     ]
-    sentences = list(dict.fromkeys(sentences))
+    low, high = config.min_words, config.max_words
+    fitting = [s for s in found if low <= words_in(s, config.source) <= high]
+    sentences = list(dict.fromkeys(fitting))
     if len(sentences) < 2:
         raise UserError(
-            f"corpus {_name(config)} holds {len(sentences)} sentences of "
-            f"{config.min_words}-{config.max_words} words; at least 2 are needed: "
+            f"corpus {_name(config)} holds {len(sentences)} sentences of {low}-{high} words "
+            f"(and {len(found) - len(fitting)} of other lengths); at least 2 are needed: "
             "widen corpus.min_words/max_words or choose another text"
         )
     random.Random(config.seed).shuffle(sentences)
-    return sentences[: config.max_sentences]
+    drawn = sentences[: config.max_sentences]
+    use = SentenceUse(
+        found=len(found),
+        outside_length=len(found) - len(fitting),
+        duplicates=len(fitting) - len(sentences),
+        not_drawn=len(sentences) - len(drawn),
+    )
+    return DrawnSentences(drawn, use)
 
 
 def read_paragraphs(config: CorpusConfig) -> list[str]:
@@ -112,7 +130,7 @@ def _download_wikitext(config: CorpusConfig) -> list[str]:
         )
     except Exception as error:  # datasets raises many kinds; each means "not to be had here"
         raise UserError(
-            f"WikiText-2 could not be loaded ({type(error).__name__}): check the network, or give "
+            f"WikiText-2 could not be loaded ({type(error).__name__}): {network_remedy()}, or give "
             f"a local copy of its {config.split} split with --set corpus.path=FILE"
         ) from None
     return [str(line) for line in loaded["text"]]

@@ -36,7 +36,7 @@ _SERVERS = {
     ),
     "W&B": (
         "WANDB_MODE", "WANDB_BASE_URL", "https://api.wandb.ai",
-        "runs are kept offline; send them later, in RUN/tracking: `wandb sync wandb/offline-run-*`",
+        "runs are kept offline; send them later as docs/cluster.md says",
     ),
 }  # fmt: skip
 _OFFLINE_VALUES = {"1", "true", "yes", "on", "offline", "disabled", "dryrun"}

@@ -9,8 +9,8 @@ from typing import Any
 from raysplit.base.files import sha256_of
 from raysplit.corpus.batches import BATCH_SEQUENCES, BLOCK_SEQUENCES, TokenCorpus
 from raysplit.corpus.config import CorpusConfig
+from raysplit.corpus.sentences import SENTENCE_RULES
 from raysplit.corpus.sequences import ProtocolConfig
-from raysplit.corpus.texts import SENTENCE_RULE
 from raysplit.link.config import LinkConfig
 from raysplit.measure.anchors import AnchorPlan
 from raysplit.model.checkpoint import Checkpoint
@@ -67,6 +67,7 @@ def protocol_card(
             "sha256": tokens.sha256,
             "sequences": len(tokens.sequences),
             "scored_tokens": int(tokens.tokens_N.sum()),
+            **_use(corpus, tokens),
         },
         "protocol": protocol.model_dump(mode="json"),
         # A packet that is lost is lost, in whichever mode.
@@ -113,10 +114,17 @@ def _text(corpus: CorpusConfig, protocol: ProtocolConfig) -> dict[str, Any]:
         unused |= {"min_words", "max_words", "max_sentences"}
     described = corpus.model_dump(mode="json", exclude=unused)
     if protocol.unit == "sentence":
-        described["sentence_rule"] = SENTENCE_RULE
+        described["sentence_rule"] = SENTENCE_RULES[corpus.source]
     if corpus.source == "embedded":  # the text is Python's own, and changes with it
         described["python"] = platform.python_version()
     return described
+
+
+def _use(corpus: CorpusConfig, tokens: TokenCorpus) -> dict[str, Any]:
+    """What of a user's text is used, left out and cut; a pinned text's rules say it already."""
+    if corpus.source != "file" or tokens.use is None:
+        return {}
+    return {"sentences": tokens.use.as_dict()}
 
 
 def _anchored(anchors: AnchorPlan | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from raysplit.base.errors import UserError
@@ -11,11 +12,10 @@ from raysplit.corpus.batches import TokenCorpus
 from raysplit.corpus.config import CorpusConfig
 from raysplit.corpus.sequences import (
     ProtocolConfig,
-    TokenSequence,
     sentence_sequences,
     window_sequences,
 )
-from raysplit.corpus.texts import read_paragraphs, read_sentences
+from raysplit.corpus.texts import draw_sentences, read_paragraphs
 from raysplit.link.codec import Codec
 from raysplit.link.config import LinkConfig
 from raysplit.measure.anchors import AnchorPlan
@@ -107,30 +107,45 @@ def tokenise(
     Raises:
         UserError: If nothing can be scored.
     """
-    sequences = _sequences(tokenizer, prefix_id, corpus, protocol)
-    if not sequences:
+    cut = _sentences if protocol.unit == "sentence" else _windows
+    tokens = cut(tokenizer, prefix_id, corpus, protocol)
+    if not tokens.sequences:
         raise UserError(
             f"corpus {corpus.path or corpus.source} has no token to score by unit: "
             f"{protocol.unit}; give it longer text"
         )
-    return TokenCorpus(tuple(sequences))
+    return tokens
 
 
-def _sequences(
+def _sentences(
     tokenizer: Any,  # noqa: ANN401
     prefix_id: int | None,
     corpus: CorpusConfig,
     protocol: ProtocolConfig,
-) -> list[TokenSequence]:
-    if protocol.unit == "sentence":
-        sentences = read_sentences(corpus)
-        ids = tokenizer(sentences, add_special_tokens=False)["input_ids"]
-        return list(sentence_sequences(ids, prefix_id, protocol.context))
+) -> TokenCorpus:
+    drawn = draw_sentences(corpus)
+    ids: list[list[int]] = tokenizer(drawn.texts, add_special_tokens=False)["input_ids"]
+    sequences = sentence_sequences(ids, prefix_id, protocol.context)
+    longest = protocol.context - (prefix_id is not None)
+    use = replace(
+        drawn.use,
+        unscored=len(ids) - len(sequences),
+        cut_at_context=sum(len(tokens) > longest for tokens in ids),
+    )
+    return TokenCorpus(tuple(sequences), use)
+
+
+def _windows(
+    tokenizer: Any,  # noqa: ANN401
+    prefix_id: int | None,
+    corpus: CorpusConfig,
+    protocol: ProtocolConfig,
+) -> TokenCorpus:
     text = "\n\n".join(read_paragraphs(corpus))
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     windows = window_sequences(ids, prefix_id, protocol.context, protocol.stride)
     random.Random(corpus.seed).shuffle(windows)  # an estimate draws them in this order
-    return windows
+    return TokenCorpus(tuple(windows))
 
 
 def _check_lengths(checkpoint: Checkpoint, tokens: TokenCorpus) -> None:

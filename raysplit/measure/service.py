@@ -12,6 +12,7 @@ import numpy as np
 from raysplit.base.errors import UserError
 from raysplit.base.files import sha256_of
 from raysplit.base.progress import progress_bar
+from raysplit.corpus.use import SentenceUse
 from raysplit.link.codec import IDENTITY, Codec
 from raysplit.measure.anchored import MeasuredAnchors
 from raysplit.measure.clean_pass import clean_reference
@@ -57,6 +58,11 @@ class MeasuringService:
     def tokens_per_sequence(self) -> float:
         """Tokens that the UE runs for a sequence, in the mean; not all of a window are scored."""
         return float(self._job.corpus.inputs_N.mean())
+
+    @property
+    def sentence_use(self) -> SentenceUse | None:
+        """What of the text is measured on, where it was cut into sentences."""
+        return self._job.corpus.use
 
     def reference(self, keep: Collection[int] = ()) -> CleanReference:
         """What the clean pass over the corpus gives; it is run once for a range of split points.

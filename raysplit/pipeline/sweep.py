@@ -154,11 +154,12 @@ def _track(folder: RunFolder, job: SweepJob, record: TrialRecord) -> None:
         "status": record.status,
     }
     with tracker_of(folder, f"sweep-{trial.key}", training=training) as tracker:
-        for step, value in record.progress.curve:
-            if value is not None:
-                tracker.log_metrics({"episode_return": value}, step)
+        progress = record.progress
+        for (step, mean), (_, judged) in zip(progress.curve, progress.judged, strict=True):
+            metrics = {"episode_return": mean, "judged_return": judged}  # as stage train logs them
+            tracker.log_metrics({k: v for k, v in metrics.items() if v is not None}, step)
         if record.share_of_gap is not None:
-            tracker.log_metrics({"share_of_gap": record.share_of_gap}, record.progress.steps)
+            tracker.log_metrics({"share_of_gap": record.share_of_gap}, progress.steps)
     marker.touch()
 
 

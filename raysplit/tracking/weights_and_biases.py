@@ -5,7 +5,7 @@
           /tmp/          W&B's temporary files; a killed process leaves them here
 
 An offline run names the copies relative to FOLDER, so it can be sent from there, wherever that was
-moved to: cd FOLDER && wandb sync wandb/offline-run-*
+moved to, a start at a time (see `SYNC_COMMAND`).
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from raysplit.base.files import replacing, sha256_of_file
 from raysplit.tracking.base import Cell, Tracker
 from raysplit.tracking.config import TrackingConfig
 
+SYNC_COMMAND = 'for run in wandb/offline-run-*; do wandb sync "$run"; done'
+"""Sends every start. Given several, W&B sends none if one is empty, as after a kill."""
 _LOCAL_START_S = 90.0  # W&B's service has to start on a busy machine, too
 _log = logging.getLogger(__name__)
 
@@ -93,10 +95,10 @@ class WandbTracker(Tracker):
             if mode != "online":
                 raise
             _log.warning(
-                "W&B cannot be reached (%r); logging offline; to send it later: "
-                "cd %s && wandb sync wandb/offline-run-*",
+                "W&B cannot be reached (%r); logging offline; to send it later: cd %s && %s",
                 error,
                 shlex.quote(str(folder)),
+                SYNC_COMMAND,
             )
             WandbTracker.reachable = False
             # W&B's service still holds the id of the attempt.

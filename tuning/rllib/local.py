@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +11,13 @@ from typing import Any
 
 import cloudpickle
 import ray
+from ray.tune.trainable import trainable
 
 from envs.sources import PPLSource, Quantity, codecs_of, link_names_of
 from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.base.errors import UserError
+
+_trainable: Any = trainable  # it exports no setting for the folder
 
 
 @contextmanager
@@ -24,8 +28,11 @@ def quiet_rllib(num_env_runners: int) -> Iterator[None]:
     into the object store, for remote runners that do not exist, and the first `ray.put` starts a
     cluster: six processes and about ten seconds. Where no Ray runs and no runner is remote, `put`
     hands back the object itself here. With remote runners, RLlib starts or joins a Ray as usual.
+
+    RLlib makes a folder for each algorithm, which stays empty, in ~/ray_results: here it is a
+    temporary one, as not every home folder can be written.
     """
-    put = ray.put
+    put, results = ray.put, _trainable.DEFAULT_STORAGE_PATH
     loggers = [logging.getLogger(name) for name in ("ray", "ray.rllib")]
     levels = [logger.level for logger in loggers]
     if num_env_runners == 0 and not ray.is_initialized():
@@ -34,12 +41,13 @@ def quiet_rllib(num_env_runners: int) -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), tempfile.TemporaryDirectory(prefix="raysplit-") as folder:
+            _trainable.DEFAULT_STORAGE_PATH = folder
             # Each runner registers its env under the same name.
             warnings.filterwarnings("ignore", ".*Overriding environment rllib-single-agent-env")
             yield
     finally:
-        ray.put = put
+        ray.put, _trainable.DEFAULT_STORAGE_PATH = put, results
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 

@@ -17,6 +17,8 @@ import ray
 from raysplit.base.errors import UserError
 from raysplit.base.ray_folder import fault_of, ray_folder
 from raysplit.measure.config import GB, BackendConfig
+from raysplit.measure.on_ray.raylet import watch_raylet
+from raysplit.measure.on_ray.token import give_token_without_home
 from raysplit.measure.on_ray.waiting import PATIENCE_S, say_waiting
 
 _ANSWER_S = 10.0
@@ -34,6 +36,7 @@ def start_ray(config: BackendConfig) -> bool:
     if config.address is None:
         if fault := fault_of(ray_folder()):
             raise UserError(fault)
+        give_token_without_home()
     elif not _answers(config.address):
         raise _no_answer(config.address, f"nobody listens there within {_ANSWER_S:g} s")
     object_store = config.host_cache_gb if config.address is None else None
@@ -60,6 +63,8 @@ def start_ray(config: BackendConfig) -> bool:
         ) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own there
+    if config.address is None:
+        watch_raylet()
     return True
 
 

@@ -22,6 +22,8 @@ def run(folder: RunFolder) -> list[Path]:
     experiment = folder.experiment
     outputs: list[Path] = []
     with measuring_service(folder) as service:
+        if service.sentence_use is not None:
+            say(f"{'text':<10}", "", f" {service.sentence_use.describe()}")
         if experiment.plan.kind == "active":
             rows, steps = measure_actively(experiment, service)
             outputs.append(write_choices(folder, steps))
