@@ -43,6 +43,7 @@ class Service:
 
     card, card_sha256 = {"model": {"layers": 16}}, "a card"
     tokens_per_sequence = 12.0
+    sentence_use = None
 
     def __init__(self, dies_after=10**9, broken=()):
         self.known, self.broken, self.dies_after = {}, broken, dies_after

@@ -17,6 +17,7 @@ from raysplit.base.sealed_json import write_sealed
 from raysplit.measure.table import Measurements
 from raysplit.pipeline import compare as stage
 from raysplit.pipeline.experiment import Experiment
+from raysplit.pipeline.oracles import EVALUATION_FORM
 from raysplit.pipeline.run_folder import RunFolder
 
 AWGN = {"noise_std": [0.0, 6.0]}
@@ -58,7 +59,7 @@ def write_run(
             "measured": dict(zip(names, measured_ends, strict=True)),
         }
         evaluation = path / "evaluation.json"
-        write_sealed(evaluation, {"problem": of_source})
+        write_sealed(evaluation, {"form": EVALUATION_FORM, "problem": of_source})
         for name, config in experiment.agents.items():
             for seed in config.seeds:
                 write_agent(path / "agents" / name / f"seed-{seed}", config.algorithm, seed)

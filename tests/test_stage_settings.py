@@ -33,6 +33,7 @@ class Service:
 
     card, card_sha256 = {"model": {"layers": 16}}, "a card"
     tokens_per_sequence = 12.0
+    sentence_use = None
 
     def __init__(self):
         self.asked = []
