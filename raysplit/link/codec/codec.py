@@ -80,8 +80,10 @@ class Codec:
         """Whether codes stand for the values halfway between whole numbers.
 
         All 2^bits of them are then used, and none is zero. After a rotation few elements are near
-        zero, and the finer step takes a fifth off the squared error of 4 bits, two fifths of 3.
-        Without one most elements are small beside an outlier, and zero serves them best.
+        zero, and the finer step takes an eighth off the squared error of 4 bits, a quarter of 3.
+        The outermost are the largest element itself: a channel far above the others makes all of
+        its block nearly so, and must not shrink. Without a rotation most elements are small beside
+        such a channel, and zero serves them best.
         """
         return self.rotated and not self.unbiased and self.kind in ("int4", "int3")
 

@@ -2,8 +2,7 @@
 
 A scale is the largest magnitude of its group over the largest code, as bfloat16: it is sent, so
 codes are made for the scale that arrives. No element is off by more than half a scale (fp8: by more
-than 1/16 of itself, or 2^-10 of a scale where it is that small; codes that stand halfway between
-whole numbers: by what the scale's rounding takes from the largest as well, 3 % of a scale).
+than 1/16 of itself, or 2^-10 of a scale where it is that small).
 
 Shape suffixes: B sequences, T positions, D hidden size, G groups of a token, E elements of a group.
 """
@@ -53,8 +52,8 @@ def quantise(hidden_BTD: Tensor, codec: Codec) -> Quantised:
         values_BTD = rotate(values_BTD)
     values_BTGE = values_BTD.unflatten(-1, (-1, codec.group or values_BTD.shape[-1]))
     largest = LARGEST_CODE[codec.kind]
-    # A dither takes up to half a step of its own; a code halfway reaches half a step further.
-    steps = largest - 0.5 * codec.unbiased + codec.halfway
+    # A dither takes up to half a step of its own; a code halfway stands half a step further out.
+    steps = largest - 0.5 * codec.unbiased + 0.5 * codec.halfway
     scales_BTG1 = step_of(values_BTGE, steps).bfloat16().float()
     codes_BTGE = values_BTGE / scales_BTG1
     if codec.kind == "fp8":
