@@ -107,7 +107,7 @@ def test_a_line_of_nothing_but_marks_of_headings_is_read_at_once(tmp_path):
     path.write_text("= " * 200_000 + "x\n")
     started = time.perf_counter()
     assert len(read_paragraphs(CorpusConfig(source="wikitext-2", path=path))) == 1
-    assert time.perf_counter() - started < 2
+    assert time.perf_counter() - started < 20
 
 
 def test_file_corpus_drops_headings_and_draws_in_a_seeded_order(tmp_path):
