@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscop
 demo: $(VENV)/.installed  ## the main job on the embedded model, into runs/demo
 	$(BIN)/raysplit run demo
 
-test: $(VENV)/.installed  ## what CI runs; under ten minutes
+test: $(VENV)/.installed  ## what CI runs
 	$(PYTEST) -m "not thorough and not network"
 
 test-thorough: $(VENV)/.installed  ## what takes long and seldom breaks

@@ -43,6 +43,7 @@ def raylet_of(driver):
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_raylet_that_is_killed_while_settings_are_measured(tmp_path):
     out = tmp_path / "run"
     wanted = [*SMALL, "--set=backend.kind=ray", "--set=plan.settings=64"]
