@@ -26,7 +26,7 @@ from bench.report import REPORTS, BenchReport
 from raysplit.corpus.batches import TokenCorpus
 from raysplit.corpus.config import CorpusConfig
 from raysplit.corpus.sequences import TokenSequence
-from raysplit.corpus.texts import read_sentences
+from raysplit.corpus.texts import draw_sentences
 from raysplit.link.config import LinkConfig
 from raysplit.link.state import LinkState
 from raysplit.measure.config import BackendConfig
@@ -83,7 +83,7 @@ def _words(text: Path | None, sentences: int | None) -> list[int]:
     if text is None:
         return np.random.default_rng(0).integers(5, 41, sentences or 8000).tolist()
     config = CorpusConfig(source="file", path=text, max_sentences=sentences)
-    return [len(sentence.split()) for sentence in read_sentences(config)]
+    return [len(sentence.split()) for sentence in draw_sentences(config).texts]
 
 
 def _measure(report: BenchReport, folder: Path, words: list[int]) -> None:

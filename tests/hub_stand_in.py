@@ -8,12 +8,12 @@ GET  /ORG/NAME/resolve/COMMIT/FILE       its bytes, from where `Range` says
 
 import hashlib
 import json
-import threading
 import urllib.parse
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+
+from tests import loopback
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -55,7 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(body=True)
 
     def _answer(self, *, body):
-        hub = self.server.hub
+        hub = self.server.of_test
         path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
         hub.log.append((self.command, path, self.headers.get("Range")))
         parts = path.strip("/").split("/")
@@ -103,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if not body:
             return None
-        cuts = self.server.hub.cut_after.get(path.name)
+        cuts = self.server.of_test.cut_after.get(path.name)
         if cuts:
             self.wfile.write(content[first : cuts.pop(0)])
             self.wfile.flush()
@@ -128,17 +128,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
 
-@contextmanager
 def serving(folder):
     """Serve a folder as org/tiny; yields the hub with its address in `url`."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.hub = Hub(folder, url=f"http://127.0.0.1:{server.server_address[1]}")
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield server.hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return loopback.serving(_Handler, lambda url: Hub(folder, url=url))

@@ -14,7 +14,7 @@ from raysplit.corpus.batches import BATCH_SEQUENCES, BLOCK_SEQUENCES, TokenCorpu
 from raysplit.corpus.config import CorpusConfig
 from raysplit.corpus.sentences import split_into_sentences
 from raysplit.corpus.sequences import sentence_sequences, window_sequences
-from raysplit.corpus.texts import read_paragraphs, read_sentences
+from raysplit.corpus.texts import draw_sentences, read_paragraphs
 
 
 @pytest.mark.slow
@@ -81,7 +81,7 @@ def test_sentences_outside_the_word_range_are_left_out(tmp_path):
     path = tmp_path / "text.txt"
     path.write_text("One two. One two three. Three more words. One two three four five six.")
     config = CorpusConfig(source="file", path=path, min_words=3, max_words=5)
-    assert sorted(read_sentences(config)) == ["One two three.", "Three more words."]
+    assert sorted(draw_sentences(config).texts) == ["One two three.", "Three more words."]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_line_of_nothing_but_marks_of_headings_is_read_at_once(tmp_path):
     path.write_text("= " * 200_000 + "x\n")
     started = time.perf_counter()
     assert len(read_paragraphs(CorpusConfig(source="wikitext-2", path=path))) == 1
-    assert time.perf_counter() - started < 20
+    assert time.perf_counter() - started < 2
 
 
 def test_file_corpus_drops_headings_and_draws_in_a_seeded_order(tmp_path):
@@ -117,12 +117,12 @@ def test_file_corpus_drops_headings_and_draws_in_a_seeded_order(tmp_path):
         + "\n".join(f"This is sentence number {i} of them ." for i in range(30))
     )
     config = CorpusConfig(source="file", path=path)
-    sentences = read_sentences(config)
+    sentences = draw_sentences(config).texts
     assert len(sentences) == 30
     assert not any("Heading" in s for s in sentences)
-    assert sentences == read_sentences(config)
-    assert sentences != read_sentences(config.model_copy(update={"seed": 1}))
-    capped = read_sentences(config.model_copy(update={"max_sentences": 7}))
+    assert sentences == draw_sentences(config).texts
+    assert sentences != draw_sentences(config.model_copy(update={"seed": 1})).texts
+    capped = draw_sentences(config.model_copy(update={"max_sentences": 7})).texts
     assert capped == sentences[:7]
 
 
@@ -140,14 +140,14 @@ def test_unusable_files_are_refused(tmp_path, content, message):
     path = tmp_path / "text.txt"
     path.write_bytes(content)
     with pytest.raises(UserError, match=message):
-        read_sentences(CorpusConfig(source="file", path=path))
+        draw_sentences(CorpusConfig(source="file", path=path))
 
 
 def test_the_command_that_converts_a_file_can_be_pasted(tmp_path):
     path = tmp_path / "my text.txt"
     path.write_text("This is a sentence of it .", encoding="utf-16")
     with pytest.raises(UserError, match=re.escape(f"-t UTF-8 '{path}' > utf8.txt`")):
-        read_sentences(CorpusConfig(source="file", path=path))
+        draw_sentences(CorpusConfig(source="file", path=path))
 
 
 def test_byte_order_marks_are_no_text(tmp_path):
@@ -159,14 +159,14 @@ def test_byte_order_marks_are_no_text(tmp_path):
         "And one more of it .",
     ]
     path.write_text("\n".join(lines), encoding="utf-8")
-    plain = read_sentences(CorpusConfig(source="file", path=path))
+    plain = draw_sentences(CorpusConfig(source="file", path=path)).texts
     path.write_text("".join(f"\ufeff{line}\n" for line in lines), encoding="utf-8")
-    assert read_sentences(CorpusConfig(source="file", path=path)) == plain
+    assert draw_sentences(CorpusConfig(source="file", path=path)).texts == plain
 
 
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.txt cannot be read"):
-        read_sentences(CorpusConfig(source="file", path=tmp_path / "nowhere.txt"))
+        draw_sentences(CorpusConfig(source="file", path=tmp_path / "nowhere.txt"))
 
 
 def _corpus(count=150):

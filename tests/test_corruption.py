@@ -8,7 +8,7 @@ from tests.finished_run import finish
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "mutations", [4, pytest.param(200, marks=pytest.mark.thorough, id="as in the benchmark")]
+    "mutations", [8, pytest.param(200, marks=pytest.mark.thorough, id="as in the benchmark")]
 )
 def test_no_change_of_a_file_changes_a_result_in_silence(tmp_path, mutations):
     finish(tmp_path / "run")

@@ -59,7 +59,7 @@ def test_a_raylet_that_is_killed_while_settings_are_measured(tmp_path):
             assert driver.poll() is None
             time.sleep(0.05)
         os.kill(raylet_of(driver.pid), signal.SIGKILL)
-        stdout, stderr = driver.communicate(timeout=300)
+        stdout, stderr = driver.communicate(timeout=120)
     assert driver.returncode == 2
     assert stdout == ""
     *progress, error = stderr.splitlines()

@@ -11,7 +11,7 @@ from raysplit.base.errors import UserError
 from raysplit.corpus import texts
 from raysplit.corpus.config import CorpusConfig
 from raysplit.corpus.sentences import split_into_sentences, words_in
-from raysplit.corpus.texts import draw_sentences, read_paragraphs, read_sentences
+from raysplit.corpus.texts import draw_sentences, read_paragraphs
 from raysplit.corpus.use import SentenceUse
 
 RUSSIAN = [
@@ -173,12 +173,12 @@ def test_what_is_left_out_is_counted(tmp_path):
     assert (use.found, use.outside_length, use.duplicates, use.not_drawn) == (10, 1, 1, 3)
     assert use.used == len(drawn.texts) == 5
     assert set(drawn.texts) < {*RUSSIAN, *CHINESE}
-    assert read_sentences(config) == drawn.texts
+    assert draw_sentences(config).texts == drawn.texts
 
 
 def test_a_text_of_which_nothing_fits_is_refused_with_what_there_was(tmp_path):
     with pytest.raises(UserError, match=r"holds 1 sentences of 5-60 words \(and 2 of other"):
-        read_sentences(written(tmp_path, RUSSIAN[0], "Да.", "字" * 61))
+        draw_sentences(written(tmp_path, RUSSIAN[0], "Да.", "字" * 61))
 
 
 def test_the_line_about_a_text_names_only_what_there_is():
@@ -204,9 +204,9 @@ def test_sentences_of_wikitext_are_what_they_were(tmp_path, monkeypatch):
     path.write_text("\n".join(lines), encoding="utf-8")
     expected = {'The tower ( " La Tour " ) is high .', "It was built in 1889 ."}
     config = CorpusConfig(source="wikitext-2", path=path)
-    assert set(read_sentences(config)) == expected
+    assert set(draw_sentences(config).texts) == expected
     monkeypatch.setattr(texts, "_download_wikitext", lambda config: lines)
-    assert set(read_sentences(config.model_copy(update={"path": None}))) == expected
+    assert set(draw_sentences(config.model_copy(update={"path": None})).texts) == expected
 
 
 @pytest.mark.slow
@@ -218,4 +218,4 @@ def test_sentences_of_the_embedded_corpus_are_what_they_were():
     ]
     expected = list(dict.fromkeys(p for p in pieces if 5 <= len(p.split()) <= 60))
     random.Random(0).shuffle(expected)
-    assert read_sentences(CorpusConfig()) == expected
+    assert draw_sentences(CorpusConfig()).texts == expected

@@ -452,7 +452,7 @@ def test_a_backend_closed_in_the_middle_leaves_the_terminal_clean(tmp_path):
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -11,9 +11,10 @@ import gzip
 import json
 import re
 import threading
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from tests import loopback
 
 
 @dataclass
@@ -63,6 +64,7 @@ class Server:
     artifacts: list[Artifact] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     url: str = ""
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def named(self, name):
         (run,) = [run for run in self.runs.values() if run.name == name]
@@ -76,8 +78,8 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_POST(self):
-        server, body = self.server.kept, self._body()
-        with self.server.lock:
+        server, body = self.server.of_test, self._body()
+        with self.server.of_test.lock:
             if self.path == "/graphql":
                 asked = json.loads(body)
                 operation = re.search(r"(?:query|mutation)\s+(\w+)", asked["query"])[1]
@@ -93,9 +95,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self):
         body = self._body()
-        with self.server.lock:
+        with self.server.of_test.lock:
             _, _, kind, owner, name = self.path.split("/", 4)
-            kept = self.server.kept
+            kept = self.server.of_test
             if kind == "file":
                 kept.runs[owner].files[name] = body
             elif kind == "manifest":
@@ -216,7 +218,7 @@ class _Handler(BaseHTTPRequestHandler):
         return model
 
     def _url(self, *parts):
-        return "/".join([self.server.kept.url, "upload", *parts])
+        return "/".join([self.server.of_test.url, "upload", *parts])
 
     def _run_files(self, given):
         files = [
@@ -248,17 +250,6 @@ def _lines(sent, name):
     return enumerate(map(json.loads, file["content"]), file["offset"])
 
 
-@contextmanager
 def serving():
     """Serve; yields what the server keeps, with its address in `url`."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.kept = Server(url=f"http://127.0.0.1:{server.server_address[1]}")
-    server.lock, server.daemon_threads = threading.Lock(), True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield server.kept
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return loopback.serving(_Handler, lambda url: Server(url=url))

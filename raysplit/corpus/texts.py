@@ -30,15 +30,6 @@ class DrawnSentences:
     use: SentenceUse
 
 
-def read_sentences(config: CorpusConfig) -> list[str]:
-    """Return the corpus' sentences in the seeded order in which they are drawn.
-
-    Raises:
-        UserError: If the source cannot be read or holds no usable sentence.
-    """
-    return draw_sentences(config).texts
-
-
 def draw_sentences(config: CorpusConfig) -> DrawnSentences:
     """Read the corpus' sentences, and say what was left out.
 

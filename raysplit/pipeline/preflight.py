@@ -9,7 +9,7 @@ from envs.link_path import link_path, refuse_short_parts, trained_rows
 from raysplit.base.errors import UserError
 from raysplit.base.files import at_home
 from raysplit.base.progress import say
-from raysplit.corpus.texts import read_paragraphs, read_sentences
+from raysplit.corpus.texts import draw_sentences, read_paragraphs
 from raysplit.model import zoo
 from raysplit.model.families import family_of
 from raysplit.model.location import local_folder
@@ -115,7 +115,7 @@ def _check_text(experiment: Experiment) -> None:
     if size > _QUICKLY_READ_BYTES:
         return
     if experiment.protocol.unit == "sentence":
-        read_sentences(corpus)
+        draw_sentences(corpus)
     else:
         read_paragraphs(corpus)
 

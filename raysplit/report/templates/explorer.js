@@ -131,10 +131,10 @@
         a += chance * Math.cos(angle);
         b += chance * Math.sin(angle);
       });
-      const size_ = Math.hypot(a, b) ** count;
+      const magnitude = Math.hypot(a, b) ** count;
       const turned = Math.atan2(b, a) * count;
       // The conjugate, so that a forward transform gives the inverse's real part.
-      [re[k], im[k]] = [size_ * Math.cos(turned), -size_ * Math.sin(turned)];
+      [re[k], im[k]] = [magnitude * Math.cos(turned), -magnitude * Math.sin(turned)];
     }
     fourier(re, im);
     let sum = 0;
@@ -323,7 +323,7 @@
     `${(100 * share).toFixed(places).replace(/^-(0\.?0*)$/, "$1").replace("-", "−")} %`;
   const bytes = (value) => (value >= 1e8 ? `${digits(value / 1e9)} GB` : `${digits(value / 1e6)} MB`);
   const layers = (p) => `${p} layer${p === 1 ? "" : "s"}`;
-  const withUnit = ({ values, unit: unit_ }, i) => `${digits(values[i])} ${unit_}`.trim();
+  const withUnit = (axis, i) => `${digits(axis.values[i])} ${axis.unit}`.trim();
   const where = (state) =>
     content.link.map((axis, k) => `${axis.name} = ${withUnit(axis, state[k])}`).join(", ");
   const stated = (place) =>
@@ -411,12 +411,13 @@
     for (const box of codecFields()) box.disabled = checked.length === 1 && box.checked;
     const own = { ...started, state: controls.state, cost: controls.cost };
     const [now, before] = [answer(controls), answer(own)];
+    const overLink = bestOverLink(controls);
     say(controls, now.best, before.best);
     const rowOf = ({ x, best }) => ({ x, p: best.p, codec: best.codec, ...tip(best) });
     draw("map", {
       here: [{ x: content.link[0].values[controls.state[0]] }],
       run: bestOverLink(own).map(rowOf),
-      places: bestOverLink(controls).map(rowOf),
+      places: overLink.map(rowOf),
     });
     const half = (one) => one.ppl_half;
     const objective = (places) => points(places, (one) => one.p, (one) => one.objective, half);
@@ -433,7 +434,7 @@
       front: cost(now.front),
       best: cost(best),
     });
-    window.raysplitExplorer = { controls, ...now, overLink: bestOverLink(controls) };
+    window.raysplitExplorer = { controls, ...now, overLink }; // all digits, for who checks them
   }
 
   function say(controls, best, before) {
