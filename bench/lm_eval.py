@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from raysplit.measure.prepare import open_model
 from raysplit.model.config import ModelConfig
 
 TASKS = Path(__file__).parent / "lm_eval_tasks"
-_NOISE_STD, _SEED = 1.0, 0
+_SEED = 0
 _PAIRS = (
     ("The file is opened", " for reading"),
     ("The file is opened", " for"),
@@ -77,20 +77,26 @@ def _answers(model: Any, batch_size: int = 1) -> list[float]:  # noqa: ANN401 - 
     return found + model.loglikelihood_rolling(rolling, disable_tqdm=True)[::order]
 
 
-def over_split_points(model: str, split_points: Iterable[int]) -> dict[str, Any]:
-    """Return accuracy and word perplexity of the two tasks at each split point, and without noise.
+def over_links(
+    model: str, split_points: Sequence[int], noise_stds: Sequence[float]
+) -> dict[str, Any]:
+    """Return accuracy and word perplexity of the two tasks over a perfect link and noisy ones.
 
     Args:
         model: A name that experiments know.
         split_points: Where it is cut.
+        noise_stds: Standard deviations of the noise, at each of these split points.
     """
     return {
         "model": model,
-        "noise_std": _NOISE_STD,
         "seed": _SEED,
         "lm_eval": importlib.metadata.version("lm-eval"),
         "perfect_link": _evaluated(model, 1, 0.0),
-        "split_points": {str(p): _evaluated(model, p, _NOISE_STD) for p in split_points},
+        "noisy_links": [
+            {"noise_std": std, "split_point": p} | _evaluated(model, p, std)
+            for std in noise_stds
+            for p in split_points
+        ],
     }
 
 
@@ -127,9 +133,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.lm_eval", description=__doc__)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--split-points", type=int, nargs="+", default=[1, 3, 6, 10, 15, 20, 29])
+    parser.add_argument("--noise-stds", type=float, nargs="+", default=[1.0, 2.0, 4.0])
     parser.add_argument("--out", type=Path, default=REPORTS / "lm-eval-smollm2.json")
     arguments = parser.parse_args()
-    report = over_split_points(arguments.model, arguments.split_points)
+    report = over_links(arguments.model, arguments.split_points, arguments.noise_stds)
     write_atomically(arguments.out, json.dumps(report, indent=2).encode() + b"\n")
     print(f"-> {arguments.out}")
 
