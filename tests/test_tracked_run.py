@@ -1,4 +1,7 @@
-"""What W&B holds of a whole run: written offline by the command, read back from its files."""
+"""What W&B holds of a whole run and of a sweep.
+
+Written offline by the command and read back from its files, or received by a stand-in for W&B.
+"""
 
 import json
 import os
@@ -8,7 +11,9 @@ import pytest
 
 from tests.test_cli import SMALL, raysplit
 from tests.test_tracking import history, logged_artifacts, logged_config, run_name
+from tests.wandb_stand_in import environment, send, serving
 from tuning.agent import load_agent
+from tuning.sweep.records import TrialFolder
 
 pytestmark = pytest.mark.slow
 
@@ -75,3 +80,48 @@ def test_the_evaluation_with_all_its_scores(tracked):
     (entry,) = artifact.manifest.contents
     kept = (out / "tracking" / entry.local_path).read_bytes()
     assert kept == (out / "evaluation.json").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def received(tmp_path_factory):
+    """A run folder and W&B's server: stages logged online, a sweep logged offline and sent."""
+    home = tmp_path_factory.mktemp("runs")
+    out = home / "demo"
+    tiny = [*SMALL, "--set=sweep={space: {learning_rate: [0.0003, 0.003]}, seeds: [0]}"]
+    with serving() as server:
+        for command, mode in (("measure", "online"), ("fit", "online"), ("sweep", "offline")):
+            tracking = f"--set=tracking={{backend: wandb, mode: {mode}, timeout_s: 120}}"
+            given = environment(home, server.url)
+            done = raysplit(command, "demo", "--out", out, *tiny, tracking, env=given)
+            assert done.returncode == 0, done.stderr
+        server.before = {run.name for run in server.runs.values()}
+        send(out / "tracking", home, server)
+    return out, server
+
+
+@pytest.mark.thorough
+def test_a_stage_that_is_logged_online_arrives_as_it_goes(received):
+    out, server = received
+    assert server.before == {"measure", "fit"}
+    assert [server.named(name).exit_code for name in ("measure", "fit")] == [0, 0]
+    fit = json.loads((out / "surrogate" / "fit.json").read_text())
+    assert server.named("fit").summary["log_ppl_mse"] == fit["log_ppl"]["mse"]
+
+
+@pytest.mark.thorough
+def test_each_trial_of_a_sweep_arrives_once_with_its_judged_returns(received):
+    out, server = received
+    trials = [TrialFolder(out / "sweep", p.name) for p in (out / "sweep/trials").iterdir()]
+    names = [f"sweep-{trial.path.name}" for trial in trials]
+    assert len(names) == 2
+    runs = [run.name for run in server.runs.values()]
+    assert sorted(runs) == sorted([*server.before, "sweep", *names])
+    for name, trial in zip(names, trials, strict=True):
+        run, record = server.named(name), trial.record()
+        judged = [(r["step"], r["judged_return"]) for r in run.history if "judged_return" in r]
+        assert judged == [tuple(point) for point in record.progress.judged if point[1] is not None]
+        assert judged
+        assert run.summary["share_of_gap"] == record.share_of_gap
+        assert run.config["training"]["value"]["seed"] == 0
+    bodies = {body for a in server.artifacts if a.committed for body in a.files.values()}
+    assert (out / "sweep/best.json").read_bytes() in bodies

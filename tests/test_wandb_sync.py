@@ -1,7 +1,6 @@
-"""What arrives at W&B when the files of offline runs are sent, at a stand-in on loopback."""
+"""What arrives at W&B, sent afterwards or as it goes, at a stand-in on loopback."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from raysplit.tracking.weights_and_biases import SYNC_COMMAND
-from tests.wandb_stand_in import serving
+from tests.wandb_stand_in import KEY, NOBODY, environment, send, serving
 
 pytestmark = pytest.mark.slow
-KEY = "canary0123456789abcdef0123456789abcdef0123"
 ROOT = Path(__file__).parents[1]
 
 # A run that is killed and started again, and another one beside it, as trials of a sweep are.
@@ -20,9 +18,9 @@ LOGGED = """
 import os, signal, sys
 from pathlib import Path
 from raysplit.tracking import TrackingConfig, open_tracker
-folder, run, first = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-killed = sys.argv[4] == "killed"
-config = TrackingConfig(backend="wandb", mode="offline")
+folder, mode, run, first = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+killed = sys.argv[5] == "killed"
+config = TrackingConfig(backend="wandb", mode=mode, timeout_s=120)
 result = folder.parent / "best.json"
 result.write_text(run)
 tracker = open_tracker(config, folder=folder, group="demo", run=run)
@@ -38,40 +36,32 @@ tracker.finish()
 """
 
 
-@pytest.fixture(scope="module")
-def sent(tmp_path_factory):
-    """The server after the folder's runs were sent by the command that the docs name."""
-    place = tmp_path_factory.mktemp("sent")
-    folder = place / "tracking"
-    environment = os.environ | {"HOME": str(place), "NETRC": str(place / "netrc")}
-    for name in ("WANDB_MODE", "WANDB_DIR", "WANDB_API_KEY", "WANDB_ENTITY", "WANDB_PROJECT"):
-        environment.pop(name, None)
-    starts = (("ppo", 0, "-"), ("ppo", 3, "killed"), ("ppo", 3, "-"), ("sweep-a", 0, "-"))
+def log(tracking, mode, starts, url):
+    """Run `LOGGED` for each (run, first step, how it ends); return what it printed."""
+    said = ""
     for run, first, end in starts:
         done = subprocess.run(
-            [sys.executable, "-c", LOGGED, str(folder), run, str(first), end],
-            env=environment | {"WANDB_BASE_URL": "http://127.0.0.1:9"},
+            [sys.executable, "-c", LOGGED, str(tracking), mode, run, str(first), end],
+            env=environment(tracking.parent, url),
             cwd=ROOT,
             capture_output=True,
             text=True,
             check=False,
         )
         assert (done.returncode == 0) == (end == "-"), done.stderr
+        said += done.stdout + done.stderr
+    return said
+
+
+@pytest.fixture(scope="module")
+def sent(tmp_path_factory):
+    """The server after the folder's runs were sent by the command that the docs name."""
+    folder = tmp_path_factory.mktemp("sent") / "tracking"
+    starts = (("ppo", 0, "-"), ("ppo", 3, "killed"), ("ppo", 3, "-"), ("sweep-a", 0, "-"))
+    log(folder, "offline", starts, NOBODY)
+    assert len(list(folder.glob("wandb/offline-run-*"))) == len(starts)
     with serving() as server:
-        assert len(list(folder.glob("wandb/offline-run-*"))) == len(starts)
-        path = f"{Path(sys.executable).parent}:{environment['PATH']}"
-        done = subprocess.run(
-            SYNC_COMMAND,
-            shell=True,
-            env=environment | {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY, "PATH": path},
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        server.said = done.stdout + done.stderr
-        assert done.returncode == 0, server.said
+        server.said = send(folder, folder.parent, server)
         yield server
 
 
@@ -107,3 +97,20 @@ def test_the_docs_name_the_command():
 
 def test_the_key_goes_nowhere_but_into_the_request(sent):
     assert KEY not in sent.said
+
+
+def test_an_online_run_that_is_started_again_goes_on_where_it_stopped(tmp_path):
+    folder = tmp_path / "tracking"
+    with serving() as server:
+        said = log(folder, "online", (("ppo", 0, "-"), ("ppo", 3, "-")), server.url)
+    assert not any(word in said for word in (KEY, "offline", "tracking failed"))
+    assert not list(folder.glob("wandb/offline-run-*"))
+    run = server.named("ppo")
+    assert len(server.runs) == 1
+    assert (run.group, run.exit_code, run.config["seed"]["value"]) == ("demo", 0, 7)
+    rows = [row for row in run.history if "judged_return" in row]
+    assert [(row["step"], row["judged_return"]) for row in rows] == [(s, s / 2) for s in range(6)]
+    assert all(artifact.committed for artifact in server.artifacts)
+    files = {name: body for a in server.artifacts for name, body in a.files.items()}
+    assert files["best.json"] == b"ppo"
+    assert json.loads(files["scores.table.json"])["data"] == [["PPO", 0.99]]

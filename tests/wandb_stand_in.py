@@ -9,12 +9,20 @@ Rows lie where their number says, as at W&B: a part that counts from 0 again wou
 
 import gzip
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 
+from raysplit.tracking.weights_and_biases import SYNC_COMMAND
 from tests import loopback
+
+KEY = "canary0123456789abcdef0123456789abcdef0123"
+NOBODY = "http://127.0.0.1:9"  # where no server answers
 
 
 @dataclass
@@ -144,6 +152,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return {"model": self._resumed(server, variables["name"])}
             case "Viewer":
                 return {"viewer": {"id": "V", "entity": "me", "username": "me", "flags": "{}"}}
+            case "ArtifactType":  # nothing of that name is known by another type
+                return {"project": {"artifact": None}}
             case "ServerFeaturesQuery":
                 return {"serverInfo": {"features": []}}
             case "CreateRunFiles":
@@ -248,6 +258,32 @@ class _Handler(BaseHTTPRequestHandler):
 def _lines(sent, name):
     file = (sent.get("files") or {}).get(name) or {"offset": 0, "content": []}
     return enumerate(map(json.loads, file["content"]), file["offset"])
+
+
+def environment(home, url):
+    """A machine whose W&B is at `url`, with a key for it and nothing of the user's own settings."""
+    own = {"HOME": str(home), "NETRC": str(home / "netrc")}
+    cleared = {"WANDB_MODE", "WANDB_DIR", "WANDB_ENTITY", "WANDB_PROJECT"}
+    kept = {name: value for name, value in os.environ.items() if name not in cleared}
+    return kept | own | {"WANDB_BASE_URL": url, "WANDB_API_KEY": KEY}
+
+
+def send(tracking, home, server):
+    """Send what lies in a folder of offline runs, as the docs say; return what was printed."""
+    given = environment(home, server.url)
+    done = subprocess.run(
+        SYNC_COMMAND,
+        shell=True,
+        env=given | {"PATH": f"{Path(sys.executable).parent}:{given['PATH']}"},
+        cwd=tracking,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    return said
 
 
 def serving():
