@@ -9,42 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import ROOT, RUN, SMALL, raysplit, raysplit_here
 from tests.fault_driver import rows_in
 from tuning.agent import load_agent
-
-ROOT = Path(__file__).parent.parent
-RUN = [sys.executable, "-m", "raysplit.cli"]
-# A whole run in seconds: a short text, few settings, one short agent. To read the embedded corpus,
-# every process goes through the docstrings of Python's whole library.
-SMALL = [
-    f"--set={value}"
-    for value in (
-        "corpus.source=file",
-        f"corpus.path={ROOT / 'tests' / 'short_sentences.txt'}",
-        "corpus.max_sentences=66",
-        "corpus.max_words=10",
-        "plan.settings=16",
-        "problem.link.noise_std.grid_points=3",
-        "problem.max_split_point=4",
-        "measuring.target_stderr=0.05",
-        "surrogate.steps=150",
-        "agents.ppo.seeds=[0]",
-        "agents.ppo.total_steps=1200",
-        "backend.kind=inprocess",
-    )
-]
-
-
-def raysplit(*arguments, **options):
-    return subprocess.run(
-        [*RUN, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=300,
-        check=False,
-        **options,
-    )
 
 
 def test_help_names_the_commands_and_loads_nothing_heavy():
@@ -84,7 +51,7 @@ def test_help_names_the_commands_and_loads_nothing_heavy():
     ],
 )
 def test_wrong_input_ends_with_one_message_and_code_2(tmp_path, arguments, message):
-    done = raysplit(*arguments, "--out", tmp_path / "run")
+    done = raysplit_here(*arguments, "--out", tmp_path / "run")
     assert done.returncode == 2, done.stderr
     assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
@@ -137,7 +104,7 @@ def test_a_command_without_its_predecessor_says_what_to_paste_and_leaves_nothing
     )
     assert not out.exists()
     out.mkdir()  # an empty folder, or one of something else, is none of a run
-    raysplit(*asked)
+    raysplit_here(*asked)
     assert list(out.iterdir()) == []
 
 
@@ -152,7 +119,7 @@ def test_a_command_without_its_predecessor_says_what_to_paste_and_leaves_nothing
 def test_what_is_not_there_is_refused_and_nothing_is_left(tmp_path, arguments, message):
     (tmp_path / "file").write_text("")
     places = {"new", "out", "file/run"}
-    done = raysplit(*(tmp_path / a if a in places else a for a in arguments))
+    done = raysplit_here(*(tmp_path / a if a in places else a for a in arguments))
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert message in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
@@ -160,7 +127,7 @@ def test_what_is_not_there_is_refused_and_nothing_is_left(tmp_path, arguments, m
 
 def test_a_run_folder_in_the_place_of_an_experiment_is_recognised(tmp_path):
     (tmp_path / "experiment.yaml").write_text("name: demo")
-    done = raysplit("run", tmp_path)
+    done = raysplit_here("run", tmp_path)
     assert done.returncode == 2
     assert "is a run folder: to go on in it" in " ".join(done.stderr.split())
 
@@ -195,18 +162,18 @@ def test_a_small_run_gives_every_promised_file_and_is_recognised_as_done(tmp_pat
     assert max(judged) <= evaluation["problem"]["surrogate"]["optimal_return"] + 1e-9
 
     before = (out / "report.html").stat().st_mtime_ns
-    again = raysplit("run", "demo", "--out", out, *SMALL)
+    again = raysplit_here("run", "demo", "--out", out, *SMALL)
     assert again.returncode == 0
     assert again.stderr.count("done before") == 5
     assert (out / "report.html").stat().st_mtime_ns == before
 
     # A lost output makes its stage, and only what follows it, run again.
     (out / "evaluation.json").unlink()
-    repaired = raysplit("run", "demo", "--out", out, *SMALL)
+    repaired = raysplit_here("run", "demo", "--out", out, *SMALL)
     assert repaired.stderr.count("done before") == 4
     assert (out / "evaluation.json").is_file()
 
-    other = raysplit("run", "demo", "--out", out, *SMALL, "--set", "problem.lambda=0.3")
+    other = raysplit_here("run", "demo", "--out", out, *SMALL, "--set", "problem.lambda=0.3")
     assert other.returncode == 2
     message = " ".join(other.stderr.split())
     assert "problem.lambda is 0.2 there and 0.3 here" in message
@@ -228,11 +195,11 @@ def test_the_three_packages_share_a_folder():
         pytest.param("ray", signal.SIGTERM, 143, marks=[pytest.mark.ray, pytest.mark.slow]),
     ],
 )
-def test_a_stopped_run_goes_on_where_it_was(tmp_path, backend, number, code):
+def test_a_stopped_run_goes_on_where_it_was(tmp_path, request, backend, number, code):
     out = tmp_path / "demo"
     ledger = out / "measurements.sqlite"
     command = ["measure", "demo", "--out", str(out), *SMALL, f"--set=backend.kind={backend}"]
-    command += ["--set=measuring.target_stderr=0.002"]
+    command += ["--set=measuring.target_stderr=0.002", "--set=backend.edge_shards=1"]
     # Enough of them that the first is seen and the signal sent before the last is done.
     settings = 24
     command.append(f"--set=plan.settings={settings}")
@@ -250,13 +217,15 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path, backend, number, code):
     process.send_signal(number)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == code, errors
-    assert errors.splitlines()[-1] == (
-        "interrupted: the same command goes on where this one stopped"
-    )
-    assert "Traceback" not in errors
+    *progress, last = errors.splitlines()
+    assert last == "interrupted: the same command goes on where this one stopped"
+    # Neither a traceback nor a word of Ray's, whose actors were at work.
+    assert {line.split()[0] for line in progress} <= {"text", "clean", "anchors", "measure"}, errors
     held = len(rows_in(ledger))
     assert 1 <= held < settings
-    done = raysplit(*command)
+    if backend == "ray":
+        request.getfixturevalue("ray_session")
+    done = raysplit_here(*command)
     assert done.returncode == 0, done.stderr
     assert len(rows_in(ledger)) == settings
 
@@ -274,7 +243,7 @@ def test_what_the_files_say_is_refused_before_a_run_folder_is_made(tmp_path, cha
     (tmp_path / "word.txt").write_text("word")
     (tmp_path / "nul.txt").write_bytes(b"a\0b")
     overrides = [f"--set={change.format(folder=tmp_path)}" for change in changes]
-    done = raysplit("measure", "demo", "--out", tmp_path / "run", *overrides)
+    done = raysplit_here("measure", "demo", "--out", tmp_path / "run", *overrides)
     assert done.returncode == 2
     assert reason in done.stderr
     assert not (tmp_path / "run").exists()
@@ -291,14 +260,14 @@ def test_what_the_files_say_is_refused_before_a_run_folder_is_made(tmp_path, cha
     ],
 )
 def test_an_empty_folder_is_refused(words):
-    done = raysplit(*words)
+    done = raysplit_here(*words)
     assert done.returncode == 2
     assert "it is empty" in done.stderr
 
 
 def test_the_doctor_runs_without_options():
     """A default folder goes through the same parser as a given one."""
-    done = raysplit("doctor")
+    done = raysplit_here("doctor")
     assert done.returncode in (0, 1)
     assert "Traceback" not in done.stderr
     assert "models" in done.stdout

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from raysplit.measure.on_ray.raylet import description
+from tests.commands import ROOT, RUN, SMALL, raysplit
 from tests.fault_driver import rows_in
-from tests.test_cli import ROOT, RUN, SMALL, raysplit
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import ROOT, SMALL
 from tests.pickles import pickles_in
-from tests.test_cli import ROOT, SMALL
 
 CANARIES = {
     "WANDB_API_KEY": "canaryw0123456789abcdef0123456789abcdef0",

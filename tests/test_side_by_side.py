@@ -12,9 +12,7 @@ import pytest
 
 from raysplit.base.errors import UserError
 from raysplit.pipeline.side_by_side import run_side_by_side
-from tests.test_cli import SMALL, raysplit
-
-ROOT = Path(__file__).parent.parent
+from tests.commands import ROOT, SMALL, raysplit_here
 
 
 def note(folder, number, advance):
@@ -119,7 +117,7 @@ def test_seeds_that_train_side_by_side_are_those_that_train_in_turn(tmp_path):
         ("measure", "inprocess"), ("fit", "inprocess"), ("train", "inprocess"), ("train", "ray"),
     ):  # fmt: skip
         where = f"--set=backend.kind={backend}"
-        done = raysplit(stage, "demo", "--out", tmp_path, *small, where)
+        done = raysplit_here(stage, "demo", "--out", tmp_path, *small, where)
         assert done.returncode == 0, done.stderr
         if stage == "train":
             found = sorted((tmp_path / "agents").rglob("policy.safetensors"))

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests.test_cli import SMALL, raysplit
+from tests.commands import SMALL, raysplit, raysplit_here
 from tests.test_tracking import history, logged_artifacts, logged_config, run_name
+from tuning.sweep import run
 from tuning.sweep.records import TrialFolder
 
 SWEEP = [
@@ -26,7 +27,7 @@ def swept(tmp_path_factory):
     """A run folder with a sweep, and what the command printed."""
     out = tmp_path_factory.mktemp("runs") / "demo"
     for stage in ("measure", "fit"):
-        assert raysplit(stage, "demo", "--out", out, *SWEEP).returncode == 0
+        assert raysplit_here(stage, "demo", "--out", out, *SWEEP).returncode == 0
     done = raysplit("sweep", "demo", "--out", out, *SWEEP)
     assert done.returncode == 0, done.stderr
     return out, done
@@ -62,7 +63,7 @@ def test_it_leaves_a_tidy_table_the_best_settings_and_the_figure(swept):
 def test_resume_trains_nothing_twice(swept):
     out, _ = swept
     before = {p: p.stat().st_mtime_ns for p in (out / "sweep/trials").glob("*/record.json")}
-    done = raysplit("sweep", "--resume", out)
+    done = raysplit_here("sweep", "--resume", out)
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("going on: 6 of 6 trials are over, 0 to run\n")
     after = {p: p.stat().st_mtime_ns for p in (out / "sweep/trials").glob("*/record.json")}
@@ -114,11 +115,11 @@ def test_truncated_files_are_made_good_by_their_copies(swept):
     for name in ("sweep/plan.json", "experiment.yaml", "manifest.json"):
         path = out / name
         path.write_bytes(path.read_bytes()[:-30])
-    done = raysplit("sweep", "--resume", out)
+    done = raysplit_here("sweep", "--resume", out)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("was changed or cut; going on from its copy") == 3
     assert "going on: 6 of 6 trials are over" in done.stderr
-    assert "cannot be read" not in raysplit("sweep", "--resume", out).stderr
+    assert "cannot be read" not in raysplit_here("sweep", "--resume", out).stderr
 
 
 def test_a_plan_without_a_whole_copy_ends_with_exit_code_2(swept):
@@ -128,7 +129,7 @@ def test_a_plan_without_a_whole_copy_ends_with_exit_code_2(swept):
         plans[plan] = plan.read_text()
         plan.write_text(plans[plan][:-30])
     try:
-        done = raysplit("sweep", "--resume", out)
+        done = raysplit_here("sweep", "--resume", out)
         assert done.returncode == 2
         assert f"error: {out / 'sweep/plan.json'} and its copy are damaged" in done.stderr
         assert done.stderr.count("\n") == 1
@@ -145,10 +146,11 @@ def test_a_plan_without_a_whole_copy_ends_with_exit_code_2(swept):
         ("sweep.cpus_per_trial=999", "asks for 999 cores"),
     ],
 )
-def test_a_sweep_that_cannot_run_is_refused(swept, tmp_path, value, message):
+def test_a_sweep_that_cannot_run_is_refused(swept, tmp_path, monkeypatch, value, message):
+    monkeypatch.setattr(run.ray, "is_initialized", lambda: False)  # by other tests
     out = shutil.copytree(swept[0], tmp_path / "demo")
     settings = [*SWEEP, "--set=backend.kind=ray", "--set=sweep.seeds=[7]", f"--set={value}"]
-    done = raysplit("sweep", "demo", "--out", out, *settings)
+    done = raysplit_here("sweep", "demo", "--out", out, *settings)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert message in done.stderr
 
@@ -163,6 +165,6 @@ def test_a_sweep_that_cannot_run_is_refused(swept, tmp_path, value, message):
     ],
 )
 def test_a_sweep_of_nothing_is_refused(tmp_path, arguments, message):
-    done = raysplit("sweep", *(str(tmp_path / a) if a == "new" else a for a in arguments))
+    done = raysplit_here("sweep", *(str(tmp_path / a) if a == "new" else a for a in arguments))
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert message in done.stderr

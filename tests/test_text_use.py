@@ -11,7 +11,7 @@ from raysplit.measure.config import MeasuringConfig
 from raysplit.measure.prepare import prepare_job
 from raysplit.model.config import ModelConfig
 from tests import fault_driver
-from tests.test_cli import SMALL, raysplit
+from tests.commands import SMALL, raysplit_here
 
 
 def card_of(tmp_path, source, unit="sentence"):
@@ -63,7 +63,7 @@ def test_a_run_says_what_of_a_text_it_uses(tmp_path):
     chinese = "手机计算模型的前几层。其余各层由服务器计算。信道变差时怎么办。分割点随链路移动。"
     text = tmp_path / "text.txt"
     text.write_text("\n".join([paragraph, chinese, paragraph, "Да."]), encoding="utf-8")
-    done = raysplit(
+    done = raysplit_here(
         "measure",
         "demo",
         "--out",

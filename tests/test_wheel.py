@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_cli import ROOT, SMALL
+from tests.commands import ROOT, SMALL
 
 pytestmark = [
     pytest.mark.slow,
