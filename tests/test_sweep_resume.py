@@ -26,11 +26,42 @@ from pathlib import Path
 from tests.test_sweep import job_in
 from raysplit.measure.config import BackendConfig
 from tuning.sweep.run import begun_trials, run_sweep
-from tests.test_sweep_resume import LONG, WIDE
-run_sweep(job_in(Path(sys.argv[1]), LONG), WIDE, BackendConfig(), lambda record: None)
+from tests.test_sweep_resume import KILLED, THREE
+run_sweep(job_in(Path(sys.argv[1]), KILLED), THREE, BackendConfig(), lambda record: None)
 """
+KILLED = AGENT.model_copy(update={"total_steps": 6_000})
+THREE = TINY.model_copy(update={"space": {"learning_rate": (1e-4, 3e-4, 1e-3)}})
+# Several nodes sweep these (test_multi_node.py).
 LONG = AGENT.model_copy(update={"total_steps": 12_000})
 WIDE = TINY.model_copy(update={"space": {"learning_rate": (1e-4, 3e-4, 1e-3, 3e-3)}})
+
+
+@pytest.fixture(scope="module")
+def over(tmp_path_factory):
+    """The folder of a sweep that is over, its plan beside it; for copies only."""
+    folder = tmp_path_factory.mktemp("over") / "sweep"
+    job = job_in(folder)
+    sweep_state.compare_with_plan(job, TINY, resumed=False)
+    run_sweep(job, TINY, HERE, lambda record: None)
+    return folder
+
+
+@pytest.fixture
+def job(over, tmp_path):
+    """A copy of it, with its job."""
+    return job_in(shutil.copytree(over, tmp_path / "sweep"))
+
+
+@pytest.fixture
+def begun(job):
+    """What takes it up again as the command line does, and what is printed."""
+    printed = StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        console = Console(file=printed, width=300)
+        for module in (sweep_state, progress):
+            patch.setattr(module, "console", console)
+        patch.setattr(progress, "_warnings", console)
+        yield job, printed
 
 
 @pytest.mark.ray
@@ -43,27 +74,26 @@ def test_a_killed_driver_loses_at_most_a_checkpoint_interval(tmp_path):
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
     time.sleep(3)  # Ray's workers end with their driver
-    job = job_in(tmp_path, LONG)
+    job = job_in(tmp_path, KILLED)
     finished = {f.path.name: f.record() for f in trial_folders(tmp_path) if f.record()}
     begun = {f.path.name: f.progress().steps for f in trial_folders(tmp_path)}
     seen = []
-    run_sweep(job, WIDE, HERE, seen.append)
+    run_sweep(job, THREE, HERE, seen.append)
     assert not finished.keys() & {record.trial.key for record in seen}
     for folder in trial_folders(tmp_path):
         record = folder.record()
-        assert record.progress.steps == 12_000
+        assert record.progress.steps == 6_000
         if folder.path.name in finished:
             assert record == finished[folder.path.name]
         elif begun.get(folder.path.name, 0) > 400:
             assert record.progress.starts[-1] >= begun[folder.path.name] - 800
-    assert len(trial_folders(tmp_path)) == 4
-    assert trials_left(job, WIDE) == ([], 0)
+    assert len(trial_folders(tmp_path)) == 3
+    assert trials_left(job, THREE) == ([], 0)
 
 
-def test_a_damaged_checkpoint_or_agent_costs_work_and_nothing_else(tmp_path):
-    job, seen = job_in(tmp_path), []
-    run_sweep(job, TINY, HERE, seen.append)
-    first, second = trial_folders(tmp_path)
+def test_a_damaged_checkpoint_or_agent_costs_work_and_nothing_else(job):
+    first, second = trial_folders(job.folder)
+    before = first.record()
     (first.path / "record.json").write_text("{")
     (first.agent / "agent.json").write_text("{")
     newest = max((first.agent / "checkpoints").iterdir())
@@ -72,7 +102,6 @@ def test_a_damaged_checkpoint_or_agent_costs_work_and_nothing_else(tmp_path):
     run_sweep(job, TINY, HERE, again.append)
     assert [record.trial.key for record in again] == [first.path.name]
     assert again[0].progress.starts == [0, 800]  # from the older checkpoint
-    before = next(record for record in seen if record.trial.key == first.path.name)
     # A resumed training ends as the unbroken one.
     assert again[0].episode_return == before.episode_return
     assert again[0].progress.curve == before.progress.curve
@@ -80,37 +109,20 @@ def test_a_damaged_checkpoint_or_agent_costs_work_and_nothing_else(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["policy", "untrained"])
-def test_either_policys_damage_is_noticed(tmp_path, kind):
-    run_sweep(job_in(tmp_path), TINY, HERE, lambda record: None)
-    agent = trial_folders(tmp_path)[0].agent
+def test_either_policys_damage_is_noticed(job, kind):
+    agent = trial_folders(job.folder)[0].agent
     assert drop_damaged_parts(agent) == []
     with (agent / kind / "policy.safetensors").open("ab") as weights:
         weights.write(b"1")
     assert drop_damaged_parts(agent) == [agent / "agent.json"]
 
 
-def test_a_finished_training_whose_record_is_lost_is_only_scored_again(tmp_path):
-    job, seen = job_in(tmp_path), []
-    run_sweep(job, TINY, HERE, seen.append)
-    folder = trial_folders(tmp_path)[0]
+def test_a_finished_training_whose_record_is_lost_is_only_scored_again(job):
+    folder = trial_folders(job.folder)[0]
+    before, again = folder.record(), []
     (folder.path / "record.json").unlink()
-    again = []
     run_sweep(replace(job, search="s"), TINY, HERE, again.append)
-    assert again[0] in seen
-
-
-@pytest.fixture
-def begun(tmp_path):
-    """A run folder with a sweep that is over, its command line's functions, and what they print."""
-    job, printed = job_in(tmp_path / "sweep"), StringIO()
-    with pytest.MonkeyPatch.context() as patch:
-        console = Console(file=printed, width=300)
-        for module in (sweep_state, progress):
-            patch.setattr(module, "console", console)
-        patch.setattr(progress, "_warnings", console)
-        sweep_state.compare_with_plan(job, TINY, resumed=False)
-        run_sweep(job, TINY, HERE, lambda record: None)
-        yield job, printed
+    assert again == [before]
 
 
 class TestTakingUpAgain:
@@ -181,9 +193,7 @@ class TestTakingUpAgain:
         assert folder.record().episode_return == before.episode_return
 
 
-def test_a_search_remembers_a_setting_whose_description_is_damaged(tmp_path):
-    job = job_in(tmp_path)
-    run_sweep(job, TINY, HERE, lambda record: None)
+def test_a_search_remembers_a_setting_whose_description_is_damaged(job):
     before = begun_trials(job, TINY)
-    (trial_folders(tmp_path)[0].path / "trial.json").write_text("{")
+    (trial_folders(job.folder)[0].path / "trial.json").write_text("{")
     assert begun_trials(job, TINY) == before
