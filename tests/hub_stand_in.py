@@ -8,7 +8,9 @@ GET  /ORG/NAME/resolve/COMMIT/FILE       its bytes, from where `Range` says
 
 import hashlib
 import json
+import threading
 import urllib.parse
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -27,14 +29,18 @@ class Hub:
         gated: Whether files of the model are given only to a request with a token.
         cut_after: Bytes of a file's body after which the line is cut, by file name; once.
         down: Answer everything with this status.
+        silent_after: So many requests are answered, the others never; None: all are.
         log: Method, path and `Range` of every request.
+        over: When nobody waits for an answer any more.
     """
 
     folder: Path
     gated: bool = False
     cut_after: dict[str, list[int]] = field(default_factory=dict)
     down: int | None = None
+    silent_after: int | None = None
     log: list[tuple[str, str, str | None]] = field(default_factory=list)
+    over: threading.Event = field(default_factory=threading.Event)
     url: str = ""
 
     def bytes_of(self, name):
@@ -59,6 +65,9 @@ class _Handler(BaseHTTPRequestHandler):
         path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
         hub.log.append((self.command, path, self.headers.get("Range")))
         parts = path.strip("/").split("/")
+        if hub.silent_after is not None and len(hub.log) > hub.silent_after:
+            self.close_connection = hub.over.wait()
+            return None
         if hub.down is not None:
             return self._error(hub.down)
         if parts[:2] == ["api", "models"] and len(parts) == 6:
@@ -128,6 +137,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
 
+@contextmanager
 def serving(folder):
     """Serve a folder as org/tiny; yields the hub with its address in `url`."""
-    return loopback.serving(_Handler, lambda url: Hub(folder, url=url))
+    with loopback.serving(_Handler, lambda url: Hub(folder, url=url)) as hub:
+        try:
+            yield hub
+        finally:
+            hub.over.set()

@@ -1,7 +1,9 @@
 """Models from the hub, by the real download path, against a stand-in on loopback."""
 
+import os
 import socket
 import threading
+import time
 
 import huggingface_hub
 import pytest
@@ -10,11 +12,14 @@ from huggingface_hub.utils import _http
 
 from raysplit.base.errors import UserError
 from raysplit.base.proxies import PROXY_VARIABLES
+from raysplit.corpus.config import CorpusConfig
+from raysplit.corpus.texts import read_paragraphs
 from raysplit.model.checkpoint import open_checkpoint
 from raysplit.model.load import load_span
 from raysplit.model.tokenizer import load_tokenizer
 from tests import fault_driver
 from tests.hub_stand_in import COMMIT, serving
+from tests.test_cli import raysplit
 from tests.tiny_models import LAYERS
 
 WEIGHTS = "model.safetensors"
@@ -110,6 +115,57 @@ def test_a_hub_that_is_down_is_said_in_one_line(hub, monkeypatch):
     assert usable(open_checkpoint("org/tiny"))
     hub.down = 503
     assert usable(open_checkpoint("org/tiny"))  # from the cache
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """A user who allows the hub half a second, and no pause between huggingface_hub's tries."""
+    for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+        monkeypatch.setattr(constants, name, 0.5)
+    monkeypatch.setattr(_http.time, "sleep", lambda seconds: None)
+
+
+@pytest.mark.parametrize("answered", [0, 1, 2, 8])
+def test_a_hub_that_never_answers_is_not_waited_for(hub, impatient, answered):
+    """From the first request on, in the list of files, and in the files."""
+    hub.silent_after = answered
+    message = refusal("org/tiny")
+    assert "'org/tiny' (revision main) is not in the local Hugging Face cache" in message
+    assert "check the network" in message
+    assert len(hub.log) > answered
+    if answered < 2:
+        assert "gave no answer within 0.5 s (HF_HUB_ETAG_TIMEOUT)" in message
+
+
+def test_a_cached_model_is_used_where_the_hub_never_answers(hub, impatient):
+    assert usable(open_checkpoint("org/tiny"))
+    hub.silent_after = len(hub.log)
+    assert usable(open_checkpoint("org/tiny"))
+
+
+def test_a_data_set_is_not_waited_for_either(hub, impatient, monkeypatch, capfd):
+    monkeypatch.setattr("datasets.config.HF_ENDPOINT", hub.url)
+    hub.silent_after = 0
+    with pytest.raises(UserError, match="check the network, or give a local copy"):
+        read_paragraphs(CorpusConfig(source="wikitext-2", revision="main"))
+    assert hub.log
+    assert "Retrying" not in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_command_ends_where_the_hub_never_answers(hub, tmp_path):
+    hub.silent_after = 0
+    given = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
+    timeouts = {"HF_HUB_ETAG_TIMEOUT": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "1"}
+    started = time.monotonic()
+    done = raysplit(
+        "measure", "demo", "--set=model.name=org/tiny", "--out", tmp_path / "out",
+        env=os.environ | given | timeouts,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: 'org/tiny'")
+    assert done.stderr.count("\n") == 1
+    assert time.monotonic() - started < 120  # importing takes its time on a busy machine
 
 
 def test_a_download_that_was_given_up_needs_only_what_is_missing(hub, monkeypatch):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raysplit.base.errors import UserError
+from raysplit.base.hub_requests import limit_hub_requests
 from raysplit.base.proxies import network_remedy
 from raysplit.corpus import cpython_docs
 from raysplit.corpus.config import CorpusConfig
@@ -115,6 +116,7 @@ def _read_file(path: Path) -> str:
 def _download_wikitext(config: CorpusConfig) -> list[str]:
     from datasets import load_dataset
 
+    limit_hub_requests()
     try:
         loaded = load_dataset(
             "Salesforce/wikitext", "wikitext-2-raw-v1", revision=config.revision, split=config.split

@@ -16,6 +16,7 @@ from huggingface_hub.errors import (
 )
 
 from raysplit.base.errors import UserError
+from raysplit.base.hub_requests import hub_timeout_s, limit_hub_requests
 from raysplit.base.proxies import network_remedy
 from raysplit.model.families import family_of
 from raysplit.model.tensor_files import CONFIG_FILE, INDEX_FILE, SINGLE_FILE, read_json
@@ -31,6 +32,7 @@ def fetch(repo_id: str, revision: str | None, *, allow_download: bool) -> Path:
         UserError: It cannot be reached or is not in the cache, or its structure is unknown (found
             out before any weights are downloaded).
     """
+    limit_hub_requests()
     folder = _snapshot(repo_id, revision, _SMALL_FILES, allow_download=allow_download)
     family_of(read_json(folder / CONFIG_FILE), repo_id)
     weights = [SINGLE_FILE]
@@ -46,10 +48,10 @@ def _snapshot(
     named = f"{repo_id!r} (revision {revision or 'main'})"
     try:
         return _fetched(repo_id, revision, patterns, local_only=not allow_download)
-    except LocalEntryNotFoundError:
+    except LocalEntryNotFoundError as error:
         raise UserError(
-            f"{named} is not in the local Hugging Face cache, or not as a whole, and the hub was "
-            "not reached; download it once, or give a local folder"
+            f"{named} is not in the local Hugging Face cache, or not as a whole, and the hub "
+            f"{_why_not_asked(error)}download it once, or give a local folder"
         ) from None
     except HFValidationError as error:
         raise UserError(f"{repo_id!r} is not a Hugging Face id like 'org/name': {error}") from None
@@ -73,6 +75,15 @@ def _fetched(repo_id: str, revision: str | None, patterns: list[str], *, local_o
             repo_id, revision=revision, allow_patterns=patterns, local_files_only=local_only
         )
     )
+
+
+def _why_not_asked(error: LocalEntryNotFoundError) -> str:
+    if "Timeout" in type(error.__cause__).__name__:  # httpx's or httpx2's, by the hub's version
+        return (
+            f"gave no answer within {hub_timeout_s():g} s (HF_HUB_ETAG_TIMEOUT): "
+            f"{network_remedy()}, "
+        )
+    return "was not reached; "
 
 
 def _remedy(error: HfHubHTTPError) -> str:
