@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -110,5 +111,6 @@ def check_inputs(out: Path, found: str, expected: str | None) -> None:
     """
     if expected is not None and found != expected:
         raise UserError(
-            f"{out} holds an agent of another problem or configuration; use a new folder"
+            f"{out} holds an agent of another problem, configuration or version; train into a new "
+            f"folder, or delete this one to train it anew: rm -r {shlex.quote(str(out))}"
         )
