@@ -60,9 +60,9 @@ def prepared(folder, codecs=(), anchors=None):
     )
 
 
-def measured(folder, settings, path, kind="inprocess", anchors=None):
+def measured(folder, settings, path, anchors=None):
     job, card = prepared(folder, anchors=anchors)
-    backend = BackendConfig(kind=kind, edge_shards=2 if kind == "ray" else None)
+    backend = BackendConfig(kind="inprocess")
     with Ledger(path) as ledger, MeasuringService(job, card, ledger, backend) as service:
         return service.measure(settings), service.reference()
 
@@ -126,17 +126,6 @@ def test_rows_with_a_codec_stand_beside_those_without(folder, tmp_path):
         np.abs(part.log_ppl_N - table.log_ppl_N[::3]).max() for part in table.by_codec().values()
     ]
     assert error[0] == 0 < error[1] < error[2]
-
-
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_session")
-def test_backends_agree_on_coded_rows_to_the_last_bit(folder, tmp_path):
-    settings = with_each_codec(SETTINGS[:2], (Codec("int4-rotated/16"), Codec("top25%")))
-    here, there = (
-        measured(folder, settings, tmp_path / f"{kind}.sqlite", kind)[0]
-        for kind in ("inprocess", "ray")
-    )
-    assert [here[s].log_ppl for s in settings] == [there[s].log_ppl for s in settings]
 
 
 def test_anchors_have_the_first_codec_and_serve_the_others(folder, tmp_path):

@@ -225,6 +225,7 @@ def test_a_split_point_outside_the_model_is_refused(folder):
 
 
 @pytest.mark.ray
+@pytest.mark.thorough  # tests/test_faults.py and test_anchors.py compare their rows, too
 @pytest.mark.usefixtures("ray_session")
 def test_ray_gives_the_rows_of_one_process(folder, tmp_path):
     link = LinkConfig(fading="rayleigh", gain_threshold=0.3)
@@ -243,9 +244,11 @@ class StubBackend:
 
     def __init__(self, failing):
         self.failing = failing
+        self.asked = []
 
     def run(self, settings, reference, anchors):
         settings = list(settings)
+        self.asked.append(len(settings))
         good = len(settings) - self.failing
         for i, setting in enumerate(settings):
             if i < good:
@@ -288,6 +291,10 @@ def test_a_setting_that_failed_is_tried_again_and_its_reason_kept_meanwhile(
     service = stubbed(folder, tmp_path / "ledger.sqlite", 1, monkeypatch)
     few = MANY[:20]
     assert [r.reason for r in service.measure(few).values() if r.reason] == ["it dies"]
+    # It is tried again, and put aside again.
+    again = service.measure(few)
+    assert [r.attempts for r in again.values() if r.status == "quarantined"] == [3]
+    assert service._backend.asked == [20, 1]
     service._backend.failing = 0
     assert {row.status for row in service.measure(few).values()} == {"done"}
 

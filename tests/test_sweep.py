@@ -330,7 +330,7 @@ def test_a_sweep_that_ranks_nothing_says_so_in_one_line(tmp_path, monkeypatch):
 def test_optuna_and_tune_find_the_samples_asked_for(tmp_path, ray_session):
     pytest.importorskip("optuna")
     space = {"learning_rate": Range(low=1e-4, high=1e-2, log=True)}
-    config = SweepConfig(method="optuna", space=space, samples=2, seeds=(0,))
+    config = SweepConfig(method="optuna", space=space, samples=2, seeds=(0,), max_concurrent=1)
     job, seen = job_in(tmp_path), []
     run_sweep(job, config, BackendConfig(), seen.append)
     assert len(seen) == 2
