@@ -16,6 +16,7 @@ import numpy as np
 from envs.sources import TableSource, ask
 from raysplit.budget.config import BudgetConfig
 from raysplit.budget.costs import split_costs
+from raysplit.budget.moving import moving_costs
 from raysplit.link.state import LOWER_IS_WORSE
 from raysplit.measure.table import Measurements
 from raysplit.model.sizes import Sizes, sizes_of
@@ -40,9 +41,11 @@ _KINDS = {
     "analogue": [
         "problem.link={noise_std: {low: 0, high: 6, grid_points: 4},"
         " loss_probability: {low: 0, high: 0.2, grid_points: 3}}",
+        "problem.switching.per_layer=0.01",
     ],
-    "raw": ["problem.raw=true", "problem.lambda=1e-9"],
-    "authors": ["problem.reward=authors"],
+    "still": [],  # whose moves cost nothing
+    "raw": ["problem.raw=true", "problem.lambda=1e-9", "problem.switching.per_layer=0.3"],
+    "authors": ["problem.reward=authors", "problem.switching.per_layer=0.1"],
     "budget": [
         "problem.reward=budget",
         "problem.percent_per_second=5",
@@ -51,18 +54,20 @@ _KINDS = {
         "problem.codecs=[int8, int4]",
         "budget={phone: mid-range, network: lte, prompt_tokens: 700, deadline_s: 1.1}",
         "budget.overrides.phone.memory_gb=2.5",
+        "problem.switching.context_tokens=500",
     ],
     "digital": [
         "link.mode=digital",
         "radio={cell: lte, packet_deadline_ms: 12}",
         "problem.link={snr_db: {low: -4, high: 8, grid_points: 4}}",
-        "problem.codecs=[int8, int4-rotated/40]",
+        "problem.codecs=[int8, int4-rotated/32]",
         "problem.actions=split_and_codec",
         "problem.reward=budget",
         "problem.percent_per_joule=1",
         "problem.percent_per_miss=40",
         "budget={phone: mid-range, prompt_tokens: 600, output_tokens: 16, deadline_s: 0.35}",
         "budget.overrides.phone.compute_tflops=0.05",
+        "problem.switching.context_tokens=90",
     ],
 }
 KINDS = tuple(_KINDS)
@@ -212,6 +217,10 @@ def positions(panel, rng):
     chosen["prompt_tokens"] = int(rng.choice([1, 37, 600, 8192]))
     chosen["output_tokens"] = int(rng.choice([1, 2, 128, 8000]))
     chosen["only_fitting"] = ["on"] if rng.random() < 0.5 else []
+    if panel.moving:
+        chosen["current"] = int(rng.integers(panel.split_points[0], panel.split_points[1] + 1))
+    if panel.moving and panel.moving.context_tokens:
+        chosen["context_tokens"] = int(rng.choice([1, 90, 4000, 100_000]))
     chosen["cost"] = str(rng.choice(["first_s", "joules", "computation"]))
     codecs = [codec for codec in panel.codecs if rng.random() < 0.5]
     return chosen | {"codec": codecs or [panel.codecs[-1]]}
@@ -268,9 +277,37 @@ def expected(case, found):
                 "objective": ppl_P + weights["lambda"] * computation_P + paid_P / 100,
             }
         )
+        if panel.moving:
+            columns[-1] |= _moving(case, setup, codec, controls, ppl_P[0])
     rows = {name: np.stack([c[name] for c in columns], axis=1).ravel() for name in columns[0]}
     kept_N = rows["fits"] | np.array(not controls["only_fitting"])
-    return {name: values_N[kept_N] for name, values_N in rows.items()}
+    rows = {name: values_N[kept_N] for name, values_N in rows.items()}
+    if panel.moving:
+        here_N = rows["objective"][rows["p"] == controls["current"]]
+        gain_N = (here_N.min() if here_N.size else -np.inf) - rows["objective"]
+        pays_N = np.full(len(gain_N), np.nan)
+        rows["pays_after"] = np.divide(rows["moving"], gain_N, where=gain_N > 0, out=pays_N)
+    return rows
+
+
+def _moving(case, setup, codec, controls, first_ppl):
+    """What moving to each split point costs, in seconds and joules where the budget says it."""
+    problem, current = case.experiment.problem, controls["current"]
+    split_points_P = np.arange(problem.min_split_point, problem.max_split_point + 1)
+    layers_P = np.abs(split_points_P - current)
+    if problem.switching.per_layer:
+        unit = first_ppl / 10 if problem.reward == "authors" else 1
+        unit = np.exp(-CLEAN_LOG_PPL) if problem.raw else unit
+        return {"moving": problem.switching.per_layer * layers_P * unit}
+    tokens, weights = controls["context_tokens"], controls["weights"]
+    seconds_P, joules_P = np.zeros(len(layers_P)), np.zeros(len(layers_P))
+    for i, layers in enumerate(layers_P.tolist()):
+        if layers:
+            costs = moving_costs(case.sizes, setup, codec, tokens, layers)
+            move = costs.up if split_points_P[i] > current else costs.down
+            seconds_P[i], joules_P[i] = move.seconds, move.ue_energy_j
+    paid_P = weights["percent_per_second"] * seconds_P + weights["percent_per_joule"] * joules_P
+    return {"moving_s": seconds_P, "moving_j": joules_P, "moving": paid_P / 100}
 
 
 def _budget(case, found):
@@ -320,9 +357,11 @@ def difference(case, found):
         return float("inf")
     differences = []
     for name in set(rows) - {"p", "codec", "fits"}:
-        page_N = np.array([one[name] for one in found["places"]])
+        page_N = np.array([one[name] for one in found["places"]], dtype=float)  # null: NaN
+        if (np.isnan(page_N) != np.isnan(rows[name])).any():
+            return float("inf")
         scale_N = np.maximum(np.abs(rows[name]), _LEAST)
-        differences.append((np.abs(page_N - rows[name]) / scale_N).max())
+        differences.append(np.nan_to_num(np.abs(page_N - rows[name]) / scale_N).max())
     return float(max(differences))
 
 

@@ -177,6 +177,53 @@ def test_it_begins_at_the_answer_of_the_run(written):
                     np.testing.assert_allclose(-objective_P, rewards_P, rtol=1e-9)
 
 
+def test_what_moves_cost_is_given_as_the_problem_counts_it():
+    raw, authors, budget = (content(case(kind).explorer) for kind in ("raw", "authors", "budget"))
+    assert raw["moving"]["per_layer"] == pytest.approx(0.3 / 16)
+    assert authors["moving"]["per_layer"] == pytest.approx(
+        0.1 / 10
+    )  # of the relative gain, which weighs 10
+    assert (budget["moving"]["per_layer"], budget["moving"]["context_tokens"]) == (0, 500)
+    assert budget["start"]["current"] == 1
+    assert content(case("still").explorer)["moving"] is None
+
+
+@BROWSER
+def test_a_move_pays_when_its_gain_over_the_decisions_outweighs_it(tmp_path):
+    """By trying: staying for so many decisions against moving first, as the environment counts."""
+    one = case("analogue")
+    write_report(one.report(), tmp_path)
+    with opened(tmp_path) as page:
+        found = shown(page, **{"current": 1, "lambda": 0, "link-0": 3})
+        here, best = found["places"][0], found["best"]
+        assert best["p"] != here["p"]
+        assert best["moving"] == pytest.approx(0.01 * (best["p"] - 1))
+        pays = next(
+            k
+            for k in range(1, 1000)
+            if k * best["objective"] + best["moving"] <= k * here["objective"]
+        )
+        said = page.text_content("#explorer-table")
+        assert f"moving pays from{pays} decision" in said
+        assert "Moving the split is taken to cost nothing" not in page.text_content("body")
+        assert "it is there" in shown_table(page, current=best["p"])
+        assert shown(page, current=best["p"])["best"]["pays_after"] is None
+
+
+@BROWSER
+def test_seconds_and_joules_of_a_move_are_said(tmp_path):
+    write_report(case("budget").report(), tmp_path)
+    with opened(tmp_path) as page:
+        few, many = (shown_table(page, current=3, context_tokens=n) for n in (10, 100_000))
+        assert few != many
+        assert re.search(r"moving there, once[\d.]+ s, [\d.]+ J: [\d.]+ % of PPL", many)
+
+
+def shown_table(page, **values):
+    shown(page, **values)
+    return page.text_content("#explorer-table")
+
+
 @BROWSER
 def test_sliders_numbers_and_reset_agree(tmp_path):
     one = case("analogue")

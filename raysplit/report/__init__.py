@@ -10,7 +10,7 @@ from raysplit.report.data import (
     SurrogateCheck,
     TrainingCostRow,
 )
-from raysplit.report.explorer import Explorer, RadioTable, Start
+from raysplit.report.explorer import Explorer, Moving, RadioTable, Start
 from raysplit.report.render import write_report
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "BudgetRow",
     "Explorer",
     "MemberRow",
+    "Moving",
     "Performance",
     "PolicyResult",
     "RadioTable",

@@ -1,6 +1,6 @@
 """The interactive panel: other weights, phones, networks and links, computed in the reader's page.
 
-Python hands over the measured table, the model's sizes and every preset; `templates/explorer.js`
+Python hands over the measured table, the model's sizes and every preset; `templates/explorer/`
 has the closed forms of `raysplit.budget` and draws with Vega-Lite. The charts are made here, in
 Altair, with names in the place of data. All of it is inlined: the page asks nothing from a server.
 
@@ -27,6 +27,7 @@ from raysplit.figures import coordinate_unit, distinct_colours
 from raysplit.model.sizes import Sizes
 
 _INK, _MUTED = "#1f2933", "#8a94a0"  # grey is what the run itself found
+_PARTS = ("costs", "choice", "panel")  # of the script, each with the names of those before it
 _HEIGHT = 230  # pixels of a chart
 _TOOLTIP = {"place": "split point", "said": "objective", "ppl": "perplexity", "costs": "costs"}
 _DESCRIPTIONS = {
@@ -55,6 +56,25 @@ class RadioTable:
     block_bits_X: IntArray
     attempts_XK: FloatArray
     slot_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moving:
+    """What moving the split within an episode costs (`problem.switching`).
+
+    Attributes:
+        per_layer: Taken off the objective for each layer that changes sides; 0 where the budget
+            decides.
+        context_tokens: Where the budget decides: so many tokens of context move.
+        kv_bits_C: Bits of one token's keys and values in one layer; None for a codec that cannot
+            send them.
+        current: The split point that is moved from.
+    """
+
+    per_layer: float
+    context_tokens: int | None
+    kv_bits_C: Sequence[int | None]
+    current: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +126,7 @@ class Explorer:
         bits_C: Bits of one hidden state on the air.
         presets: Constants by kind and name.
         radio: Only `link.mode: digital`.
+        moving: None where it costs nothing.
         start: Where the panel begins.
     """
 
@@ -123,6 +144,7 @@ class Explorer:
     bits_C: Sequence[int]
     presets: Mapping[str, Mapping[str, Mapping[str, float]]]
     radio: RadioTable | None
+    moving: Moving | None
     start: Start
 
 
@@ -141,7 +163,7 @@ class Script:
 
 def content(explorer: Explorer) -> dict[str, Any]:
     """Return what the script reads, as JSON values."""
-    radio, start = explorer.radio, explorer.start
+    radio, moving, start = explorer.radio, explorer.moving, explorer.start
     return {
         "link": [
             {"name": label, "unit": unit, "values": axis.tolist()}
@@ -169,6 +191,12 @@ def content(explorer: Explorer) -> dict[str, Any]:
             "attempts": radio.attempts_XK.tolist(),
             "slot_s": radio.slot_s,
         },
+        "moving": moving
+        and {
+            "per_layer": moving.per_layer,
+            "context_tokens": moving.context_tokens,
+            "kv_bits": list(moving.kv_bits_C),
+        },
         "start": {
             "weights": dict(start.weights),
             "phone": start.phone,
@@ -178,6 +206,8 @@ def content(explorer: Explorer) -> dict[str, Any]:
             "deadline_s": start.deadline_s,
             "codecs": list(start.codecs),
             "only_fitting": start.only_fitting,
+            "current": moving and moving.current,
+            "context_tokens": moving and moving.context_tokens,
         },
         "charts": _charts(explorer),
     }
@@ -189,8 +219,11 @@ def scripts() -> tuple[Script, ...]:
     import vl_convert
 
     library = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    own = resources.files("raysplit.report").joinpath("templates/explorer.js")
-    found = (Script(library), Script(own.read_text(encoding="utf-8")))
+    home = resources.files("raysplit.report").joinpath("templates/explorer")
+    parts = [home.joinpath(f"{name}.js").read_text(encoding="utf-8") for name in _PARTS]
+    # In a function, so that none of their names meets one of the library's.
+    own = "\n".join(['"use strict";', "(() => {", *parts, "})();"])
+    found = (Script(library), Script(own))
     for script in found:  # what would end the element early, or change under the parser's hands
         assert not any(text in script.text.lower() for text in ("</script", "<!--", "\r"))
     return found

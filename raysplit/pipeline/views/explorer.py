@@ -12,6 +12,7 @@ import numpy as np
 
 from envs.dynamics import GAIN_WEIGHT
 from raysplit.base.arrays import FloatArray
+from raysplit.base.errors import UserError
 from raysplit.budget.bits import bits_per_token
 from raysplit.budget.config import BudgetConfig
 from raysplit.budget.presets import presets
@@ -22,7 +23,7 @@ from raysplit.pipeline.experiment import Experiment
 from raysplit.pipeline.oracles import Oracles
 from raysplit.pipeline.problem import ue_computation
 from raysplit.radio.transport import attempt_probabilities, sustained_rate_mbit_s
-from raysplit.report import Explorer, RadioTable, Start
+from raysplit.report import Explorer, Moving, RadioTable, Start
 
 _KINDS = ("phone", "edge", "network")
 
@@ -65,6 +66,7 @@ def explorer(
         bits_C=[bits_per_token(codec, sizes.hidden_size) for codec in tables],
         presets=_with_own(setup, names),
         radio=radio,
+        moving=_moving(experiment, card, sizes, tuple(tables)),
         start=Start(
             weights=_weights(experiment),
             setup=setup,
@@ -125,6 +127,31 @@ def _computation(experiment: Experiment, card: Mapping[str, Any]) -> tuple[Float
     if problem.raw:
         return computation_P / np.exp(card["clean_log_ppl"]), "C_UE of Eq. 2 / clean PPL"
     return computation_P, "the phone's share of the computation"
+
+
+def _moving(
+    experiment: Experiment, card: Mapping[str, Any], sizes: Sizes, codecs: tuple[str, ...]
+) -> Moving | None:
+    """Return what the problem's moves cost, in the panel's objective; None where they are free."""
+    problem, switching = experiment.problem, experiment.problem.switching
+    if not switching.per_layer and not switching.context_tokens:
+        return None
+    unit = 1 / GAIN_WEIGHT if problem.reward == "authors" else 1.0
+    if problem.raw:
+        unit = 1 / float(np.exp(card["clean_log_ppl"]))
+    return Moving(
+        per_layer=switching.per_layer * unit,
+        context_tokens=switching.context_tokens,
+        kv_bits_C=[_bits(codec, sizes.kv_elements) for codec in codecs],
+        current=problem.start_split_points[0],
+    )
+
+
+def _bits(codec: str, elements: int) -> int | None:
+    try:
+        return bits_per_token(codec, elements)
+    except UserError:  # its groups do not divide the vector; no decision is made for such a codec
+        return None
 
 
 def _weights(experiment: Experiment) -> dict[str, float]:
