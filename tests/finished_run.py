@@ -7,8 +7,10 @@ from raysplit.pipeline.run import STAGE_NAMES, run_stages
 from raysplit.pipeline.sweep import sweep
 
 OVERRIDES = (
+    "corpus.source=file",  # the embedded one is in the docstrings of Python's whole library
+    f"corpus.path={Path(__file__).parent / 'short_sentences.txt'}",
     "corpus.max_sentences=40",
-    "corpus.max_words=8",
+    "corpus.max_words=10",
     "plan.settings=12",
     "problem.link.noise_std.grid_points=3",
     "problem.max_split_point=3",

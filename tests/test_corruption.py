@@ -3,17 +3,14 @@
 import pytest
 
 from tests.corruption import corrupt
-from tests.finished_run import finish
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "mutations", [8, pytest.param(200, marks=pytest.mark.thorough, id="as in the benchmark")]
 )
-def test_no_change_of_a_file_changes_a_result_in_silence(tmp_path, mutations):
-    finish(tmp_path / "run")
-    (tmp_path / "work").mkdir()
-    tried = list(corrupt(tmp_path / "run", tmp_path / "work", mutations))
+def test_no_change_of_a_file_changes_a_result_in_silence(finished_run, tmp_path, mutations):
+    tried = list(corrupt(finished_run, tmp_path, mutations))
     assert len(tried) == mutations
     assert [one for one in tried if one.outcome in {"silent", "traceback"}] == []
     assert {one.outcome for one in tried} <= {"told", "made good"}

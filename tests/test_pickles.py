@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import random
+import shutil
 import tarfile
 import zipfile
 
@@ -14,7 +15,7 @@ import pytest
 import torch
 from safetensors.numpy import save
 
-from tests.finished_run import finish, finish_sweep
+from tests.finished_run import finish_sweep
 from tests.pickles import pickles_in
 
 VALUE = {"a": [1, 2.5, "text"], "b": np.zeros(2)}
@@ -84,10 +85,10 @@ def test_other_files_are_no_pickles(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_its_checkpoints_and_a_sweep_leave_no_pickle(tmp_path):
+def test_a_run_its_checkpoints_and_a_sweep_leave_no_pickle(finished_run, tmp_path):
     """Who goes on with a stranger's folder runs nothing of theirs."""
-    finish(tmp_path)
-    finish_sweep(tmp_path)
-    checkpoints = [path for path in tmp_path.rglob("state.json") if "checkpoints" in path.parts]
-    assert {path.relative_to(tmp_path).parts[0] for path in checkpoints} == {"agents", "sweep"}
-    assert pickles_in(tmp_path) == []
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    finish_sweep(run)
+    checkpoints = [path for path in run.rglob("state.json") if "checkpoints" in path.parts]
+    assert {path.relative_to(run).parts[0] for path in checkpoints} == {"agents", "sweep"}
+    assert pickles_in(run) == []
