@@ -86,8 +86,18 @@ FAST = {
 STEPS = {"ppo": 3_000, "a2c": 8_000, "dqn": 3_000}
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "a2c", "dqn"])
-@pytest.mark.parametrize("engine", ["lean", pytest.param("stock", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("engine", "algorithm"),
+    [
+        ("lean", "ppo"),
+        ("lean", "a2c"),
+        ("lean", "dqn"),
+        pytest.param("stock", "ppo", marks=pytest.mark.slow),
+        # That RLlib's own engine runs these, too, tests/test_debugging.py shows.
+        pytest.param("stock", "a2c", marks=[pytest.mark.slow, pytest.mark.thorough]),
+        pytest.param("stock", "dqn", marks=[pytest.mark.slow, pytest.mark.thorough]),
+    ],
+)
 def test_every_algorithm_learns_the_known_best_actions(algorithm, engine):
     config = TrainConfig(
         algorithm=algorithm,

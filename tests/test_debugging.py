@@ -14,7 +14,7 @@ from raysplit.pipeline import sweep
 from raysplit.pipeline.experiment import load_experiment
 from raysplit.pipeline.run_folder import RunFolder
 from raysplit.pipeline.stages import train
-from tests.test_cli import ROOT, SMALL
+from tests.commands import ROOT, SMALL
 
 PLACES = {
     "raysplit/link/channel.py": "transmit",
@@ -81,9 +81,8 @@ def test_breakpoints_stop_in_the_process_of_the_command(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["lean", "stock"])
-def test_rllib_starts_no_ray_in_process(engine, tmp_path):
-    program = f"""
+def test_rllib_starts_no_ray_in_process(tmp_path):
+    program = """
 import sys
 from types import SimpleNamespace
 from pathlib import Path
@@ -92,9 +91,10 @@ from envs.example import example_params, example_source
 from tuning.settings import TrainConfig
 from tuning.train import train
 for algorithm in ("ppo", "a2c", "dqn"):
-    config = TrainConfig(algorithm=algorithm, engine="{engine}", total_steps=800)
-    train(example_params(), example_source, config, 0, Path(sys.argv[1]) / algorithm)
-    assert not ray.is_initialized(), algorithm
+    for engine in ("lean", "stock"):
+        config = TrainConfig(algorithm=algorithm, engine=engine, total_steps=800)
+        train(example_params(), example_source, config, 0, Path(sys.argv[1]) / algorithm / engine)
+        assert not ray.is_initialized(), (algorithm, engine)
 """
     command = [sys.executable, "-W", "ignore", "-c", program, str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)

@@ -1,9 +1,6 @@
 """A digital experiment through all five stages, and its optimum computed a second time."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,8 +11,8 @@ from raysplit.link.codec import Codec
 from raysplit.model.sizes import sizes_of
 from raysplit.pipeline.experiment import load_experiment
 from raysplit.radio.transport import late_probability, sustained_rate_mbit_s, token_loss
+from tests.commands import ROOT, raysplit_here
 
-ROOT = Path(__file__).parent.parent
 FIRST, LAST, DEADLINE_S = 1, 4, 0.35
 EXPERIMENT = f"""
 name: digital
@@ -56,10 +53,7 @@ def run(tmp_path_factory):
     (home / "trace.csv").write_text("snr_db\n" + "\n".join(f"{x:.2f}" for x in snr_db) + "\n")
     path = home / "digital.yaml"
     path.write_text(EXPERIMENT.replace("TRACE", str(home / "trace.csv")))
-    done = subprocess.run(
-        [sys.executable, "-m", "raysplit.cli", "run", str(path), "--out", str(home / "run")],
-        capture_output=True, text=True, cwd=ROOT, timeout=900, check=False,
-    )  # fmt: skip
+    done = raysplit_here("run", path, "--out", home / "run")
     assert done.returncode == 0, done.stderr
     return home / "run", done.stdout + done.stderr
 

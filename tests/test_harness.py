@@ -2,8 +2,6 @@
 
 import json
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ import torch
 from raysplit.harness.draws import request_draws
 from raysplit.link.config import LinkConfig
 from raysplit.link.state import LinkState
+from tests.commands import raysplit, raysplit_here
 from tests.lm_eval_tasks import TEXTS, save_tiny_with_words, write_tasks
 from tests.tiny_models import ARCHITECTURES
 
@@ -169,11 +168,6 @@ def test_an_answer_without_a_token_is_refused(llama):
         split_model(llama).loglikelihood(asked("loglikelihood", ("w3 w4", "w5")), disable_tqdm=True)
 
 
-def raysplit(*words):
-    command = [sys.executable, "-m", "raysplit.cli", "lm-eval", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-
-
 def test_lm_evals_cache_holds_the_link(llama, tmp_path):
     quiet, loud = ({"split_point": 2, "noise_std": std} for std in (0.0, 3.0))
     plain = [answers(split_model(llama, **link)) for link in (quiet, loud)]
@@ -203,7 +197,7 @@ class Undecorated:
 def test_the_command_runs_with_lm_evals_own_options(llama, tmp_path):
     tasks = write_tasks(tmp_path / "tasks")
     done = raysplit(
-        "demo", f"--set=model.name={llama}", "--set=problem.max_split_point=4",
+        "lm-eval", "demo", f"--set=model.name={llama}", "--set=problem.max_split_point=4",
         "--tasks", "local_choice,local_text,local_generation", "--include_path", tasks,
         "--model_args", "split_point=2,noise_std=3", "--batch_size", 8, "--limit", 2,
         "--output_path", tmp_path / "results.json",
@@ -225,7 +219,7 @@ def test_the_command_runs_with_lm_evals_own_options(llama, tmp_path):
     ],
 )
 def test_what_the_command_cannot_run_is_refused_in_a_line(words, message):
-    done = raysplit(*words)
+    done = raysplit_here("lm-eval", *words)
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1

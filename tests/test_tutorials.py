@@ -1,15 +1,12 @@
 """The tutorials' code blocks run, in the order in which they stand."""
 
-import os
 import re
 import shlex
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.commands import ROOT, raysplit_here
+
 TUTORIALS = ROOT / "docs" / "tutorials"
 _BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
@@ -29,11 +26,7 @@ def follow(name, folder):
                 for line in text.splitlines():
                     program, *words = shlex.split(line)
                     assert program == "raysplit", line
-                    done = subprocess.run(
-                        [sys.executable, "-m", "raysplit.cli", *words],
-                        env=os.environ | {"PYTHONPATH": str(ROOT)},
-                        capture_output=True, text=True, check=False,
-                    )  # fmt: skip
+                    done = raysplit_here(*words, cwd=folder)
                     assert done.returncode == 0, done.stderr
             case _:
                 assert kind == "text", f"what is a block of {kind}?"
