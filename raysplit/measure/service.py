@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -23,6 +23,7 @@ from raysplit.measure.setting import Setting
 from raysplit.measure.shards.job import AnchorDamages, Backend, Job
 from raysplit.measure.shards.reference import CleanReference
 from raysplit.measure.table import Measurements
+from raysplit.measure.workers import Workers
 
 # So many failures in a row stop a run, if nothing has succeeded in it yet or if they are more than
 # this share of what it was to measure.
@@ -33,11 +34,20 @@ class MeasuringService:
     """Measures settings of one job; opens its backend only when something is missing."""
 
     def __init__(
-        self, job: Job, card: dict[str, Any], ledger: Ledger, backend: BackendConfig
+        self, job: Job, card: dict[str, Any], ledger: Ledger, backend: BackendConfig | Workers
     ) -> None:
+        """Take the job and where it runs.
+
+        Args:
+            job: Model, corpus, kind of link and precision.
+            card: What the rows are measured under.
+            ledger: Holds them.
+            backend: Where workers are opened, for this service alone; or workers that outlive it.
+        """
         self._job = job
         self._ledger = ledger
-        self._backend_config = backend
+        self._borrowed = isinstance(backend, Workers)
+        self._workers = backend if isinstance(backend, Workers) else Workers(backend)
         self._backend: Backend | None = None
         self.card = card
         self.card_sha256 = sha256_of(card)
@@ -51,8 +61,8 @@ class MeasuringService:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._backend is not None:
-            self._backend.close()
+        if not self._borrowed:
+            self._workers.close()
 
     @property
     def tokens_per_sequence(self) -> float:
@@ -124,7 +134,7 @@ class MeasuringService:
 
     def _running(self) -> Backend:
         if self._backend is None:
-            self._backend = _open_backend(self._job, self._backend_config)
+            self._backend = self._workers.serving(self._job, self.card_sha256)
         return self._backend
 
 
@@ -163,16 +173,6 @@ class _Failures:
                 f"the last {self._in_a_row} settings all failed, this one because of {row.reason}: "
                 "mend that and start again; what was measured is kept"
             )
-
-
-def _open_backend(job: Job, config: BackendConfig) -> Backend:
-    # Imported here, so that `inprocess` runs where there is no Ray.
-    open_: Callable[[Job, BackendConfig], Backend]
-    if config.kind == "ray":
-        from raysplit.measure.on_ray.backend import RayBackend as open_
-    else:
-        from raysplit.measure.shards.local import LocalBackend as open_
-    return open_(job, config)
 
 
 def as_table(

@@ -65,7 +65,7 @@ def measuring_service(folder: RunFolder) -> Generator[MeasuringService]:
         budget_terms(experiment, model_sizes(experiment))
     with (
         Ledger(ledger_path(folder)) as ledger,
-        MeasuringService(job, card, ledger, experiment.backend) as service,
+        MeasuringService(job, card, ledger, folder.workers or experiment.backend) as service,
     ):
         yield service
 

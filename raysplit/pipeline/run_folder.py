@@ -13,7 +13,7 @@ import os
 import socket
 import time
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +25,7 @@ from raysplit import __version__
 from raysplit.base.errors import UserError, command
 from raysplit.base.files import read_with_copy, sha256_of_file, write_with_copy
 from raysplit.base.yaml_text import parse_yaml
+from raysplit.measure.workers import Workers
 from raysplit.pipeline.experiment import Experiment
 
 # What computes a number that a stage writes: of the text, the model, the surrogate, the agents.
@@ -45,10 +46,17 @@ Values = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """One experiment's results on disk: `open` it to work in it, `read` it to look at them."""
+    """One experiment's results on disk: `open` it to work in it, `read` it to look at them.
+
+    Attributes:
+        path: Where they lie.
+        experiment: What they are results of.
+        workers: What measures for all stages of a command; None: each stage opens its own.
+    """
 
     path: Path
     experiment: Experiment
+    workers: Workers | None = None
 
     @classmethod
     @contextmanager
@@ -71,7 +79,8 @@ class RunFolder:
                 _refuse_another_version(path)
                 _refuse_another(path, experiment)
             write_with_copy(path / _EXPERIMENT, experiment.to_yaml())
-            yield cls(path, experiment)
+            with closing(Workers(experiment.backend)) as workers:
+                yield cls(path, experiment, workers)
 
     @classmethod
     def read(cls, path: Path) -> RunFolder:

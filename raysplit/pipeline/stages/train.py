@@ -40,6 +40,10 @@ def run(folder: RunFolder) -> list[Path]:
     params, _ = measured_problem(folder)
     agents = folder.path / "agents"
     _remove_agents_of_another_surrogate(agents, folder.path / "surrogate")
+    if folder.workers and any(
+        config.num_env_runners for config in folder.experiment.agents.values()
+    ):
+        folder.workers.close()  # RLlib's runners need the cores that idle workers hold
     judge = _judge(folder, params)
     with reward_sources(folder, params) as sources:
         for name, config in folder.experiment.agents.items():
