@@ -20,6 +20,13 @@ def note(folder, number, advance):
     (Path(folder) / str(number)).write_text(str(os.getpid()))
 
 
+LOADED_IN = os.getpid()
+
+
+def note_where_loaded(folder, number, advance):
+    (Path(folder) / str(number)).write_text(f"{LOADED_IN} {os.getpid()}")
+
+
 def refuse(folder, number, advance):
     if number == 1:
         raise UserError("value, rule, remedy")
@@ -62,6 +69,15 @@ def test_each_call_is_made_in_a_process_of_its_own(tmp_path):
     assert len(pids) == 3
     assert str(os.getpid()) not in pids
     assert sorted(moved) == [(0, "call 0"), (1, "call 1"), (2, "call 2")]
+
+
+def test_the_calls_module_is_loaded_once_for_all(tmp_path):
+    """What a training imports takes as long as a short training."""
+    run_side_by_side(note_where_loaded, calls(tmp_path, 3), 2, lambda *_: None)
+    found = [(tmp_path / str(number)).read_text().split() for number in range(3)]
+    loaded_in, made_in = ({pids[i] for pids in found} for i in (0, 1))
+    assert len(loaded_in) == 1
+    assert loaded_in.isdisjoint(made_in | {str(os.getpid())})
 
 
 def test_a_refusal_comes_through_and_ends_the_others(tmp_path):
