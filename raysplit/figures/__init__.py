@@ -3,6 +3,11 @@
 `save` writes a figure as PNG, PDF and SVG; colours, fonts and labels are those of `style`.
 """
 
+# ruff: noqa: E402 - matplotlib looks for its folder while it is imported
+from raysplit.figures.cache_folder import give_matplotlib_a_folder
+
+give_matplotlib_a_folder()
+
 from raysplit.figures.answer import AnswerLine, AnswerPlane, answer_line, answer_plane
 from raysplit.figures.budget import (
     OptimumTerms,

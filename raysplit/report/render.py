@@ -6,9 +6,9 @@ import base64
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.figure import Figure
 
 from raysplit import figures
 from raysplit.base.files import write_atomically
@@ -21,6 +21,9 @@ from raysplit.report.answer import (
 )
 from raysplit.report.data import PolicyResult, ReportData
 from raysplit.report.explorer import content, scripts
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PAGE = "report.html"
 
