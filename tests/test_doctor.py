@@ -1,6 +1,7 @@
 """The doctor's rows for this machine: each names its fault and the remedy, and none runs late."""
 
 import http.server
+import os
 import re
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from raysplit.base.errors import UserError
+from raysplit.base.offline_runs import sync_all_command
 from raysplit.doctor import cluster_cost, doctor, machine, run_checks
 from raysplit.doctor.check import Check
 from raysplit.doctor.cluster_file import check_cluster_file
@@ -19,6 +21,8 @@ from raysplit.doctor.ec2 import gpu_count, instance_types, is_arm, virtual_cpus
 from raysplit.doctor.run import print_table
 from raysplit.doctor.start_rules import start_commands
 from tests.closed_folder import forbid
+
+RUNS = Path("my runs")
 
 
 @pytest.fixture
@@ -238,20 +242,34 @@ def test_a_server_that_answers_anything_is_in_reach(server, monkeypatch):
     no_proxy(monkeypatch)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("HF_ENDPOINT", server)
-    assert machine.check_server("Hugging Face", 5).status == "ok"
+    assert machine.check_hub(5).status == "ok"
 
 
 def test_closed_and_silent_servers_are_warnings(silent_port, monkeypatch):
     no_proxy(monkeypatch)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent_port}")
-    silent = machine.check_server("W&B", 0.2)
+    silent = machine.check_tracking(RUNS, 0.2)
     assert silent.status == "warning"
-    assert "docs/cluster.md" in silent.remedy
+    assert silent.remedy.endswith(sync_all_command(RUNS))
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:1")
-    closed = machine.check_server("W&B", 5)
+    closed = machine.check_tracking(RUNS, 5)
     assert closed.status == "warning"
     assert "refused" in closed.detail
+
+
+def test_the_command_for_offline_runs_sends_those_of_every_run(tmp_path):
+    """As the shell takes it, with a `wandb` that says where it was called, and with what."""
+    runs = tmp_path / "my runs"
+    for name in ("a", "b"):
+        (runs / name / "tracking/wandb/offline-run-1").mkdir(parents=True)
+    wandb = tmp_path / "wandb"
+    wandb.write_text('#!/bin/sh\necho "$(basename "$(dirname "$PWD")") $*"\n')
+    wandb.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    command = sync_all_command(runs)
+    said = subprocess.check_output(["sh", "-c", command], env={"PATH": path}, text=True)
+    assert said == "a sync wandb/offline-run-1\nb sync wandb/offline-run-1\n"
 
 
 def test_an_unanswered_name_look_up_does_not_hold_the_doctor_up():
@@ -261,8 +279,8 @@ def test_an_unanswered_name_look_up_does_not_hold_the_doctor_up():
 
 
 def test_offline_by_choice_is_fine(offline):
-    assert machine.check_server("Hugging Face", 1).status == "ok"
-    assert machine.check_server("W&B", 1).status == "ok"
+    assert machine.check_hub(1).status == "ok"
+    assert machine.check_tracking(RUNS, 1).status == "ok"
 
 
 def test_the_cost_is_the_documented_sum():

@@ -14,9 +14,9 @@ import pytest
 from pydantic import ValidationError
 from tensorboardX.proto.event_pb2 import Event
 
+from raysplit.base.offline_runs import SYNC_COMMAND
 from raysplit.tracking import Tracker, TrackingConfig, open_tracker
 from raysplit.tracking.guarded import GuardedTracker
-from raysplit.tracking.weights_and_biases import SYNC_COMMAND
 
 CANARY = "canary0123456789abcdef0123456789abcdef0123"
 CONFIG = {"problem": {"case": "A"}, "seeds": [0, 1]}

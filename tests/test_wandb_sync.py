@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from raysplit.tracking.weights_and_biases import SYNC_COMMAND
+from raysplit.base.offline_runs import SYNC_COMMAND
 from tests.wandb_stand_in import KEY, NOBODY, environment, send, serving
 
 pytestmark = pytest.mark.slow

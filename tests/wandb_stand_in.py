@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
-from raysplit.tracking.weights_and_biases import SYNC_COMMAND
+from raysplit.base.offline_runs import SYNC_COMMAND
 from tests import loopback
 
 KEY = "canary0123456789abcdef0123456789abcdef0123"

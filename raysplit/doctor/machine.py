@@ -19,6 +19,7 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 
 from raysplit.base.files import at_home, nearest_existing
+from raysplit.base.offline_runs import sync_all_command
 from raysplit.base.packages import package_homes
 from raysplit.base.ray_folder import fault_of, ray_folder
 from raysplit.doctor.check import Check, error, named, ok, warning
@@ -28,17 +29,11 @@ GIB = 1024**3
 # What a head opens: the cluster's store, the dashboard and jobs, and Ray Client.
 RAY_PORTS = {6379: "cluster", 8265: "dashboard and jobs", 10001: "Ray Client"}
 _NVIDIA_SMI = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
-# By name: the variable that says offline, the one with the address, its default, what to do.
+# By name: the variable that says offline, the one with the address, its default.
 _SERVERS = {
-    "Hugging Face": (
-        "HF_HUB_OFFLINE", "HF_ENDPOINT", "https://huggingface.co",
-        "the embedded model works; else use a local folder",
-    ),
-    "W&B": (
-        "WANDB_MODE", "WANDB_BASE_URL", "https://api.wandb.ai",
-        "runs are kept offline; send them later as docs/cluster.md says",
-    ),
-}  # fmt: skip
+    "Hugging Face": ("HF_HUB_OFFLINE", "HF_ENDPOINT", "https://huggingface.co"),
+    "W&B": ("WANDB_MODE", "WANDB_BASE_URL", "https://api.wandb.ai"),
+}
 _OFFLINE_VALUES = {"1", "true", "yes", "on", "offline", "disabled", "dryrun"}
 
 
@@ -198,9 +193,21 @@ def check_models() -> Check:
     return ok(f"{found} in {cache_folder()}")
 
 
-def check_server(name: str, timeout_s: float = 2.0) -> Check:
-    """Return whether a server answers, unless the user wants to work offline; none is needed."""
-    offline, variable, default, remedy = _SERVERS[name]
+def check_hub(timeout_s: float = 2.0) -> Check:
+    """Return whether the hub answers, unless the user wants to work offline; it is not needed."""
+    return _check_server(
+        "Hugging Face", "the embedded model works; else use a local folder", timeout_s
+    )
+
+
+def check_tracking(run_root: Path, timeout_s: float = 2.0) -> Check:
+    """Return the same of W&B; the remedy sends what the runs in a folder kept offline."""
+    remedy = f"runs are kept offline; send them later: {sync_all_command(run_root)}"
+    return _check_server("W&B", remedy, timeout_s)
+
+
+def _check_server(name: str, remedy: str, timeout_s: float) -> Check:
+    offline, variable, default = _SERVERS[name]
     if os.environ.get(offline, "").lower() in _OFFLINE_VALUES:
         return ok(f"offline by {offline}")
     url = os.environ.get(variable, default)

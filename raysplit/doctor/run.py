@@ -59,8 +59,8 @@ def run_checks(cluster_files: Sequence[Path] = (), run_root: Path = Path("runs")
         "Ray's ports": machine.check_ports,
         "Ray's token": machine.check_token,
         "imported models": machine.check_models,
-        "Hugging Face": lambda: machine.check_server("Hugging Face"),
-        "W&B": lambda: machine.check_server("W&B"),
+        "Hugging Face": machine.check_hub,
+        "W&B": lambda: machine.check_tracking(run_root),
         # One row for all files: Ray's validator prints, and its output is caught by process.
         "cluster files": lambda: [
             row for file in cluster_files for row in check_cluster_file(file, ray_version)

@@ -5,7 +5,7 @@
           /tmp/          W&B's temporary files; a killed process leaves them here
 
 An offline run names the copies relative to FOLDER, so it can be sent from there, wherever that was
-moved to, a start at a time (see `SYNC_COMMAND`).
+moved to, a start at a time (`raysplit.base.offline_runs`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import logging
 import netrc
 import os
 import re
-import shlex
 import shutil
 import tempfile
 from collections.abc import Generator, Mapping, Sequence
@@ -26,11 +25,10 @@ from urllib.parse import urlsplit
 from typing_extensions import override
 
 from raysplit.base.files import replacing, sha256_of_file
+from raysplit.base.offline_runs import sync_command
 from raysplit.tracking.base import Cell, Tracker
 from raysplit.tracking.config import TrackingConfig
 
-SYNC_COMMAND = 'for run in wandb/offline-run-*; do wandb sync "$run"; done'
-"""Sends every start. Given several, W&B sends none if one is empty, as after a kill."""
 _LOCAL_START_S = 90.0  # W&B's service has to start on a busy machine, too
 _log = logging.getLogger(__name__)
 
@@ -95,10 +93,9 @@ class WandbTracker(Tracker):
             if mode != "online":
                 raise
             _log.warning(
-                "W&B cannot be reached (%r); logging offline; to send it later: cd %s && %s",
+                "W&B cannot be reached (%r); logging offline; to send it later: %s",
                 error,
-                shlex.quote(str(folder)),
-                SYNC_COMMAND,
+                sync_command(folder),
             )
             WandbTracker.reachable = False
             # W&B's service still holds the id of the attempt.
