@@ -11,17 +11,15 @@ that is drawn.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
-from raysplit.base.errors import UserError, command
+from raysplit.base.errors import UserError
 from raysplit.base.files import replacing
 from raysplit.base.progress import console, say
 from raysplit.figures import (
@@ -36,63 +34,17 @@ from raysplit.figures import (
 )
 from raysplit.link.state import LOWER_IS_WORSE
 from raysplit.measure.table import Measurements
+from raysplit.pipeline.comparable import Run, case_title, differences, grouped, read_runs
 from raysplit.pipeline.oracles import EVALUATION_TABLE
-from raysplit.pipeline.problem import protocol_card
-from raysplit.pipeline.run_folder import RunFolder, first_difference
 from raysplit.pipeline.views.panels import learning_panel, perplexity_band, state_labels
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 TABLE = "compare.parquet"
-_NEEDED = ("measure", "fit", "train", "evaluate")
-# What the card tells of the clean pass, and of a text as one tokenizer cuts it.
-_FINDINGS = {"card_sha256", "clean_log_ppl", "tokens_per_sequence", "signal_rms"}
-_OF_THE_TOKENS = {"sha256", "sequences", "scored_tokens"}
 _CASES = "LHA"
 
-_Item = TypeVar("_Item")
 _State = tuple[tuple[str, float], ...]  # a link's coordinates with their values
-
-
-@dataclass(frozen=True)
-class _Run:
-    """A run to compare, under a name that tells it from the others."""
-
-    name: str
-    folder: RunFolder
-
-    @cached_property
-    def card(self) -> dict[str, Any]:
-        """What its perplexities depend on."""
-        card = protocol_card(self.folder)
-        del card["model"]["name"]  # its weights are there, wherever they lie
-        return {key: value for key, value in card.items() if key not in _FINDINGS}
-
-    def section(self, name: str) -> dict[str, Any]:
-        """A section of its experiment, under its name."""
-        return self.folder.experiment.model_dump(mode="json", by_alias=True, include={name})
-
-    @property
-    def model(self) -> str:
-        return Path(self.folder.experiment.model.name).name
-
-    @property
-    def case(self) -> str:
-        return self.folder.experiment.problem.case
-
-    @property
-    def channel(self) -> str:
-        """The kind of link."""
-        fading = self.folder.experiment.link.fading
-        if fading != "none":
-            return f"{fading.capitalize()} fading"
-        return "AWGN" if self.impairment == "noise" else "No fading"
-
-    @property
-    def impairment(self) -> str:
-        """What grows as the link gets worse."""
-        experiment = self.folder.experiment
-        if "loss_probability" in experiment.problem.link or experiment.link.gain_threshold > 0:
-            return "loss"
-        return "noise" if experiment.link.fading == "none" else "fading"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +53,7 @@ class _Curve:
 
     panel: str
     label: str
-    run: _Run
+    run: Run
     band: Band
     state: _State = ()  # the link's, where it has one
 
@@ -117,24 +69,24 @@ def compare(paths: Sequence[Path], out: Path, *, allow_different: bool = False) 
     """
     if (out / "manifest.json").exists():
         raise UserError(f"{out} is a run's folder, whose figures would be replaced: name another")
-    runs = _read(paths)
-    differences = [*_differences(runs)]
-    if differences and not allow_different:
+    runs = read_runs(paths)
+    found = [*differences(runs)]
+    if found and not allow_different:
         raise UserError(
-            f"{differences[0]}; compare them in separate calls, run one again, or draw them "
+            f"{found[0]}; compare them in separate calls, run one again, or draw them "
             "all the same with --allow-different"
         )
-    for difference in differences:
+    for difference in found:
         say("different", "yellow", f": {difference}")
     perplexity = _distinct(_with_states([c for run in runs for c in _perplexity(run)]))
-    panels = {run.name: learning_panel(run.folder, _case_title(run, runs)) for run in runs}
+    panels = {run.name: learning_panel(run.folder, case_title(run, runs)) for run in runs}
     learning = _distinct([curve for run in runs for curve in _learning(run, panels[run.name])])
     for name, figure in (
         ("perplexity", _perplexity_figure(perplexity)),
         ("learning", _learning_figure(learning, panels)),
     ):
-        if differences:
-            note_above(figure, f"Not measured alike: {'; '.join(differences)}")
+        if found:
+            note_above(figure, f"Not measured alike: {'; '.join(found)}")
         _save(figure, out, name)
     rows = [*_rows("perplexity", perplexity), *_rows("learning", learning)]
     with replacing(out / TABLE) as new:
@@ -146,72 +98,7 @@ def compare(paths: Sequence[Path], out: Path, *, allow_different: bool = False) 
     )
 
 
-def _read(paths: Sequence[Path]) -> list[_Run]:
-    folders = [RunFolder.read(path) for path in paths]
-    twice = [path for path, count in Counter(p.resolve() for p in paths).items() if count > 1]
-    if twice:
-        raise UserError(f"{twice[0]} is given twice: name each run once")
-    for folder in folders:
-        for stage in _NEEDED:
-            record = folder.stage_record(stage)
-            # What was computed elsewhere counts: its files must be as that run left them.
-            if record is None or not folder.is_done(stage, record["inputs_sha256"]):
-                raise UserError(
-                    f"stage '{stage}' is not done in {folder.path}: finish it with "
-                    f"{command('run', folder.path / 'experiment.yaml', '--out', folder.path)}"
-                )
-    return [_Run(name, folder) for name, folder in zip(_names(paths), folders, strict=True)]
-
-
-def _names(paths: Sequence[Path]) -> list[str]:
-    """The ends of the paths, as long as it takes to tell them apart."""
-    parts = [path.resolve().parts for path in paths]
-    length = 1
-    while len({path[-length:] for path in parts}) < len(parts):
-        length += 1
-    return ["/".join(path[-length:]) for path in parts]
-
-
-def _differences(runs: Sequence[_Run]) -> Iterator[str]:
-    """Say of each panel's runs what their numbers do not share with the first one's."""
-    found: dict[str, None] = {}
-    for group in _grouped(runs, lambda run: run.channel + run.impairment).values():
-        found |= dict.fromkeys(_from_first(group, _conditions))
-        for of_model in _grouped(group, lambda run: run.model).values():
-            found |= dict.fromkeys(_from_first(of_model, lambda run: run.card))
-    for group in _grouped(runs, lambda run: _case_title(run, runs)).values():
-        found |= dict.fromkeys(_from_first(group, _problem))
-        found |= dict.fromkeys(_from_first(group, lambda run: run.card))
-    yield from found
-
-
-def _problem(run: _Run) -> dict[str, Any]:
-    """What decides the reward of a split point and link state, besides perplexity."""
-    weighed = run.folder.experiment.problem.reward == "budget"
-    budget = run.section("budget") if weighed else {}
-    return run.section("problem") | run.section("radio") | budget
-
-
-def _from_first(runs: Sequence[_Run], values: Callable[[_Run], Mapping[str, Any]]) -> Iterator[str]:
-    first, *others = [(run, values(run)) for run in runs]
-    for run, mine in others:
-        difference = first_difference(first[1], mine)
-        if difference:
-            yield f"{run.name} cannot stand beside {first[0].name}: {difference}"
-
-
-def _conditions(run: _Run) -> dict[str, Any]:
-    """What runs of different models must share: the experiment's, and the card without its model.
-
-    Another model cuts the same text into other tokens.
-    """
-    card = {key: value for key, value in run.card.items() if key != "tokenizer"}
-    card["model"] = {"dtype": card["model"]["dtype"]}
-    text = {key: value for key, value in card["corpus"].items() if key not in _OF_THE_TOKENS}
-    return card | {"corpus": text | run.section("corpus")["corpus"]}
-
-
-def _perplexity(run: _Run) -> Iterator[_Curve]:
+def _perplexity(run: Run) -> Iterator[_Curve]:
     """PPL over the split points at the best and at the worst link of the evaluation grid."""
     tables = Measurements.from_parquet(run.folder.path / EVALUATION_TABLE).by_codec()
     table = tables[run.folder.experiment.problem.codec.name]
@@ -226,7 +113,7 @@ def _perplexity(run: _Run) -> Iterator[_Curve]:
 
 def _with_states(curves: Sequence[_Curve]) -> Iterator[_Curve]:
     """Put the link state below the panel's title where all share it, else beside the models."""
-    for title, group in _grouped(curves, lambda curve: curve.panel).items():
+    for title, group in grouped(curves, lambda curve: curve.panel).items():
         labels = _state_labels({curve.state for curve in group})
         for curve in group:
             if len(labels) == 1:
@@ -237,7 +124,7 @@ def _with_states(curves: Sequence[_Curve]) -> Iterator[_Curve]:
 
 def _state_labels(states: Iterable[_State]) -> dict[_State, str]:
     """Label link states so that no two look alike, though they be of different coordinates."""
-    by_names = _grouped(list(states), lambda state: ", ".join(name for name, _ in state))
+    by_names = grouped(list(states), lambda state: ", ".join(name for name, _ in state))
     labels: dict[_State, str] = {}
     for group in by_names.values():
         names = [name for name, _ in group[0]]
@@ -246,7 +133,7 @@ def _state_labels(states: Iterable[_State]) -> dict[_State, str]:
     return labels
 
 
-def _learning(run: _Run, panel: LearningPanel) -> Iterator[_Curve]:
+def _learning(run: Run, panel: LearningPanel) -> Iterator[_Curve]:
     """Each agent's learning curve; what its rewards were stands beside its name."""
     for agent, band in panel.curves.items():
         rewards = run.folder.experiment.agents[agent].rewards
@@ -254,17 +141,9 @@ def _learning(run: _Run, panel: LearningPanel) -> Iterator[_Curve]:
         yield _Curve(panel.title, label, run, band)
 
 
-def _case_title(run: _Run, runs: Sequence[_Run]) -> str:
-    """The case, with the model and the link where runs of that case differ in them."""
-    same = [other for other in runs if other.case == run.case]
-    model = f"\n{run.model}" if len({other.model for other in same}) > 1 else ""
-    channel = f"\n{run.channel}" if len({other.channel for other in same}) > 1 else ""
-    return f"Case {run.case}{model}{channel}"
-
-
 def _perplexity_figure(curves: Sequence[_Curve]) -> Figure:
     """Fig. 3: AWGN first, and the low end of a link before its high end."""
-    by_panel = _grouped(curves, lambda curve: curve.panel)
+    by_panel = grouped(curves, lambda curve: curve.panel)
     panels = [
         PPLPanel(
             title=title,
@@ -282,8 +161,8 @@ def _learning_figure(curves: Sequence[_Curve], of_run: Mapping[str, LearningPane
     Random policy and optimum of a panel are the mean over its runs, each on its own surrogate; a
     curve stands at the share of its own run's gap.
     """
-    by_panel = _grouped(curves, lambda curve: curve.panel)
-    runs = _grouped(list(of_run.values()), lambda panel: panel.title)
+    by_panel = grouped(curves, lambda curve: curve.panel)
+    runs = grouped(list(of_run.values()), lambda panel: panel.title)
     panels = [
         LearningPanel(
             title=title,
@@ -348,10 +227,3 @@ def _rows(figure: str, curves: Sequence[_Curve]) -> Iterator[dict[str, Any]]:
                 "low": low,
                 "high": high,
             }
-
-
-def _grouped(items: Sequence[_Item], key: Callable[[_Item], str]) -> dict[str, list[_Item]]:
-    groups: dict[str, list[_Item]] = {}
-    for item in items:
-        groups.setdefault(key(item), []).append(item)
-    return groups
