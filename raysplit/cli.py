@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import signal
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from raysplit.base.ending import run_to_its_end
 from raysplit.base.errors import UserError
-from raysplit.base.packages import package_homes
+from raysplit.base.packages import refuse_foreign_packages
 from raysplit.pipeline.preset_names import PRESETS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from raysplit.pipeline.experiment import Experiment
-
-_CTRL_C = 130
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -332,74 +325,14 @@ def _words(
     return [*words, "--out", str(out)] if out else words
 
 
-def _check_one_tree() -> None:
-    """Refuse a foreign package of the same name: `envs` and `tuning` are common names."""
-    homes = package_homes()
-    home = homes["raysplit"]
-    for name, found in homes.items():
-        if found != home:
-            raise UserError(
-                f"package '{name}' comes from {found}, not from {home}: another package of that "
-                "name hides ours; remove it or use a fresh virtual environment"
-            )
-
-
-_signals: list[int] = []
-
-
-def _terminate(number: int, _frame: object) -> NoReturn:
-    """Treat SIGTERM (a batch system or a spot market wants its machine back) like Ctrl-C."""
-    _signals.append(number)
-    raise KeyboardInterrupt
-
-
-def _end_interrupted() -> NoReturn:
-    typer.echo("interrupted: the same command goes on where this one stopped", err=True)
-    sys.exit(128 + (_signals or [signal.SIGINT])[-1])
-
-
-def _end_refused(message: str) -> NoReturn:
-    # Without NO_COLOR a terminal, and no file, gets the colour.
-    plain = False if os.environ.get("NO_COLOR") else None
-    typer.secho(f"error: {message}", err=True, fg=typer.colors.RED, color=plain)
-    sys.exit(2)
-
-
 def main() -> None:
-    """Entry point: errors of the user end with one message and code 2, Ctrl-C with 130.
+    """Entry point: see `run_to_its_end`."""
 
-    SIGTERM ends like Ctrl-C, with 143.
-    """
-    signal.signal(signal.SIGTERM, _terminate)
-    try:
-        _check_one_tree()
-        code: int | None = app(standalone_mode=False)
-    except UserError as error:
-        _end_refused(str(error))
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        _end_refused(
-            f"no space left for {error.filename or 'the run folder'}: free some and start "
-            "the same command again; nothing measured is lost"
-        )
-    except KeyboardInterrupt:
-        _end_interrupted()
-    except Exception as error:
-        if isinstance(error.__cause__, KeyboardInterrupt):  # it came while Ray was in its own code
-            _end_interrupted()
-        # typer keeps the classes of its usage errors to itself.
-        format_message: Callable[[], str] | None = getattr(error, "format_message", None)
-        if format_message is None:
-            raise
-        message = format_message()
-        if not message:  # no arguments at all: the help is on the screen
-            sys.exit(2)
-        stop = "" if message.endswith((".", "?")) else "."
-        _end_refused(f"{message}{stop} See `raysplit --help`.")
-    if code == _CTRL_C:  # typer has made a code of the KeyboardInterrupt
-        _end_interrupted()
-    sys.exit(code)
+    def work() -> int | None:
+        refuse_foreign_packages()
+        return app(standalone_mode=False)
+
+    run_to_its_end(work)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
+from raysplit.base.errors import UserError
+
 PACKAGES = ("raysplit", "envs", "tuning")
 
 
@@ -16,3 +18,19 @@ def package_homes() -> dict[str, Path | None]:
         places = spec.submodule_search_locations if spec else None
         homes[name] = Path(next(iter(places))).resolve().parent if places else None
     return homes
+
+
+def refuse_foreign_packages() -> None:
+    """Refuse to work with a stranger's `envs` or `tuning`.
+
+    Raises:
+        UserError: One lies before ours.
+    """
+    homes = package_homes()
+    home = homes["raysplit"]
+    for name, found in homes.items():
+        if found != home:
+            raise UserError(
+                f"package '{name}' comes from {found}, not from {home}: another package of that "
+                "name hides ours; remove it or use a fresh virtual environment"
+            )
