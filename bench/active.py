@@ -18,8 +18,9 @@ import numpy as np
 from bench.report import BenchReport, Options
 from envs import BENCHMARK_IDS
 from envs.benchmarks import Benchmark, benchmark
+from envs.grid_sources import TableSource
 from envs.oracle import Oracle
-from envs.sources import SurrogateSource, TableSource
+from envs.sources import SurrogateSource
 from raysplit.base.arrays import FloatArray
 from raysplit.base.statistics import bootstrap_band
 from raysplit.figures import Band, EvaluationCurves, save, share_by_evaluations

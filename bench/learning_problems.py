@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from envs.benchmarks import benchmark
+from envs.grid_sources import TableSource
 from envs.link_config import Case, LinkDynamicsConfig, LinkRange
 from envs.params import LayerSplitParams, params_from
 from envs.problem import ProblemConfig
-from envs.sources import PPLSource, SurrogateSource, TableSource, as_source
+from envs.sources import PPLSource, SurrogateSource, as_source
 from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.budget.config import BudgetConfig
 from raysplit.budget.moving import moving_costs

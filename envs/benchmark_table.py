@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from envs.grid_sources import TableSource
 from envs.oracle import Oracle
 from envs.params import LayerSplitParams, params_from
 from envs.policies import StayPolicy
 from envs.problem import ProblemConfig
-from envs.sources import TableSource
 from raysplit.base.arrays import FloatArray
 from raysplit.base.errors import UserError
 from raysplit.base.sealed_json import read_sealed, write_sealed

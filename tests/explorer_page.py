@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from envs.sources import TableSource, ask
+from envs.grid_sources import TableSource
+from envs.sources import ask
 from raysplit.budget.config import BudgetConfig
 from raysplit.budget.costs import split_costs
 from raysplit.budget.moving import moving_costs

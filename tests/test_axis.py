@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from envs.grid_sources import TableSource
 from envs.link_chain import grid_axes, grid_states
 from envs.oracle import Oracle
 from envs.params import params_from
 from envs.problem import ProblemConfig
-from envs.sources import TableSource
 from raysplit.link.axis import grid_axis, rounded_within
 from raysplit.measure.anchors import choose_anchors
 from raysplit.measure.plan import PlanConfig, make_plan

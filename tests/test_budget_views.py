@@ -6,9 +6,9 @@
 import numpy as np
 import pytest
 
+from envs.grid_sources import TableSource
 from envs.oracle import Oracle
 from envs.params import params_from
-from envs.sources import TableSource
 from raysplit import figures
 from raysplit.budget.costs import split_costs
 from raysplit.figures import Band, OptimumTerms, TimeStack, TradePanel, TradeSeries

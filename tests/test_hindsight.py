@@ -12,8 +12,9 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from envs.actions import targets_of_actions
 from envs.example import example_params, example_source
+from envs.grid_sources import MeasuredSource
 from envs.hindsight import arrival_rewards, at_every_place, steps_of_all_actions
-from envs.sources import MeasuredSource, as_source
+from envs.sources import as_source
 from envs.vector import LayerSplitVectorEnv
 from raysplit.base.errors import UserError
 from tuning.rllib.algorithms import algorithm_config

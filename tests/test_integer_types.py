@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from envs.example import example_params, example_ppl, example_source
+from envs.grid_sources import TableSource
 from envs.layer_split import LayerSplitEnv
 from envs.oracle import Oracle, moved_by_grid
 from envs.policies import FixedPolicy, RandomPolicy, StayPolicy
-from envs.sources import TableSource, as_source, ask
+from envs.sources import as_source, ask
 from envs.vector import LayerSplitVectorEnv
 from tuning.policy import ExportedPolicy, PolicyDescription
 

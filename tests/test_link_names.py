@@ -5,11 +5,12 @@ import pytest
 
 from envs.checks import fingerprint
 from envs.grid import Grid
+from envs.grid_sources import MeasuredSource, TableSource
 from envs.layer_split import LayerSplitEnv
 from envs.oracle import Oracle
 from envs.params import params_from
 from envs.problem import ProblemConfig
-from envs.sources import MeasuredSource, SurrogateSource, TableSource, as_source
+from envs.sources import SurrogateSource, as_source
 from envs.vector import LayerSplitVectorEnv
 from raysplit.base.errors import UserError
 from raysplit.measure.table import Measurements

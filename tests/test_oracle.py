@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
+from envs.grid_sources import TableSource
 from envs.link_chain import grid_axes, grid_states, link_chain
 from envs.oracle import Oracle, moved_by_grid, share_of_gap
 from envs.params import params_from
 from envs.policies import FixedPolicy, RandomPolicy, StayPolicy, TabularPolicy
 from envs.problem import ProblemConfig
-from envs.sources import TableSource, as_source
+from envs.sources import as_source
 from envs.vector import LayerSplitVectorEnv
 from raysplit.base.errors import UserError
 

@@ -10,15 +10,10 @@ import envs.sources
 from envs.checks import fingerprint
 from envs.example import example_params, example_source
 from envs.grid import Grid
+from envs.grid_sources import MeasuredSource, TableSource
 from envs.params import params_from
 from envs.problem import ProblemConfig
-from envs.sources import (
-    MeasuredSource,
-    SurrogateSource,
-    TableSource,
-    as_source,
-    ask,
-)
+from envs.sources import SurrogateSource, as_source, ask
 from raysplit.base.errors import UserError
 
 LOSS = np.array([0.0, 0.1, 0.25, 0.3])

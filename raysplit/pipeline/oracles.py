@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from envs.grid_sources import TableSource
 from envs.oracle import Oracle
 from envs.params import LayerSplitParams
 from envs.policies import Policy
-from envs.sources import PPLSource, TableSource
+from envs.sources import PPLSource
 from raysplit.base.errors import UserError
 from raysplit.base.sealed_json import read_sealed
 from raysplit.measure.table import Measurements

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from envs.grid_sources import MeasuredSource
 from envs.link_chain import grid_axes
 from envs.params import LayerSplitParams
-from envs.sources import MeasuredSource, PPLSource
+from envs.sources import PPLSource
 from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.base.files import write_atomically
 from raysplit.base.progress import say
