@@ -129,6 +129,7 @@ def test_cores_that_this_process_may_not_use_do_not_count(
     started = {}
     monkeypatch.setattr(session.ray, "is_initialized", lambda: False)
     monkeypatch.setattr(session.ray, "init", lambda **options: started.update(options))
+    monkeypatch.setattr(session, "watch_raylet", lambda: None)  # there is none
     session.start_ray(BackendConfig())
     assert started["num_cpus"] == cores
     check_machine([{"CPU": float(cores)}])
