@@ -18,8 +18,8 @@ from raysplit.model.checkpoint import open_checkpoint
 from raysplit.model.load import load_span
 from raysplit.model.tokenizer import load_tokenizer
 from tests import fault_driver
+from tests.commands import raysplit
 from tests.hub_stand_in import COMMIT, serving
-from tests.test_cli import raysplit
 from tests.tiny_models import LAYERS
 
 WEIGHTS = "model.safetensors"

@@ -9,7 +9,7 @@ import os
 import numpy as np
 import pytest
 
-from tests.test_cli import SMALL, raysplit
+from tests.commands import SMALL, raysplit
 from tests.test_tracking import history, logged_artifacts, logged_config, run_name
 from tests.wandb_stand_in import environment, send, serving
 from tuning.agent import load_agent
