@@ -234,7 +234,7 @@ def test_waiting_for_resources_is_said_once_and_starting_is_not(monkeypatch, cap
     said = capsys.readouterr().err
     assert said == (
         "waiting for resources: no room for 1 of 2 edge actors (2 cores each); the cluster has "
-        "2 cores and 0 GPUs, free are 0 cores and 0 GPUs\n"
+        "2 cores and 2 GPUs, free are 0 cores and 2 GPUs\n"
     )
     ray.kill(first)
     until(lambda: has_room(second))

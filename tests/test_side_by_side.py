@@ -72,8 +72,15 @@ def test_each_call_is_made_in_a_process_of_its_own(tmp_path):
 
 
 def test_the_calls_module_is_loaded_once_for_all(tmp_path):
-    """What a training imports takes as long as a short training."""
-    run_side_by_side(note_where_loaded, calls(tmp_path, 3), 2, lambda *_: None)
+    """What a training imports takes as long as a short training.
+
+    By a process of its own, as one that has called another module's before keeps that one loaded.
+    """
+    code = (
+        "from tests.test_side_by_side import calls, note_where_loaded, run_side_by_side; "
+        f"run_side_by_side(note_where_loaded, calls({str(tmp_path)!r}, 3), 2, lambda *_: None)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=300)
     found = [(tmp_path / str(number)).read_text().split() for number in range(3)]
     loaded_in, made_in = ({pids[i] for pids in found} for i in (0, 1))
     assert len(loaded_in) == 1
