@@ -264,7 +264,8 @@ def stubbed(folder, path, failing, monkeypatch):
     job, card = prepared(folder)
     ledger = Ledger(path)
     service = MeasuringService(job, card, ledger, BackendConfig(kind="inprocess"))
-    monkeypatch.setattr(service, "_backend", StubBackend(failing))
+    backend = StubBackend(failing)
+    monkeypatch.setattr(service, "_running", lambda: backend)
     monkeypatch.setattr(service, "reference", lambda _keep: None)
     return service
 
@@ -294,8 +295,8 @@ def test_a_setting_that_failed_is_tried_again_and_its_reason_kept_meanwhile(
     # It is tried again, and put aside again.
     again = service.measure(few)
     assert [r.attempts for r in again.values() if r.status == "quarantined"] == [3]
-    assert service._backend.asked == [20, 1]
-    service._backend.failing = 0
+    assert service._running().asked == [20, 1]
+    service._running().failing = 0
     assert {row.status for row in service.measure(few).values()} == {"done"}
 
 

@@ -355,7 +355,7 @@ def test_a_block_runs_through_the_first_layers_once(job, monkeypatch, tmp_path):
         MeasuringService(job, {}, ledger, inprocess) as service,
     ):
         service.measure(dataclasses.replace(setting, seed=0) for setting in NOISY)
-        assert {p for _, p in service._backend._store._memory} == {1, 2, 3, 4, 5}
+        assert {p for _, p in service._running()._store._memory} == {1, 2, 3, 4, 5}
     assert computed == [0, 1, 2, 3]
 
 

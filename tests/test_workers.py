@@ -2,7 +2,7 @@
 
 import pytest
 
-import raysplit.measure.workers as rooms
+from raysplit.measure import workers
 from raysplit.pipeline.experiment import load_experiment
 from raysplit.pipeline.problem import measuring_service
 from raysplit.pipeline.run import run_stages
@@ -18,7 +18,7 @@ def small(*changes):
 def opened(monkeypatch):
     """The backends that were opened, each with whether it is still open."""
     backends = []
-    open_ = rooms._open_backend
+    open_ = workers._open_backend
 
     def counted(job, config):
         backend = open_(job, config)
@@ -32,7 +32,7 @@ def opened(monkeypatch):
         backends.append(backend)
         return backend
 
-    monkeypatch.setattr(rooms, "_open_backend", counted)
+    monkeypatch.setattr(workers, "_open_backend", counted)
     return backends
 
 

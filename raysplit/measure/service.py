@@ -48,7 +48,6 @@ class MeasuringService:
         self._ledger = ledger
         self._borrowed = isinstance(backend, Workers)
         self._workers = backend if isinstance(backend, Workers) else Workers(backend)
-        self._backend: Backend | None = None
         self.card = card
         self.card_sha256 = sha256_of(card)
         self.evaluations = 0  # settings measured anew by this object
@@ -133,9 +132,7 @@ class MeasuringService:
         return {key: row for key, row in known.items() if row.status != "quarantined"}
 
     def _running(self) -> Backend:
-        if self._backend is None:
-            self._backend = self._workers.serving(self._job, self.card_sha256)
-        return self._backend
+        return self._workers.serving(self._job, self.card_sha256)
 
 
 def in_measuring_order(settings: Iterable[Setting]) -> list[Setting]:
