@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from raysplit.harness import command
 from raysplit.harness.draws import request_draws
 from raysplit.link.config import LinkConfig
 from raysplit.link.state import LinkState
@@ -208,6 +209,14 @@ def test_the_command_runs_with_lm_evals_own_options(llama, tmp_path):
     assert set(found["results"]) == {"local_choice", "local_text", "local_generation"}
     assert found["config"]["raysplit"]["state"] == {"noise_std": 3.0}
     assert found["config"]["model"] == "raysplit"
+
+
+def test_a_task_does_not_wait_for_ever_for_the_hub(monkeypatch):
+    limits = []
+    monkeypatch.setattr(command, "limit_hub_requests", lambda: limits.append("set"))
+    monkeypatch.setattr("lm_eval.__main__.cli_evaluate", lambda: limits.append("evaluated"))
+    command.run_harness("demo", (), ["--tasks", "x"])
+    assert limits == ["set", "evaluated"]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import os
 import socket
 import threading
-import time
 
 import huggingface_hub
 import pytest
@@ -155,9 +154,8 @@ def test_a_data_set_is_not_waited_for_either(hub, impatient, monkeypatch, capfd)
 @pytest.mark.slow
 def test_the_command_ends_where_the_hub_never_answers(hub, tmp_path):
     hub.silent_after = 0
-    given = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
+    given = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
     timeouts = {"HF_HUB_ETAG_TIMEOUT": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "1"}
-    started = time.monotonic()
     done = raysplit(
         "measure", "demo", "--set=model.name=org/tiny", "--out", tmp_path / "out",
         env=os.environ | given | timeouts,
@@ -165,7 +163,7 @@ def test_the_command_ends_where_the_hub_never_answers(hub, tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error: 'org/tiny'")
     assert done.stderr.count("\n") == 1
-    assert time.monotonic() - started < 120  # importing takes its time on a busy machine
+    assert "gave no answer within 1 s" in done.stderr
 
 
 def test_a_download_that_was_given_up_needs_only_what_is_missing(hub, monkeypatch):

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from raysplit.base.errors import UserError
+from raysplit.base.hub_requests import limit_hub_requests
 from raysplit.pipeline.experiment import load_experiment
 
 
@@ -36,6 +37,7 @@ def run_harness(experiment: str, overrides: Sequence[str], words: Sequence[str])
 
     from raysplit.harness import lm as _  # noqa: F401 - registers the model
 
+    limit_hub_requests()  # tasks fetch their data sets
     named = json.dumps({"experiment": experiment, "overrides": list(overrides)})
     ours = sys.argv
     sys.argv = ["lm-eval", "run", "--model", "raysplit", "--model_args", named, *words]
