@@ -311,7 +311,7 @@ def test_folders_that_are_no_finished_runs_are_refused(tmp_path):
 )
 def test_runs_that_do_not_compare_are_refused(tmp_path, changes, difference):
     runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", **changes)]
-    refused(runs, tmp_path / "out", f"b cannot stand beside a: {difference}")
+    refused(runs, tmp_path / "out", f"b differs from a: {difference}")
 
 
 CARDS = [
@@ -331,7 +331,7 @@ OF_ONE_MODEL = [
 @pytest.mark.parametrize(("card", "difference"), CARDS + OF_ONE_MODEL)
 def test_runs_of_one_model_that_were_measured_otherwise_are_refused(tmp_path, card, difference):
     runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", card=card)]
-    refused(runs, tmp_path / "out", f"b cannot stand beside a: {difference}.*--allow-different")
+    refused(runs, tmp_path / "out", f"b differs from a: {difference}.*--allow-different")
 
 
 def test_a_changed_card_is_not_believed(tmp_path):
@@ -344,7 +344,7 @@ def test_a_changed_card_is_not_believed(tmp_path):
 @pytest.mark.parametrize(("card", "difference"), CARDS)
 def test_models_that_were_measured_otherwise_are_refused(tmp_path, card, difference):
     runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", model="large", card=card)]
-    refused(runs, tmp_path / "out", f"b cannot stand beside a: {difference}")
+    refused(runs, tmp_path / "out", f"b differs from a: {difference}")
 
 
 def test_a_third_run_is_held_against_the_one_of_its_own_model(tmp_path):
@@ -353,7 +353,7 @@ def test_a_third_run_is_held_against_the_one_of_its_own_model(tmp_path):
         write_run(tmp_path / "b", model="large"),
         write_run(tmp_path / "c", model="large", card={"model.weights_sha256": "x"}),
     ]
-    refused(runs, tmp_path / "out", "c cannot stand beside b: model.weights_sha256 is 'large'")
+    refused(runs, tmp_path / "out", "c differs from b: model.weights_sha256 is 'large'")
 
 
 def test_one_model_in_two_places_is_one_model(tmp_path, drawn):
@@ -373,7 +373,7 @@ def test_what_is_drawn_all_the_same_says_so(tmp_path, drawn, monkeypatch, capfd)
     monkeypatch.setattr(stage, "save", noted)
     runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", card={"device": "cuda"})]
     stage.compare(runs, tmp_path / "out", allow_different=True)
-    difference = "b cannot stand beside a: device is 'cpu' there and 'cuda' here"
+    difference = "b differs from a: device is 'cpu' there and 'cuda' here"
     assert f"different: {difference}" in capfd.readouterr().err
     for figure in figures_saved.values():
         above = figure.get_suptitle().replace("\n", " ")

@@ -122,7 +122,7 @@ def _from_first(runs: Sequence[Run], values: Callable[[Run], Mapping[str, Any]])
     for run, mine in others:
         difference = first_difference(first[1], mine)
         if difference:
-            yield f"{run.name} cannot stand beside {first[0].name}: {difference}"
+            yield f"{run.name} differs from {first[0].name}: {difference}"
 
 
 def _conditions(run: Run) -> dict[str, Any]:
