@@ -32,10 +32,13 @@ def decision_us(params: LayerSplitParams, policies: Mapping[str, Policy]) -> dic
 
 
 def best_fixed_name(oracles: Oracles) -> str:
-    """Return the name of the fixed policy that is best on the surrogate, as agents learn on it."""
-    planner = _planner(oracles)
-    place, _ = planner.best_fixed_place()
-    return list(fixed_policies(planner.params))[place]
+    """Return the name of the fixed policy at `best_fixed_place`."""
+    return list(fixed_policies(oracles.params))[best_fixed_place(oracles)]
+
+
+def best_fixed_place(oracles: Oracles) -> int:
+    """Return the index of the fixed place that is best on the surrogate, as agents learn on it."""
+    return _planner(oracles).best_fixed_place()[0]
 
 
 def _planner(oracles: Oracles) -> Oracle:

@@ -21,7 +21,6 @@ from typing import cast
 import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import Field
-from scipy.optimize import brentq
 
 from raysplit.base.arrays import BoolArray, FloatArray, IntArray
 from raysplit.base.config import Config
@@ -100,6 +99,8 @@ def _crossing_db(bits: FloatArray, lower: int, upper: int) -> float:
     def advantage(snr_db: float) -> float:
         received = log_success(np.array(snr_db), MIDPOINT_DB[[lower, upper]], bits[[lower, upper]])
         return float(np.log(EFFICIENCY[upper] / EFFICIENCY[lower]) + received[1] - received[0])
+
+    from scipy.optimize import brentq  # loads for half a second, which a refusal has not
 
     span_db = 10.0  # far beyond the width of any waterfall
     lowest_db, highest_db = MIDPOINT_DB[lower] - span_db, MIDPOINT_DB[upper] + span_db

@@ -13,6 +13,7 @@ from envs.oracle import Oracle
 from envs.params import LayerSplitParams
 from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.figures import AnswerLine, AnswerPlane, Band, CostWeightSweep
+from raysplit.pipeline.baselines import best_fixed_place
 from raysplit.pipeline.oracles import Oracles
 from raysplit.pipeline.views.convergence import converged_places
 from raysplit.pipeline.views.panels import shown_states, state_labels
@@ -30,7 +31,7 @@ def answer_map(oracles: Oracles) -> AnswerLine | AnswerPlane:
         for name, by_seed in oracles.agents.items()
     }
     points_P = params.split_points_P
-    best_G, (fixed, _) = measured.optimal_static_places(), measured.best_fixed_place()
+    best_G, fixed = measured.optimal_static_places(), best_fixed_place(oracles)
     ends = (params.min_split_point, params.max_split_point)
     if len(params.link_names) == 1:
         return AnswerLine(
