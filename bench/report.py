@@ -49,6 +49,7 @@ class BenchReport:
         config: The settings behind the figures.
         figures: Figure -> value.
         skipped: Figure -> why it was not measured.
+        begun_at: The commit when measuring began: the report itself, written in between, changes it.
     """
 
     name: str
@@ -56,6 +57,7 @@ class BenchReport:
     config: dict[str, Any]
     figures: dict[str, float] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    begun_at: str = field(default_factory=lambda: commit())
 
     def add(self, figures: Mapping[str, float]) -> None:
         """Add figures and print one line for each."""
@@ -82,7 +84,7 @@ class BenchReport:
             "config": self.config,
             "versions": versions(),
             "hardware": hardware(),
-            "commit": commit(),
+            "commit": self.begun_at,
         }
         path = folder / f"{self.name}.json"
         write_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
