@@ -49,7 +49,7 @@ class BenchReport:
         config: The settings behind the figures.
         figures: Figure -> value.
         skipped: Figure -> why it was not measured.
-        begun_at: The commit when measuring began: the report itself, written in between, changes it.
+        begun_at: The commit when measuring began; the report, written in between, changes it.
     """
 
     name: str
