@@ -132,8 +132,9 @@ class Replay:
         """Fit, plan, and score the plan on the table as it was measured."""
         params, config = self.problem.oracle.params, self.experiment.surrogate
         ends = (params.min_split_point, params.max_split_point)
-        seed = self.experiment.plan.seed
-        surrogate, _ = fit(self.measure(settings), config, seed, split_points=ends)
+        seed, perfect_link = self.experiment.plan.seed, self.experiment.perfect_link()
+        table = self.measure(settings)
+        surrogate, _ = fit(table, config, seed, split_points=ends, perfect_link=perfect_link)
         plan = Oracle(params, SurrogateSource(surrogate))
         truth = self.problem.oracle
         return truth.share_of_gap(truth.plan_return(plan.actions_TPM))

@@ -15,7 +15,7 @@ from raysplit.link.channel import Received, batch_generator, transmit
 from raysplit.link.codec import IDENTITY, Codec
 from raysplit.link.codec.roundtrip import roundtrip
 from raysplit.link.config import LinkConfig
-from raysplit.link.coordinates import link_state
+from raysplit.link.coordinates import link_state, perfect_values
 from raysplit.link.fading import fading_scale_for_outage, outage_probability
 from raysplit.link.gains import draw_gains
 from raysplit.link.signal import SignalSums, signal_sums
@@ -169,6 +169,28 @@ def test_an_outage_is_known_by_the_fading_scale_that_causes_it() -> None:
     assert state.fading_scale == pytest.approx(0.5 / (-2 * math.log(0.9)) ** 0.5, rel=1e-12)
     assert state == LinkState(fading_scale=state.fading_scale)
     assert state.as_dict() == {"fading_scale": state.fading_scale}
+
+
+@pytest.mark.parametrize(
+    ("names", "link", "values"),
+    [
+        (("noise_std",), {}, (0.0,)),
+        (("loss_probability", "noise_std"), {"packet": "sentence"}, (0.0, 0.0)),
+        (("loss_probability",), {"mode": "digital"}, (0.0,)),
+        (("snr_db",), {}, None),
+        (("noise_std",), {"fading": "rayleigh"}, None),
+        (("noise_std", "fading_scale"), {"fading": "rician", "equaliser": "zero_forcing"}, None),
+    ],
+)
+def test_a_perfect_state_is_one_that_changes_no_bit(
+    names: tuple[str, ...], link: dict[str, str], values: tuple[float, ...] | None
+) -> None:
+    config = LinkConfig.model_validate(link)
+    assert perfect_values(names, config) == values
+    if values is not None:
+        received = send(hidden(), link_state(names, values), config)
+        assert torch.equal(received.hidden_BTD, hidden())
+        assert not received.touched_B.any()
 
 
 @pytest.mark.parametrize("config", [None, LinkConfig(), LinkConfig(fading="rician")])

@@ -244,6 +244,30 @@ class TestFit:
         at_1, at_2, at_3 = surrogate.predict_log_ppl(np.array([1, 2, 3]), states)[0]
         assert at_1 > at_2 > at_3
 
+    def test_over_a_perfect_link_the_clean_perplexity_is_known(self):
+        """Rows at a noise of half the range and more say nothing of a perfect link."""
+        p, x = grid(np.arange(1, 11), np.linspace(0.6, 1.2, 5))
+        rows = table(p, x, true_log_ppl(p, x))
+        points, perfect = np.arange(1, 11), np.zeros((10, 1))
+        guessed, _ = fit(rows, QUICK, seed=0)[0].predict_log_ppl(points, perfect)
+        surrogate, report = fit(rows, QUICK, seed=0, perfect_link=(0.0,))
+        known, _ = surrogate.predict_log_ppl(points, perfect)
+        assert np.abs(guessed - CLEAN_LOG_PPL).max() > 0.2
+        assert np.abs(known - CLEAN_LOG_PPL).max() < 0.02
+        assert (
+            report.rows == report.log_ppl.count == 50
+        )  # nothing is judged on what was not measured
+        assert surrogate.scaling.low_K == 0.0
+
+    def test_a_codec_is_not_exact_over_a_perfect_link(self):
+        rows, quick = coded_table(), {"config": BEGUN, "seed": 0}
+        for codecs, alike in ((("int8", "int4"), True), (("int4", "identity"), False)):
+            coded = replace(rows, codecs=codecs)
+            without, _ = fit(coded, **quick)
+            known, _ = fit(coded, **quick, perfect_link=(0.0,))
+            same = np.array_equal(without.weights.first_MIH, known.weights.first_MIH)
+            assert same == alike
+
     def test_too_few_rows_are_refused(self):
         rows = noisy_table().select(np.arange(9))
         with pytest.raises(UserError, match="9 measured rows"):

@@ -33,3 +33,17 @@ def link_state(
         probability = given["outage_probability"]
         given["fading_scale"] = fading_scale_for_outage(config or LinkConfig(), probability)
     return LinkState(**given)
+
+
+def perfect_values(names: Sequence[str], config: LinkConfig) -> tuple[float, ...] | None:
+    """Return the values at which the link hands on exactly what is sent, None if there are none.
+
+    A link that fades has none, nor has one whose noise is given in dB.
+
+    Args:
+        names: Link coordinates; all others keep their defaults.
+        config: The kind of link.
+    """
+    if config.fading != "none" or not set(names) <= {"noise_std", "loss_probability"}:
+        return None
+    return (0.0,) * len(names)

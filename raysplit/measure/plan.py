@@ -24,11 +24,11 @@ from raysplit.base.errors import UserError
 from raysplit.base.tables import read_table
 from raysplit.link.axis import grid_axis, rounded_within
 from raysplit.link.config import LinkConfig
-from raysplit.link.coordinates import link_state
+from raysplit.link.coordinates import link_state, perfect_values
 from raysplit.link.state import LINK_COORDINATES
 from raysplit.measure.setting import Setting
 
-_ENDS = 4  # the first and last split point at either end of the link's ranges
+_ENDS = 4  # at most: the first and last split point at either end of the link's ranges
 _FIRST_OF_ROWS = 2**42  # and below 2**53, so that any reader of JSON holds a seed exactly
 
 
@@ -42,7 +42,8 @@ class PlanConfig(Config):
         settings: Number of settings of a Sobol plan (the paper: 9,718 records).
         grid_points: Values per link coordinate of a grid, ends included; of an active plan, those
             that it may choose.
-        first_settings: Only `active`: how many it begins with: the ends, then a Sobol sequence.
+        first_settings: Only `active`: how many it begins with: the ends (but for a perfect link, as
+            its outcome is known), then a Sobol sequence.
         batch_settings: Only `active`: how many are chosen, and measured side by side, at a time.
         max_settings: Only `active`: how many it measures at most.
         target_regret: Only `active`: it stops where planning on what was measured is expected to
@@ -106,7 +107,7 @@ def make_plan(
             assert config.path is not None
             rows = _listed(config.path, split_points, ranges)
         case "active":
-            rows = _ends_and_sobol(config, split_points, ranges)
+            rows = _ends_and_sobol(config, split_points, ranges, link or LinkConfig())
     return settings_of(config, rows, names, link)
 
 
@@ -146,11 +147,15 @@ def _seed_of_row(seed: int, i: int) -> int:
 
 
 def _ends_and_sobol(
-    config: PlanConfig, split_points: tuple[int, int], ranges: Mapping[str, tuple[float, float]]
+    config: PlanConfig,
+    split_points: tuple[int, int],
+    ranges: Mapping[str, tuple[float, float]],
+    link: LinkConfig,
 ) -> FloatArray:
     """Nothing that is asked of the surrogate later lies beyond the ends."""
-    low, high = np.array(list(ranges.values())).T
-    ends = [[p, *values] for p in split_points for values in (low, high)]
+    perfect = perfect_values(tuple(ranges), link)
+    states = [state for state in zip(*ranges.values(), strict=True) if state != perfect]
+    ends = [[p, *state] for p in split_points for state in states]
     others = config.first_settings - len(ends)
     if not others:
         return np.array(ends)

@@ -95,12 +95,13 @@ def active_steps(
         measure: What measures.
     """
     plan = experiment.plan
-    candidates = _Candidates(params, plan.grid_points)
+    perfect_link = experiment.perfect_link()
+    candidates = _Candidates(params, plan.grid_points, perfect_link)
     settings = experiment.planned_settings()
     before = math.inf
     while True:
         table = measure(settings)
-        surrogate = believed(table, params, experiment.surrogate, plan.seed)
+        surrogate = believed(table, params, experiment.surrogate, plan.seed, perfect_link)
         regret = expected_regret(params, SurrogateSource(surrogate), _members(surrogate))
         yield ActiveStep(tuple(settings), regret)
         count = min(plan.batch_settings, plan.max_settings - len(settings))
@@ -120,11 +121,17 @@ def active_steps(
 
 
 def believed(
-    table: Measurements, params: LayerSplitParams, config: SurrogateConfig, seed: int
+    table: Measurements,
+    params: LayerSplitParams,
+    config: SurrogateConfig,
+    seed: int,
+    perfect_link: tuple[float, ...] | None,
 ) -> Surrogate:
     """Fit the ensemble whose members stand for what is believed of every setting."""
     ends = (params.min_split_point, params.max_split_point)
-    return fit(table, config, seed, split_points=ends, repeats=_REPEATS)[0]
+    return fit(table, config, seed, split_points=ends, perfect_link=perfect_link, repeats=_REPEATS)[
+        0
+    ]
 
 
 def _members(surrogate: Surrogate) -> list[PPLSource]:
@@ -153,10 +160,16 @@ def _settings(experiment: Experiment, rows: FloatArray, first: int = 0) -> list[
 
 
 class _Candidates:
-    """The settings that may be chosen: every split point at every link state of a grid."""
+    """The settings that may be chosen: every split point at every link state of a grid.
 
-    def __init__(self, params: LayerSplitParams, grid_points: int) -> None:
+    Over a perfect link nothing is chosen, as its outcome is known.
+    """
+
+    def __init__(
+        self, params: LayerSplitParams, grid_points: int, perfect_link: tuple[float, ...] | None
+    ) -> None:
         self._params = params
+        self._perfect_link = perfect_link
         ends = (params.min_split_point, params.max_split_point)
         grid = Grid(ends, grid_axes(params, [grid_points] * len(params.link_names)))
         self._points_S, self._links_SK = grid.rows()
@@ -178,7 +191,9 @@ class _Candidates:
         names = self._params.link_names
         asked = {(s.split_point, *(getattr(s.link, name) for name in names)) for s in settings}
         rows = zip(self._points_S.tolist(), self._links_SK.tolist(), strict=True)
-        return np.array([(p, *link) not in asked for p, link in rows])
+        return np.array(
+            [tuple(link) != self._perfect_link and (p, *link) not in asked for p, link in rows]
+        )
 
     def rows(self, chosen: IntArray) -> FloatArray:
         """Their split points and link coordinates, a row each."""

@@ -21,6 +21,7 @@ from raysplit.corpus.config import CorpusConfig
 from raysplit.corpus.sequences import ProtocolConfig
 from raysplit.link.codec import Codec
 from raysplit.link.config import LinkConfig
+from raysplit.link.coordinates import perfect_values
 from raysplit.measure.config import BackendConfig, MeasuringConfig
 from raysplit.measure.plan import PlanConfig, make_plan
 from raysplit.measure.setting import Setting, with_each_codec
@@ -220,10 +221,25 @@ class Experiment(Config):
         """
         problem = self.problem
         split_points = (problem.min_split_point, problem.max_split_point)
-        active = self.plan.kind == "active"
-        ranges = problem.ranges(None) if active else self.measured_ranges()
-        settings = make_plan(self.plan, split_points, ranges, self.link)
+        settings = make_plan(self.plan, split_points, self._planned_ranges(), self.link)
         return with_each_codec(settings, problem.all_codecs)
+
+    def perfect_link(self) -> tuple[float, ...] | None:
+        """Return the planned link coordinates' values that change nothing, if within their ranges.
+
+        Raises:
+            UserError: The model's hidden size is not known on this machine.
+        """
+        ranges = self._planned_ranges()
+        values = perfect_values(tuple(ranges), self.link)
+        if values is None:
+            return None
+        within = zip(ranges.values(), values, strict=True)
+        return values if all(low <= value <= high for (low, high), value in within) else None
+
+    def _planned_ranges(self) -> dict[str, ValueRange]:
+        active = self.plan.kind == "active"
+        return self.problem.ranges(None) if active else self.measured_ranges()
 
     def to_yaml(self) -> str:
         """Return the experiment with every value written out."""

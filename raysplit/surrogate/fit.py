@@ -6,11 +6,13 @@ Shape suffixes: N rows, F folds, R cuts into folds, M = R F members.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 
 from raysplit.base.arrays import Float32Array, FloatArray, IntArray
 from raysplit.base.errors import UserError
+from raysplit.link.codec import IDENTITY
 from raysplit.measure.table import Measurements
 from raysplit.surrogate.config import SurrogateConfig
 from raysplit.surrogate.model import Scaling, Surrogate, Weights
@@ -25,6 +27,7 @@ def fit(
     seed: int,
     *,
     split_points: tuple[int, int] | None = None,
+    perfect_link: tuple[float, ...] | None = None,
     repeats: int = 1,
 ) -> tuple[Surrogate, FitReport]:
     """Fit one member a fold and judge each on the rows it did not see.
@@ -38,6 +41,8 @@ def fit(
         seed: Of folds and networks.
         split_points: First and last one to answer for; by default the table's own. One without a
             row is read off the trend over its neighbours.
+        perfect_link: Link coordinates at which the link changes nothing. What every split point's
+            log PPL is there, without a codec, needs no measuring: all members learn it.
         repeats: How often the rows are cut into folds, each time otherwise: so many times
             `config.folds` members.
 
@@ -52,20 +57,23 @@ def fit(
             "measure more settings or lower surrogate.folds"
         )
     start = time.perf_counter()
-    scaling = _scaling(table, split_points)
+    learned = (
+        table if perfect_link is None else _with_perfect_link(table, perfect_link, split_points)
+    )
+    scaling = _scaling(learned, split_points)
     first, last = scaling.split_points
     rng = np.random.default_rng(seed)
     folds_RN = np.stack([rng.permutation(len(table)) % config.folds for _ in range(repeats)])
     held_out_RFN = folds_RN[:, None] == np.arange(config.folds)[:, None]
     held_out_MN = held_out_RFN.reshape(-1, len(table))
-    targets_N = (table.log_ppl_N - scaling.output_mean) / scaling.output_std
+    targets_N = (learned.log_ppl_N - scaling.output_mean) / scaling.output_std
     rows = TrainingRows(
-        inputs_NI=scaling.inputs(*_of(table)),
-        split_indices_N=table.split_points_N - first,
+        inputs_NI=scaling.inputs(*_of(learned)),
+        split_indices_N=learned.split_points_N - first,
         split_points=last - first + 1,
         targets_N=targets_N.astype(np.float32),
-        weights_N=_row_weights(table.stderr_N),
-        held_out_MN=held_out_MN,
+        weights_N=_row_weights(learned.stderr_N, table.stderr_N),
+        held_out_MN=np.pad(held_out_MN, ((0, 0), (0, len(learned) - len(table)))),
     )
     surrogate = Surrogate(
         link_names=table.link_names,
@@ -81,14 +89,33 @@ def fit(
     return surrogate, report(table, held_out_N, folds=config.folds, seconds=seconds)
 
 
+def _with_perfect_link(
+    table: Measurements, perfect_link: tuple[float, ...], split_points: tuple[int, int] | None
+) -> Measurements:
+    """Return the table and, behind its rows, one of each split point over a perfect link."""
+    if IDENTITY.name not in table.codecs:
+        return table
+    first, last = split_points or _seen(table)
+    count = last - first + 1
+    codecs_N = np.full(count, table.codecs.index(IDENTITY.name))
+    return replace(
+        table,
+        split_points_N=np.append(table.split_points_N, np.arange(first, last + 1)),
+        link_states_NK=np.vstack([table.link_states_NK, np.tile(perfect_link, (count, 1))]),
+        log_ppl_N=np.append(table.log_ppl_N, np.full(count, table.clean_log_ppl)),
+        stderr_N=np.append(table.stderr_N, np.zeros(count)),
+        anchor_sequences_N=None,
+        codecs_N=np.append(table.codec_indices_N, codecs_N),
+    )
+
+
 def _of(table: Measurements) -> tuple[IntArray, FloatArray, IntArray]:
     return table.split_points_N, table.link_states_NK, table.codec_indices_N
 
 
 def _scaling(table: Measurements, split_points: tuple[int, int] | None) -> Scaling:
-    seen = int(table.split_points_N.min()), int(table.split_points_N.max())
     return Scaling(
-        split_points=split_points or seen,
+        split_points=split_points or _seen(table),
         low_K=table.link_states_NK.min(axis=0),
         high_K=table.link_states_NK.max(axis=0),
         output_mean=float(table.log_ppl_N.mean()),
@@ -97,7 +124,11 @@ def _scaling(table: Measurements, split_points: tuple[int, int] | None) -> Scali
     )
 
 
-def _row_weights(stderr_N: FloatArray) -> Float32Array:
-    floor = max(float(np.median(stderr_N)), _SMALLEST_MODEL_ERROR)
+def _seen(table: Measurements) -> tuple[int, int]:
+    return int(table.split_points_N.min()), int(table.split_points_N.max())
+
+
+def _row_weights(stderr_N: FloatArray, measured_N: FloatArray) -> Float32Array:
+    floor = max(float(np.median(measured_N)), _SMALLEST_MODEL_ERROR)
     weights_N = 1 / (stderr_N**2 + floor**2)
     return (weights_N / weights_N.mean()).astype(np.float32)

@@ -22,6 +22,7 @@ def run(folder: RunFolder) -> list[Path]:
         experiment.surrogate,
         experiment.plan.seed,
         split_points=(problem.min_split_point, problem.max_split_point),
+        perfect_link=experiment.perfect_link(),
     )
     target = folder.path / "surrogate"
     surrogate.save(target)
