@@ -241,7 +241,7 @@ def test_the_text_and_the_weights_are_in_the_card_and_their_place_is_not(llama, 
 
 def test_the_embedded_text_is_that_of_one_python(llama, monkeypatch):
     sentences = tuple(f"w2 w3 w4 w5 w6 w{i}" for i in range(2, 90))
-    monkeypatch.setattr(cpython_docs, "paragraphs", lambda: sentences)
+    monkeypatch.setattr(cpython_docs, "held_out_paragraphs", lambda: sentences)
     _, card = job_and_card(llama, corpus={"source": "embedded", "path": None})
     assert card["corpus"]["python"] == platform.python_version()
     assert "python" not in job_and_card(llama)[1]["corpus"]

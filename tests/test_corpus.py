@@ -3,7 +3,9 @@
 import ast
 import random
 import re
+import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,6 +29,47 @@ def test_held_out_part_is_stable_and_near_its_share():
     assert not cpython_docs.is_held_out("The quick brown fox jumps over the lazy dog.")
     decided = [i for i in range(60) if cpython_docs.is_held_out(f"paragraph {i}")]
     assert decided == [5, 21, 25, 29, 33, 47]
+
+
+@pytest.fixture
+def library(tmp_path, monkeypatch):
+    """A standard library of one module, an empty cache, and how often the library was parsed."""
+    module = tmp_path / "lib" / "module.py"
+    module.parent.mkdir()
+    monkeypatch.setenv("RAYSPLIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cpython_docs.sysconfig, "get_path", lambda _: str(module.parent))
+    monkeypatch.setattr(cpython_docs, "is_held_out", lambda paragraph: "held out" in paragraph)
+    monkeypatch.setitem(sys.modules, "pydoc_data", None)  # some distributions leave it out
+    parsed = []
+    docstrings = cpython_docs._docstrings
+    monkeypatch.setattr(cpython_docs, "_docstrings", lambda p: parsed.append(p) or docstrings(p))
+
+    def read(text=None):
+        if text is not None:
+            words = " and so it goes on with words, so that it is long enough"
+            module.write_text(f'"""Here {text}{words}.\n\nOf the other part{words}."""')
+        cpython_docs.held_out_paragraphs.cache_clear()
+        return [p.split(" and ")[0] for p in cpython_docs.held_out_paragraphs()]
+
+    yield SimpleNamespace(read=read, parsed=parsed, kept=tmp_path / "cache/embedded-corpus.json")
+    cpython_docs.held_out_paragraphs.cache_clear()
+
+
+def test_a_library_is_parsed_once_until_it_changes(library):
+    assert library.read("held out") == library.read() == ["Here held out"]
+    assert len(library.parsed) == 1
+    assert library.read("held out, and otherwise") == ["Here held out,"]
+    assert len(library.parsed) == 2
+
+
+def test_what_is_kept_of_the_library_is_read_again_where_it_is_damaged_or_cannot_be(library):
+    library.read("held out")
+    library.kept.write_text(library.kept.read_text().replace("Here", "There"))
+    assert library.read() == ["Here held out"]
+    library.kept.unlink()
+    library.kept.mkdir()
+    assert library.read() == library.read() == ["Here held out"]
+    assert len(library.parsed) == 4
 
 
 def test_docstrings_come_in_the_order_of_asts_own_walk(tmp_path):

@@ -14,10 +14,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+from raysplit.base.cache_folder import cache_folder
 from raysplit.base.errors import UserError
 from raysplit.base.files import sha256_of_file
 from raysplit.model import zoo
-from raysplit.model.cache import cache_folder, imported_models, model_folder
+from raysplit.model.cache import imported_models, model_folder
 from raysplit.model.checkpoint import open_checkpoint
 from raysplit.model.importing import gguf_config, wheel
 from raysplit.model.importing.run import import_model

@@ -15,12 +15,16 @@ import inspect
 import os
 import re
 import string
+import sys
 import sysconfig
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
+from raysplit.base.cache_folder import cache_folder
 from raysplit.base.errors import UserError
+from raysplit.base.files import sha256_of, sha256_of_file
+from raysplit.base.sealed_json import read_sealed, write_sealed
 
 HELD_OUT_PERCENT = 5
 _MIN_CHARACTERS = 50
@@ -31,7 +35,28 @@ _OF_STATEMENTS = ("body", "handlers", "orelse", "finalbody", "cases")  # fields,
 _MARKUP = re.compile(r":[a-z:]+:`~?([^`]*)`|[`*]{1,2}([^`*]+)[`*]{1,2}")
 
 
-@functools.cache  # reading the whole library takes seconds, and two stages ask for it
+@functools.cache
+def held_out_paragraphs() -> tuple[str, ...]:
+    """Return the paragraphs that no embedded model was trained on, in the order of `paragraphs`.
+
+    Parsing the whole library takes seconds. So they are kept in raysplit's cache folder, as long as
+    the library's files and this module stay the same; where they cannot be, they are read anew.
+
+    Raises:
+        UserError: If this Python ships neither the topics nor the library's sources.
+    """
+    kept, read_from = cache_folder() / "embedded-corpus.json", _fingerprint()
+    with contextlib.suppress(UserError, KeyError):
+        content = read_sealed(kept, "it is written again")
+        if content["read_from"] == read_from:
+            return tuple(content["paragraphs"])
+    found = tuple(p for p in paragraphs() if is_held_out(p))
+    with contextlib.suppress(UserError, OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_sealed(kept, {"read_from": read_from, "paragraphs": found})
+    return found
+
+
 def paragraphs() -> tuple[str, ...]:
     """Return every distinct prose paragraph, white space collapsed, in a stable order.
 
@@ -58,15 +83,23 @@ def _texts() -> Iterator[str]:
         from pydoc_data import topics
 
         yield from topics.topics.values()
-    library = Path(sysconfig.get_path("stdlib"))
-    for path in sorted(_sources(library)):
+    for path in _sources():
         yield from _docstrings(path)
 
 
-def _sources(library: Path) -> Iterator[Path]:
-    for folder, folders, files in os.walk(library):
+def _fingerprint() -> str:
+    """Hash what the paragraphs follow from: names, sizes and times of the library's files."""
+    stats = [(str(path), path.stat()) for path in _sources()]
+    files = [[path, stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+    return sha256_of([sys.version, sha256_of_file(Path(__file__)), files])
+
+
+def _sources() -> list[Path]:
+    found: list[Path] = []
+    for folder, folders, files in os.walk(sysconfig.get_path("stdlib")):
         folders[:] = set(folders) - _SKIPPED_FOLDERS  # what they hold is not even looked at
-        yield from (Path(folder, name) for name in files if name.endswith(".py"))
+        found += (Path(folder, name) for name in files if name.endswith(".py"))
+    return sorted(found)
 
 
 def _docstrings(path: Path) -> Iterator[str]:

@@ -70,7 +70,7 @@ def read_paragraphs(config: CorpusConfig) -> list[str]:
     """
     match config.source:
         case "embedded":
-            return [p for p in cpython_docs.paragraphs() if cpython_docs.is_held_out(p)]
+            return list(cpython_docs.held_out_paragraphs())
         case "wikitext-2":
             if config.path is None:
                 return _lines(_download_wikitext(config))

@@ -18,12 +18,13 @@ from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from raysplit.base.cache_folder import cache_folder
 from raysplit.base.files import at_home, nearest_existing
 from raysplit.base.offline_runs import sync_all_command
 from raysplit.base.packages import package_homes
 from raysplit.base.ray_folder import fault_of, ray_folder
 from raysplit.doctor.check import Check, error, named, ok, warning
-from raysplit.model.cache import cache_folder, imported_models
+from raysplit.model.cache import imported_models
 
 GIB = 1024**3
 # What a head opens: the cluster's store, the dashboard and jobs, and Ray Client.

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from raysplit.base.files import at_home
+from raysplit.base.cache_folder import cache_folder
 
 CARD_FILE = "import.json"
 """What an imported folder says about its source; see `raysplit.model.importing`."""
-
-
-def cache_folder() -> Path:
-    """Return $RAYSPLIT_CACHE, else raysplit's folder in $XDG_CACHE_HOME or ~/.cache."""
-    if own := os.environ.get("RAYSPLIT_CACHE"):
-        return at_home(Path(own))
-    return at_home(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "raysplit"
 
 
 def model_folder(name: str) -> Path:
