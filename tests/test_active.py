@@ -75,13 +75,14 @@ def choices(service, **plan):
     return steps
 
 
-def test_it_begins_with_the_ends_and_stops_exactly_at_the_most_settings():
+def test_it_begins_with_a_sobol_plan_and_stops_exactly_at_the_most_settings():
     service = Service()
     steps = choices(service, max_settings=13)
     assert [len(step.settings) for step in steps] == [8, 11, 13]
     assert service.batches == [8, 3, 2]
     settings = steps[-1].settings
-    assert [(s.split_point, s.link.noise_std) for s in settings[:2]] == [(1, 6.0), (10, 6.0)]
+    sobol = load_experiment("demo", ["plan={kind: sobol, settings: 8}"])
+    assert list(settings[:8]) == sobol.planned_settings()
     assert all(s.link.noise_std > 0 for s in settings)  # over a perfect link the outcome is known
     assert len(set(settings)) == 13
     assert {s.seed for s in settings} == {0}
@@ -149,10 +150,9 @@ def test_unpaired_settings_have_seeds_of_their_own():
 def test_a_case_asks_only_within_its_own_decisions():
     bad = load_experiment("demo", ["plan={kind: active}", "problem.case=H"])
     noise = [s.link.noise_std for s in bad.planned_settings()]
-    assert (min(noise), max(noise)) == (2.0, 6.0)
+    assert 2.0 <= min(noise) < max(noise) <= 6.0
     assert len(noise) == 12
     assert bad.perfect_link() is None
-    assert {s.link.noise_std for s in bad.planned_settings()[:4]} == {2.0, 6.0}
 
 
 # In a run

@@ -24,11 +24,10 @@ from raysplit.base.errors import UserError
 from raysplit.base.tables import read_table
 from raysplit.link.axis import grid_axis, rounded_within
 from raysplit.link.config import LinkConfig
-from raysplit.link.coordinates import link_state, perfect_values
+from raysplit.link.coordinates import link_state
 from raysplit.link.state import LINK_COORDINATES
 from raysplit.measure.setting import Setting
 
-_ENDS = 4  # at most: the first and last split point at either end of the link's ranges
 _FIRST_OF_ROWS = 2**42  # and below 2**53, so that any reader of JSON holds a seed exactly
 
 
@@ -42,8 +41,7 @@ class PlanConfig(Config):
         settings: Number of settings of a Sobol plan (the paper: 9,718 records).
         grid_points: Values per link coordinate of a grid, ends included; of an active plan, those
             that it may choose.
-        first_settings: Only `active`: how many it begins with: the ends (but for a perfect link, as
-            its outcome is known), then a Sobol sequence.
+        first_settings: Only `active`: how many it begins with, by a Sobol sequence.
         batch_settings: Only `active`: how many are chosen, and measured side by side, at a time.
         max_settings: Only `active`: how many it measures at most.
         target_regret: Only `active`: it stops where planning on what was measured is expected to
@@ -60,7 +58,7 @@ class PlanConfig(Config):
     kind: Literal["sobol", "grid", "list", "active"] = "sobol"
     settings: int = Field(default=9718, ge=1)
     grid_points: int = Field(default=11, ge=2)
-    first_settings: int = Field(default=12, ge=_ENDS)
+    first_settings: int = Field(default=12, ge=4)
     batch_settings: int = Field(default=4, ge=1)
     max_settings: int = Field(default=96, ge=1)
     target_regret: float = Field(default=0.02, ge=0.0, lt=1.0)
@@ -107,7 +105,7 @@ def make_plan(
             assert config.path is not None
             rows = _listed(config.path, split_points, ranges)
         case "active":
-            rows = _ends_and_sobol(config, split_points, ranges, link or LinkConfig())
+            rows = _sobol(config.first_settings, config.seed, split_points, ranges)
     return settings_of(config, rows, names, link)
 
 
@@ -144,22 +142,6 @@ def _seed_of_row(seed: int, i: int) -> int:
     """
     digest = hashlib.sha256(f"{seed}:{i}".encode()).digest()
     return _FIRST_OF_ROWS + int.from_bytes(digest[:6], "big")
-
-
-def _ends_and_sobol(
-    config: PlanConfig,
-    split_points: tuple[int, int],
-    ranges: Mapping[str, tuple[float, float]],
-    link: LinkConfig,
-) -> FloatArray:
-    """Nothing that is asked of the surrogate later lies beyond the ends."""
-    perfect = perfect_values(tuple(ranges), link)
-    states = [state for state in zip(*ranges.values(), strict=True) if state != perfect]
-    ends = [[p, *state] for p in split_points for state in states]
-    others = config.first_settings - len(ends)
-    if not others:
-        return np.array(ends)
-    return np.vstack([ends, _sobol(others, config.seed, split_points, ranges)])
 
 
 def _sobol(
