@@ -28,6 +28,7 @@ from raysplit.link.codec.roundtrip import roundtrip
 from raysplit.link.state import LinkState
 from raysplit.measure.prepare import open_model, prepare_job
 from raysplit.measure.shards.edge import EdgeShard
+from raysplit.measure.shards.hidden import padded, without_padding
 from raysplit.measure.shards.job import Job
 from raysplit.measure.shards.ue import UEShard
 from raysplit.pipeline.experiment import load_experiment
@@ -127,17 +128,14 @@ def _sent(job: Job, block: int, states: Sequence[Tensor], codec: Codec | None) -
     """Send a block over a link that loses nothing."""
     if codec is None:
         return states
-    return [
-        transmit(
-            state,
-            torch.from_numpy(batch.lengths_B).to(state.device),
-            LinkState(),
-            job.link,
-            batch_generator(0, batch.index, state.device),
-            codec=codec,
-        ).hidden_BTD
-        for batch, state in zip(job.corpus.blocks[block], states, strict=True)
-    ]
+    received: list[Tensor] = []
+    for batch, state in zip(job.corpus.blocks[block], states, strict=True):
+        lengths_B = torch.from_numpy(batch.lengths_B).to(state.device)
+        chance = batch_generator(0, batch.index, state.device)
+        hidden_BTD = padded(state, batch.lengths_B)
+        sent = transmit(hidden_BTD, lengths_B, LinkState(), job.link, chance, codec=codec)
+        received.append(without_padding(sent.hidden_BTD, lengths_B))
+    return received
 
 
 def _loss(nll_N: FloatArray, clean_N: FloatArray, corpus: TokenCorpus) -> tuple[float, float]:
@@ -153,8 +151,10 @@ def _loss(nll_N: FloatArray, clean_N: FloatArray, corpus: TokenCorpus) -> tuple[
 def _codec_share(edge: EdgeShard, job: Job, hidden: Hidden, codec: Codec) -> float:
     """Return the codec's time over that of the shortest suffix, on the same batches, in turn."""
     coding = suffix = math.inf
+    batches = zip(job.corpus.blocks[0], hidden[0], strict=True)
+    states = [padded(state, batch.lengths_B) for batch, state in batches]
     for _ in range(_REPETITIONS):
-        coding = min(coding, _seconds(lambda: [roundtrip(state, codec) for state in hidden[0]]))
+        coding = min(coding, _seconds(lambda: [roundtrip(state, codec) for state in states]))
         suffix = min(
             suffix,
             _seconds(lambda: edge.clean_nll(0, _SPLIT_POINTS[-1], _sent(job, 0, hidden[0], None))),
@@ -175,10 +175,10 @@ def _seconds(work: Callable[[], object]) -> float:
 def _entropy_coded_bits(job: Job, hidden: Hidden, codec: Codec) -> float:
     """Return the bits an element takes, scales included; half of the blocks give the table."""
     tokens = [
-        state[b, 1 : batch.lengths_B[b]]  # the first is exempt
+        sequence_TD[1:]  # the first is exempt
         for batches, states in zip(job.corpus.blocks, hidden, strict=True)
         for batch, state in zip(batches, states, strict=True)
-        for b in range(len(batch.lengths_B))
+        for sequence_TD in state.split(batch.lengths_B.tolist())
     ]
     middle = len(tokens) // 2
     table_ND, measured_ND = torch.cat(tokens[:middle]), torch.cat(tokens[middle:])

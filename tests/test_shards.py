@@ -32,7 +32,7 @@ from raysplit.measure.service import MeasuringService, in_measuring_order
 from raysplit.measure.setting import Setting
 from raysplit.measure.shards import edge, hidden, local
 from raysplit.measure.shards.edge import EdgeShard
-from raysplit.measure.shards.hidden import DeviceCache, HostStore, room_on
+from raysplit.measure.shards.hidden import DeviceCache, HostStore, padded, room_on, without_padding
 from raysplit.measure.shards.local import LocalBackend
 from raysplit.measure.shards.packing import Piece, packed
 from raysplit.measure.shards.reference import CleanReference
@@ -219,6 +219,15 @@ def test_a_chain_of_spans_keeps_the_hidden_states_of_a_single_one(job):
         assert all(torch.equal(a, b) for a, b in zip(one, three, strict=True))
 
 
+def test_hidden_states_are_kept_without_their_padding_and_get_it_back():
+    hidden_BTD, lengths_B = torch.randn(4, 7, 3), torch.tensor([7, 1, 4, 6])
+    kept_MD = without_padding(hidden_BTD, lengths_B)
+    assert kept_MD.shape == (18, 3)
+    again_BTD = padded(kept_MD, lengths_B.numpy())
+    real_BT1 = (torch.arange(7) < lengths_B[:, None])[..., None]
+    assert torch.equal(again_BTD, torch.where(real_BT1, hidden_BTD, 0.0))
+
+
 class TestDeviceCache:
     """Blocks of 40 bytes, on a device that holds nothing and is no CPU."""
 
@@ -304,7 +313,8 @@ def _bytes_of(states):
 
 
 def _positions(job):
-    return sum(batch.inputs_BT.size for block in job.corpus.blocks for batch in block)
+    """Real ones: padding is not kept."""
+    return int(job.corpus.inputs_N.sum())
 
 
 @pytest.mark.parametrize(("dtype", "item_bytes"), [("float32", 4), ("bfloat16", 2)])

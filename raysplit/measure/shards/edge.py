@@ -1,7 +1,7 @@
 """The edge's half: the link, the remaining layers, the norm and the head. Measures settings.
 
 Shape suffixes: B sequences of a pass, T positions, D hidden size, N rows of all pieces, n sequences
-drawn, K anchors, M sequences of the anchors.
+drawn, K anchors, M sequences of the anchors; or, of a batch's hidden states, its real positions.
 """
 
 # torch and safetensors type their NumPy bridges in part only:
@@ -25,6 +25,7 @@ from raysplit.link.channel import batch_generator, transmit
 from raysplit.link.config import LinkConfig
 from raysplit.measure.rows import AnchorBlock, Row
 from raysplit.measure.setting import Setting
+from raysplit.measure.shards.hidden import padded
 from raysplit.measure.shards.packing import Pass, Piece, as_they_are, packed
 from raysplit.measure.shards.passes import tuned_tokens_per_pass
 from raysplit.measure.shards.reference import CleanReference
@@ -43,7 +44,7 @@ _FIRST_BLOCKS = 3
 _GATHERED_PASSES, _GATHERED_BYTES = 16, 2e9
 
 HiddenOf = Callable[[int], Sequence[Tensor]]
-"""Block number -> its batches' clean hidden states at one split point, each (B, T, D)."""
+"""Block number -> its batches' clean hidden states at one split point, each (M, D)."""
 
 
 class EdgeShard:
@@ -67,7 +68,7 @@ class EdgeShard:
         """Return the clean NLL (nats) of a block's sequences, in drawing order."""
         batches = self._corpus.blocks[block]
         pieces = [
-            Piece(batch, np.arange(len(batch.lengths_B)), state.to(self._chain.device))
+            Piece(batch, np.arange(len(batch.lengths_B)), self._padded(batch, state))
             for batch, state in zip(batches, hidden, strict=True)
         ]
         order = np.concatenate([batch.sequence_indices_B for batch in batches])
@@ -190,13 +191,13 @@ class EdgeShard:
         self,
         setting: Setting,
         batch: Batch,
-        hidden_BTD: Tensor,
+        hidden_MD: Tensor,
         drawn_B: BoolArray,
         reference: CleanReference,
     ) -> Piece:
         device = self._chain.device
         received = transmit(
-            hidden_BTD.to(device),
+            self._padded(batch, hidden_MD),
             torch.from_numpy(batch.lengths_B).to(device),
             setting.link,
             self._link,
@@ -209,6 +210,9 @@ class EdgeShard:
         if len(rows) == len(batch.lengths_B):
             return Piece(batch, rows, received.hidden_BTD)
         return Piece(batch, rows, received.hidden_BTD[torch.from_numpy(rows).to(device)])
+
+    def _padded(self, batch: Batch, hidden_MD: Tensor) -> Tensor:
+        return padded(hidden_MD.to(self._chain.device), batch.lengths_B)
 
     def _suffix(self, pieces: Sequence[Piece], split_point: int) -> list[FloatArray]:
         """Run the layers from the split point and return each piece's NLL sums.

@@ -1,4 +1,9 @@
-"""Clean hidden states, kept where they are nearest: device memory, then main memory, then disk."""
+"""Clean hidden states, kept where they are nearest: device memory, then main memory, then disk.
+
+They are kept and sent without their padding, a sixth of a batch of sentences.
+
+Shape suffixes: B sequences, T positions, D hidden size, M real positions.
+"""
 
 # torch and safetensors type their NumPy bridges in part only:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -16,7 +21,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from raysplit.base.arrays import IntArray
 from raysplit.base.errors import UserError
 from raysplit.base.halving import is_out_of_memory
 
@@ -25,6 +32,17 @@ Key = tuple[int, int]
 
 _PREFIX = "raysplit-hidden-"
 _LEFT_FREE = 1 / 8  # of a GPU's memory
+
+
+def without_padding(hidden_BTD: Tensor, lengths_B: Tensor) -> Tensor:
+    """Return the real positions (M, D) of right-padded hidden states, sequence after sequence."""
+    rows = zip(hidden_BTD, lengths_B.tolist(), strict=True)
+    return torch.cat([hidden_TD[:length] for hidden_TD, length in rows])
+
+
+def padded(hidden_MD: Tensor, lengths_B: IntArray) -> Tensor:
+    """Return right-padded hidden states (B, T, D), with zeros for padding: a new tensor."""
+    return pad_sequence(list(hidden_MD.split(lengths_B.tolist())), batch_first=True)
 
 
 class DeviceCache:

@@ -1,6 +1,6 @@
 """The UE's half: embedding and the first layers. Computes the clean hidden states to be sent.
 
-Shape suffixes: B sequences, T positions, D hidden size.
+Shape suffixes: B sequences, T positions, D hidden size, M real positions of a batch.
 """
 
 # torch and safetensors type their NumPy bridges in part only:
@@ -19,6 +19,7 @@ from raysplit.base.halving import in_halves
 from raysplit.corpus.batches import Batch, TokenCorpus
 from raysplit.link.config import LinkConfig
 from raysplit.link.signal import SignalSums, signal_sums
+from raysplit.measure.shards.hidden import without_padding
 from raysplit.model.chain import ModelPart, load_part
 
 
@@ -45,8 +46,8 @@ class UEShard:
             sums_at: Split points whose signal's sums are wanted.
 
         Returns:
-            For each split point of `keep` the block's batches, each (B, T, D), in the model's
-            number format and main memory; and for each of `sums_at` the sums.
+            For each split point of `keep` the block's batches, each (M, D) without the padding, in
+            the model's number format and main memory; and for each of `sums_at` the sums.
         """
         parts = [
             in_halves(
@@ -71,7 +72,7 @@ class UEShard:
             zip(wanted, self._chain.run_keeping(hidden_BTD, lengths_B, wanted), strict=True)
         )
         sums = [signal_sums(states[p], lengths_B.to(states[p].device), self._link) for p in sums_at]
-        return [states[p].cpu() for p in keep], sums
+        return [without_padding(states[p], lengths_B).cpu() for p in keep], sums
 
 
 def _joined(
