@@ -103,6 +103,7 @@ def test_one_small_expected_regret_may_be_chance(monkeypatch):
     assert [step.expected_regret for step in steps] == [0.01, 0.5, 0.02, 0.03, 0.02, 0.01]
 
 
+@pytest.mark.slow
 def test_equal_seeds_choose_alike_and_others_otherwise():
     one, again = (choices(Service(), max_settings=14) for _ in range(2))
     assert one == again

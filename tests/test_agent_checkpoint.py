@@ -23,6 +23,8 @@ from tuning.rllib.env import register_with_ray
 from tuning.rllib.local import quiet_rllib
 from tuning.settings import TrainConfig
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "ppo": {"steps_per_update": 100, "minibatch_size": 50, "epochs": 2, "num_envs": 10},
     "a2c": {"steps_per_update": 100, "num_envs": 10},

@@ -126,6 +126,7 @@ def recorded_fit(rows):
 
 @pytest.mark.parametrize("kind", ["ppo", "a2c", "dqn"])
 @pytest.mark.parametrize(("interrupted_at", "asked_again"), [(400, 400), (800, 0)])
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_and_ends_as_the_unbroken_one(
     kind, interrupted_at, asked_again, tmp_path
 ):

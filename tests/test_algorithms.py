@@ -14,6 +14,8 @@ from tuning.rllib.local import quiet_rllib
 from tuning.rllib.runner import LeanEnvRunner
 from tuning.settings import HYPERPARAMETERS, TrainConfig, is_hindsight
 
+pytestmark = pytest.mark.slow
+
 
 class SidesEnv(VectorEnv):
     """Reward 1 for naming the third of [0, 1] that x lies in, at each of 5 steps."""

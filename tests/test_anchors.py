@@ -277,6 +277,7 @@ def test_an_anchor_s_own_row_is_what_it_was_measured_as(
 # --- the ledger --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_anchors_are_measured_once_and_an_interruption_repeats_a_block(
     folder, tmp_path, monkeypatch
 ):

@@ -61,6 +61,7 @@ def test_a_shipped_problem_is_an_environment_of_gymnasium(env_id):
     check_env(gymnasium.make(env_id).unwrapped)
 
 
+@pytest.mark.slow
 def test_one_line_makes_it_and_loads_nothing_heavy():
     code = (
         "import sys, gymnasium; env = gymnasium.make('envs:raysplit/Embedded-Noise-v0'); "

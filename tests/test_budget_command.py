@@ -202,6 +202,7 @@ def test_wrong_input_is_refused_in_a_line_or_two(arguments, message):
     assert str(refused.value).count("\n") <= 1
 
 
+@pytest.mark.slow
 def test_the_command_loads_nothing_heavy_and_ends_with_code_2_where_it_refuses():
     code = (
         "import json, sys; from raysplit.cli import main\n"

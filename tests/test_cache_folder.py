@@ -40,6 +40,7 @@ def test_an_open_home_stays_matplotlibs_own(home):
     assert "MPLCONFIGDIR" not in os.environ
 
 
+@pytest.mark.slow
 def test_nothing_is_printed_and_nothing_is_left(tmp_path):
     """In a process of its own, whose home is no folder at all: closed for root, too."""
     closed, temporary = tmp_path / "home", tmp_path / "temporary"

@@ -78,6 +78,7 @@ def clean_nll_of(job):
     return CleanReference.gather(blocks, job.corpus.tokens_N, 1).corpus.nll_N.tolist()
 
 
+@pytest.mark.slow
 def test_a_config_edited_after_measuring_gets_rows_of_its_own(llama, tmp_path):
     folder = copied(llama, tmp_path)
     wanted = [Setting(2, LinkState(noise_std=0.4))]
@@ -122,6 +123,7 @@ def paths_in(config, before=""):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.slow
 def test_every_value_of_a_config_is_in_the_card_or_changes_nothing(llama, architecture, tmp_path):
     whole = save_tiny(tmp_path, architecture).config.to_dict()
     config_file = tmp_path / "config.json"

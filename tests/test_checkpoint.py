@@ -300,6 +300,7 @@ def test_a_file_truncated_after_opening_is_refused(folder):
         load_span(checkpoint, 0, LAYERS)
 
 
+@pytest.mark.slow
 def test_any_flipped_byte_of_the_header_is_refused_or_harmless(folder):
     content = (folder / WEIGHTS).read_bytes()
     header = 8 + int.from_bytes(content[:8], "little")

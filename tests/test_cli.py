@@ -58,6 +58,7 @@ def test_wrong_input_ends_with_one_message_and_code_2(tmp_path, arguments, messa
     assert len(done.stderr.strip().splitlines()) <= 3
 
 
+@pytest.mark.slow
 def test_what_is_cheap_to_know_is_refused_before_anything_is_loaded_or_made(tmp_path):
     code = (
         "import sys; from raysplit.cli import main\n"
@@ -83,6 +84,7 @@ def test_what_is_cheap_to_know_is_refused_before_anything_is_loaded_or_made(tmp_
 
 
 @pytest.mark.parametrize("stage", ["fit", "sweep"])
+@pytest.mark.slow
 def test_a_command_without_its_predecessor_says_what_to_paste_and_leaves_nothing(tmp_path, stage):
     out = tmp_path / "a run"
     code = (
@@ -193,6 +195,7 @@ def test_the_three_packages_share_a_folder():
         pytest.param("ray", signal.SIGTERM, 143, marks=[pytest.mark.ray, pytest.mark.slow]),
     ],
 )
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_where_it_was(tmp_path, request, backend, number, code):
     out = tmp_path / "demo"
     ledger = out / "measurements.sqlite"

@@ -562,6 +562,7 @@ def assert_found(project, name, plant, row, words):
 
 
 @pytest.mark.parametrize("name", ["cluster.yaml", "cluster-onprem.yaml"])
+@pytest.mark.slow
 def test_the_shipped_files_have_no_fault(project, name):
     assert findings(project / name) == {}
 

@@ -63,6 +63,7 @@ def objectives(overrides, codec, at_X, links_X):
 
 
 @pytest.mark.parametrize("mode", ["digital", "analogue"])
+@pytest.mark.slow
 def test_the_map_is_the_best_of_what_each_codec_achieves_alone(mode):
     digital = mode == "digital"
     overrides = [*BUDGET, *(DIGITAL if digital else [])]

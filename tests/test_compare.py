@@ -20,6 +20,8 @@ from raysplit.pipeline.experiment import Experiment
 from raysplit.pipeline.oracles import EVALUATION_FORM
 from raysplit.pipeline.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 AWGN = {"noise_std": [0.0, 6.0]}
 SHADES = {"fading_scale": [0.5, 5.0]}
 OUTAGES = {"fading": "rayleigh", "gain_threshold": 0.5}

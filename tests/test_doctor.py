@@ -62,6 +62,7 @@ def no_proxy(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.mark.slow
 def test_the_package_imports_neither_torch_nor_ray():
     code = "import sys, raysplit.doctor; assert not {'torch', 'ray', 'wandb'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -82,6 +82,7 @@ def rows_of_all_actions(columns, mask, net):
 
 @pytest.mark.parametrize("advantages", ["gae", "hindsight"])
 @pytest.mark.parametrize("algorithm", ["ppo", "a2c"])
+@pytest.mark.slow
 def test_gradients_are_rllibs_on_the_same_rows(algorithm, advantages):
     with quiet_rllib(0):
         algos = [build(algorithm, engine, advantages) for engine in ("stock", "lean")]

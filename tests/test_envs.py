@@ -83,6 +83,7 @@ def test_the_documented_example_runs():
     assert doctest.testmod(envs) == (0, 14)
 
 
+@pytest.mark.slow
 def test_importing_the_problem_loads_neither_torch_nor_ray():
     code = (
         "import sys, envs.vector, envs.oracle; print({'torch', 'ray', 'pandas'} & set(sys.modules))"

@@ -99,6 +99,7 @@ def test_decisions_start_where_the_problem_starts():
     np.testing.assert_array_equal(greedy.split_points_N, optimum[nearest])
 
 
+@pytest.mark.slow
 def test_an_untrained_policy_is_the_network_that_training_began_with(tmp_path):
     config = TrainConfig(total_steps=400, overrides={"epochs": 1})
     agents = [train(PARAMS, example_source, config, seed, tmp_path / str(seed)) for seed in (0, 1)]

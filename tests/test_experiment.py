@@ -154,6 +154,7 @@ def test_a_plan_too_small_for_the_folds_is_refused_before_it_is_measured(
     say_if_too_few(load_experiment("demo", [*overrides, "surrogate.folds=2"]), to_fit=True)
 
 
+@pytest.mark.slow
 def test_unknown_presets_and_broken_files_are_explained(tmp_path):
     with pytest.raises(UserError, match="did you mean 'paper'"):
         load_experiment("papr")

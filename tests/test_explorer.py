@@ -24,6 +24,8 @@ from tests.explorer_page import (
 )
 from tests.test_report import MINIMAL, Page
 
+pytestmark = pytest.mark.slow
+
 BROWSER = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 DRAWS = 12
 

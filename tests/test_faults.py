@@ -29,6 +29,8 @@ from raysplit.measure.table import Measurements
 from tests import cluster_nodes, fault_driver
 from tests.fault_driver import POISON_SEED, facts, measure, prepared, settings, when_rows
 
+pytestmark = pytest.mark.slow
+
 TWO_ACTORS = BackendConfig(kind="ray", edge_shards=2)
 
 

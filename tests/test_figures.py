@@ -186,6 +186,7 @@ FIGURES = {
 
 
 @pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.slow
 def test_no_panel_or_legend_hides_another(name):
     figure = FIGURES[name]()
     figure.draw_without_rendering()
@@ -201,6 +202,7 @@ def test_no_panel_or_legend_hides_another(name):
             assert overlap <= 1 or min(box.y1, other.y1) - max(box.y0, other.y0) <= 1
 
 
+@pytest.mark.slow
 def test_saving_writes_three_formats_and_the_same_bytes_again(tmp_path):
     first = figures.save(FIGURES["line"](), tmp_path / "a", "answer")
     second = figures.save(FIGURES["line"](), tmp_path / "b", "answer")
@@ -213,6 +215,7 @@ def test_saving_writes_three_formats_and_the_same_bytes_again(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["$x_{$", "a$b$c", r"\frac{1}", "{x}", "100 %", "a^b_c"])
+@pytest.mark.slow
 def test_names_are_drawn_as_they_were_written(tmp_path, name):
     panel = figures.LearningPanel(
         title=name, curves={name: band(X, X)}, random_return=0.0, optimal_return=1.0
@@ -228,6 +231,7 @@ def test_names_are_drawn_as_they_were_written(tmp_path, name):
         assert not any(text.get_parse_math() for text in drawn.findobj(Text))
 
 
+@pytest.mark.slow
 def test_drawing_never_touches_pyplot():
     code = (
         "import sys, numpy as np\n"

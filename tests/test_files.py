@@ -56,6 +56,7 @@ def test_the_hash_of_json_is_that_of_its_canonical_text():
     assert sha256_of({"b": "λ", "a": (1, 2.5)}) == hashlib.sha256(text.encode()).hexdigest()
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_and_every_cut_of_a_sealed_file_is_noticed(tmp_path):
     path = tmp_path / "file.json"
     content = {"name": "ppo", "values": [1, 2.5, None], "inner": {"x": float("inf")}}
@@ -80,6 +81,7 @@ def test_every_flipped_bit_and_every_cut_of_a_sealed_file_is_noticed(tmp_path):
     assert all(len(damaged) == len(whole) for _, damaged in believed)
 
 
+@pytest.mark.slow
 def test_one_of_two_copies_may_change_in_any_way(tmp_path):
     """A digit that was changed leaves a file that parses: nothing but the hash tells."""
     path, copy = tmp_path / "file.yaml", tmp_path / "file.yaml.copy"

@@ -186,6 +186,7 @@ def test_on_a_constant_link_with_a_deterministic_policy_nothing_varies():
 
 
 @pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.slow
 def test_lean_and_stock_compute_the_same(cut):
     """Also where updates of 8 steps an env cut 5-step episodes, and the critic stands in."""
     params = problem(link_dynamics="iid")
@@ -286,6 +287,7 @@ def test_dqns_loss_is_least_at_the_mean_of_skewed_targets():
 
 @pytest.mark.parametrize("engine", ["lean", "stock"])
 @pytest.mark.parametrize("algorithm", ["a2c", "dqn"])
+@pytest.mark.slow
 def test_the_others_train_in_both_engines(algorithm, engine):
     sizes = {"steps_per_update": 20, "learning_starts": 20} if algorithm == "dqn" else {}
     algo = built(problem(), algorithm=algorithm, engine=engine, **sizes)

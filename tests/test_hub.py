@@ -21,6 +21,8 @@ from tests.commands import raysplit
 from tests.hub_stand_in import COMMIT, serving
 from tests.tiny_models import LAYERS
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = "model.safetensors"
 
 

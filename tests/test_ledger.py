@@ -138,6 +138,7 @@ _OPEN = "import sys; from pathlib import Path; from raysplit.measure.ledger impo
 )
 
 
+@pytest.mark.slow
 def test_several_processes_may_open_a_new_ledger_at_once(tmp_path):
     paths = [str(tmp_path / f"{i}.sqlite") for i in range(20)]
     openers = [subprocess.Popen([sys.executable, "-c", _OPEN, *paths]) for _ in range(3)]
@@ -304,6 +305,7 @@ def test_a_file_of_another_format_is_refused_and_left_alone(tmp_path, script, me
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.slow
 def test_a_killed_writer_leaves_whole_rows_only(tmp_path):
     script = textwrap.dedent(
         """

@@ -78,6 +78,7 @@ def plain_log_ppl(folder, unit):
 
 
 @pytest.mark.parametrize("unit", ["sentence", "sliding_window"])
+@pytest.mark.slow
 def test_without_noise_it_is_the_plain_perplexity(folder, tmp_path, unit):
     settings = [Setting(p, LinkState()) for p in range(1, 6)]
     rows, reference = measured(folder, settings, tmp_path, unit=unit)

@@ -116,6 +116,7 @@ def test_delay_profiles_have_unit_power_and_unit_spread(name):
 
 
 @pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.slow
 def test_taps_have_the_power_of_the_profile(name):
     taps_NLT = tdl_gains(name, FadingConfig(), CARRIER_GHZ, 0.5, 1, np.random.default_rng(0), PATHS)
     power_L = np.mean(np.abs(taps_NLT[:, :, 0]) ** 2, axis=0)

@@ -4,6 +4,8 @@ import pytest
 
 from tests.reader_properties import check_examples, readers
 
+pytestmark = pytest.mark.slow
+
 NAMES = (
     "plan", "trace", "experiment", "override", "cluster file", "sealed JSON", "checkpoint state",
 )  # fmt: skip

@@ -33,6 +33,8 @@ from raysplit.report import (
 from raysplit.report.answer import does_learning_pay, sentence
 from raysplit.surrogate import ErrorStatistics, FitReport
 
+pytestmark = pytest.mark.slow
+
 X = np.linspace(0, 1.2, 5)
 
 

@@ -135,6 +135,7 @@ def _ends(kinds, i):
     return kinds[i] != "SP" and not (kinds[i] == "CL" and not spaces)  # SB9, SB10, else SB11
 
 
+@pytest.mark.slow
 def test_ends_are_those_of_the_standard():
     rng = random.Random(5)
     # Letters of each class, digits, marks, a soft hyphen, ends, closers, what goes on.

@@ -444,6 +444,7 @@ def test_a_backend_closed_in_the_middle_leaves_the_terminal_clean(tmp_path):
     assert (done.stdout, done.stderr) == ("", "")
 
 
+@pytest.mark.slow
 class TestPacking:
     @pytest.mark.parametrize("tokens_per_pass", [1, 7, 40, 10_000])
     @pytest.mark.parametrize("state", [{"noise_std": 0.5}, {"loss_probability": 0.02}])
@@ -482,6 +483,7 @@ class TestPacking:
 CPU_ERROR = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")
 
 
+@pytest.mark.slow
 class TestOutOfMemory:
     """Every part of a pass that is given too many rows does them in halves, with the same rows."""
 

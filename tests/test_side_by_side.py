@@ -100,6 +100,7 @@ def test_what_fails_is_said(tmp_path, call, said):
         run_side_by_side(call, calls(tmp_path, 1), 1, lambda *_: None)
 
 
+@pytest.mark.slow
 def test_one_that_was_killed_is_noticed_while_others_report(tmp_path):
     with pytest.raises(RuntimeError, match="exit code -9"):
         run_side_by_side(die_beside_a_talker, calls(tmp_path, 2), 2, lambda *_: None)

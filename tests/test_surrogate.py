@@ -145,6 +145,7 @@ class TestMeasurements:
         np.testing.assert_array_equal(part.ppl_N, whole.ppl_N[whole.split_points_N == 3])
 
 
+@pytest.mark.slow
 class TestFit:
     def test_150_noisy_rows_give_the_curve_and_the_optimum(self, fitted):
         surrogate, _ = fitted
@@ -429,6 +430,7 @@ class TestQuality:
         assert report.measured_gain_G.shape == (0,)
 
 
+@pytest.mark.slow
 def test_each_codec_has_its_own_predictions(tmp_path):
     surrogate, found = fit(coded_table(), QUICK, seed=0)
     assert found.log_ppl.r2 > 0.99

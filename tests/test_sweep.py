@@ -164,6 +164,7 @@ def test_a_trial_whose_machines_are_taken_back_four_times_finishes(tmp_path, ray
     assert len(list(tmp_path.glob("died-*"))) == 4
 
 
+@pytest.mark.slow
 def test_a_tiny_sweep_in_process(tmp_path):
     job, seen = job_in(tmp_path), []
     run_sweep(job, TINY, HERE, seen.append)

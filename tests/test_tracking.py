@@ -237,6 +237,7 @@ def two_sessions(wandb_home, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 class TestWandb:
     def test_values_are_read_back(self, two_sessions):
         by_run = {}

@@ -95,6 +95,7 @@ def summed_nll(model, sequences):
 
 
 @pytest.mark.parametrize("name", PAPER_MODELS)
+@pytest.mark.slow
 def test_a_reduced_model_goes_through_the_whole_engine(name, tmp_path):
     """Against transformers alone: over a perfect link, and with all but BOS lost after layer 10."""
     torch.manual_seed(0)
