@@ -67,7 +67,7 @@ def test_what_is_cheap_to_know_is_refused_before_anything_is_loaded_or_made(tmp_
         "    sys.argv = ['raysplit', 'run', 'demo', '--set', override, '--out', out]\n"
         "    try: main()\n"
         "    except SystemExit as end: print('code:', end.code, override)\n"
-        "    print('heavy:', sorted({'torch', 'ray', 'transformers'} & set(sys.modules)))"
+        "    print('heavy:', sorted({'torch', 'ray', 'transformers', 'scipy'} & set(sys.modules)))"
     )
     overrides = [
         "problem.max_split_point=17",

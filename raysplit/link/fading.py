@@ -18,14 +18,14 @@ from __future__ import annotations
 
 import math
 
-from scipy import special
-
 from raysplit.link.config import LinkConfig
 from raysplit.link.state import check_value
 
 
 def outage_probability(config: LinkConfig, fading_scale: float) -> float:
     """Return the probability P(h < h_th) that the fading loses a packet (Eq. 4)."""
+    from scipy import special  # loads slowly, and refusals need none
+
     power_ratio = config.gain_threshold**2 / (2 * fading_scale**2)
     match config.fading:
         case "none":
@@ -46,6 +46,8 @@ def fading_scale_for_outage(config: LinkConfig, probability: float) -> float:
         UserError: If the probability is not inside (0, 1), or the link has no fading or no
             threshold and so never loses a packet.
     """
+    from scipy import special  # loads slowly, and refusals need none
+
     check_value("outage_probability", probability)
     config.check_coordinates(("outage_probability",))
     match config.fading:

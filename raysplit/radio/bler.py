@@ -24,7 +24,6 @@ from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import log_ndtr, ndtri
 
 from raysplit.base.arrays import FloatArray
 from raysplit.radio.checks import checked
@@ -71,6 +70,8 @@ def block_error_rate(snr_db: ArrayLike, mcs: ArrayLike, bits: ArrayLike) -> Floa
 
 def log_success(snr_db: FloatArray, midpoint_db: FloatArray, bits: FloatArray) -> FloatArray:
     """Return the logarithm of the probability that a block is received; for inner loops."""
+    from scipy.special import log_ndtr  # loads slowly, and refusals need none
+
     code_blocks = np.ceil(bits / MAX_CODE_BLOCK_BITS)
     x = (snr_db - midpoint_db) / _width_db(bits / code_blocks)
     return cast(FloatArray, code_blocks * log_ndtr(x))
@@ -87,6 +88,8 @@ def snr_db_at(target: ArrayLike, mcs: ArrayLike, bits: ArrayLike) -> FloatArray:
     Raises:
         UserError: If a value is outside its range.
     """
+    from scipy.special import ndtri  # loads slowly, and refusals need none
+
     wanted = checked("target", target, above=0, high=1 - 1e-12)
     lengths = checked("bits", bits, low=1)
     code_blocks = np.ceil(lengths / MAX_CODE_BLOCK_BITS)

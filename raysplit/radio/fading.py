@@ -29,7 +29,6 @@ from typing import Literal, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
-from scipy.special import j0
 
 from raysplit.base.arrays import FloatArray
 from raysplit.base.config import Config
@@ -69,6 +68,8 @@ def doppler_hz(speed_m_s: float, carrier_ghz: float) -> float:
 
 def jakes_correlation(delay_s: ArrayLike, doppler_hz: float) -> FloatArray:
     """Return J0(2 pi f_d tau), the correlation of a scattered gain with itself after tau."""
+    from scipy.special import j0  # loads slowly, and refusals need none
+
     return cast(FloatArray, j0(2 * np.pi * doppler_hz * np.asarray(delay_s)))
 
 
@@ -93,6 +94,8 @@ def fading_gains(
     Raises:
         UserError: If a value is outside its range.
     """
+    from scipy.special import j0  # loads slowly, and refusals need none
+
     step_s = float(checked("step_s", step_s, above=0))
     steps, paths = int(checked("steps", steps, low=1)), int(checked("paths", paths, low=1))
     turn = 2 * math.pi * doppler_hz(config.speed_m_s, carrier_ghz) * step_s  # of a step, in radians

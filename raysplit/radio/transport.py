@@ -32,7 +32,6 @@ from typing import Any, Self
 
 import numpy as np
 from pydantic import Field, model_validator
-from scipy.special import gammaincinv
 
 from raysplit.base.arrays import FloatArray, IntArray
 from raysplit.base.config import Config
@@ -139,6 +138,8 @@ def _faded_error_rate(
     snr_db_X: FloatArray, mcs_X: IntArray, bits_M: IntArray, m: float, attempts: int
 ) -> FloatArray:
     """Return p_k at each mean SNR."""
+    from scipy.special import gammaincinv  # loads slowly, and refusals need none
+
     # The mean over u in (0, 1) of what is lost at the gain's u-quantile, with u = v^3: deep fades
     # decide, and evenly spaced quantiles would not see those below 1 in 1,000.
     v_Q = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
