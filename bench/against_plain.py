@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import os
 import tempfile
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from bench.embedded_job import NOISE_STD, SPLIT_POINTS, embedded_job, some_settings
 from bench.plain import PlainWay
@@ -25,6 +29,8 @@ _PLAIN_SENTENCES = 16
 def figures(wikitext2: Path, *, settings: int, sentences: int | None) -> dict[str, float]:
     """Time a plan of noise settings, clean pass and anchors included, and plain sentences between.
 
+    Both compute with a thread for each core.
+
     Args:
         wikitext2: The text.
         settings: How many settings share the clean pass and the anchors.
@@ -37,6 +43,8 @@ def figures(wikitext2: Path, *, settings: int, sentences: int | None) -> dict[st
     text = itertools.cycle(job.corpus.sequences)
     plan = in_measuring_order(some_settings(settings))
     plain_s: list[float] = []
+    cores = os.cpu_count() or 1
+    backend = BackendConfig(kind="inprocess", cpus_per_shard=cores)
 
     def time_plain() -> None:
         for setting in plan[:: max(1, settings // 4)]:
@@ -48,7 +56,8 @@ def figures(wikitext2: Path, *, settings: int, sentences: int | None) -> dict[st
     with (
         tempfile.TemporaryDirectory(prefix="raysplit-bench-") as folder,
         Ledger(Path(folder) / "ledger.sqlite") as ledger,
-        MeasuringService(job, {"bench": "plain"}, ledger, BackendConfig(kind="inprocess")) as ours,
+        MeasuringService(job, {"bench": "plain"}, ledger, backend) as ours,
+        _threads(cores),
     ):
         time_plain()
         start = time.perf_counter()
@@ -69,3 +78,14 @@ def figures(wikitext2: Path, *, settings: int, sentences: int | None) -> dict[st
         "setting_s_with_anchors": settings_s / settings,
         "clean_pass_s": clean_s,
     }
+
+
+@contextmanager
+def _threads(count: int) -> Generator[None]:
+    """Let torch compute in so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
