@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import itertools
-import os
 import tempfile
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from bench.embedded_job import NOISE_STD, SPLIT_POINTS, embedded_job, some_settings
 from bench.plain import PlainWay
+from raysplit.base.threads import threads
 from raysplit.corpus.config import CorpusConfig
 from raysplit.measure.anchors import choose_anchors
 from raysplit.measure.config import BackendConfig
 from raysplit.measure.ledger import Ledger
+from raysplit.measure.on_ray.session import usable_cores
 from raysplit.measure.service import MeasuringService, in_measuring_order
 
 _AT_ONCE = 5  # settings between two looks at the plain way, whose speed drifts with the machine's
@@ -43,7 +41,7 @@ def figures(wikitext2: Path, *, settings: int, sentences: int | None) -> dict[st
     text = itertools.cycle(job.corpus.sequences)
     plan = in_measuring_order(some_settings(settings))
     plain_s: list[float] = []
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     backend = BackendConfig(kind="inprocess", cpus_per_shard=cores)
 
     def time_plain() -> None:
@@ -57,7 +55,7 @@ def figures(wikitext2: Path, *, settings: int, sentences: int | None) -> dict[st
         tempfile.TemporaryDirectory(prefix="raysplit-bench-") as folder,
         Ledger(Path(folder) / "ledger.sqlite") as ledger,
         MeasuringService(job, {"bench": "plain"}, ledger, backend) as ours,
-        _threads(cores),
+        threads(cores),
     ):
         time_plain()
         start = time.perf_counter()
@@ -78,14 +76,3 @@ def figures(wikitext2: Path, *, settings: int, sentences: int | None) -> dict[st
         "setting_s_with_anchors": settings_s / settings,
         "clean_pass_s": clean_s,
     }
-
-
-@contextmanager
-def _threads(count: int) -> Generator[None]:
-    """Let torch compute in so many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -17,16 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.report import NEEDS_WIKITEXT2, BenchReport, Options
+from bench.pretrained import what_is_missing
+from bench.report import BenchReport, Options
 from raysplit.base.arrays import FloatArray
-from raysplit.base.errors import UserError
 from raysplit.corpus.batches import TokenCorpus
 from raysplit.link.channel import batch_generator, transmit
 from raysplit.link.codec import Codec
 from raysplit.link.codec.entropy import EntropyCoder, code_frequencies
 from raysplit.link.codec.roundtrip import roundtrip
 from raysplit.link.state import LinkState
-from raysplit.measure.prepare import open_model, prepare_job
+from raysplit.measure.prepare import prepare_job
 from raysplit.measure.shards.edge import EdgeShard
 from raysplit.measure.shards.hidden import padded, without_padding
 from raysplit.measure.shards.job import Job
@@ -41,12 +41,12 @@ _SENTENCES, _QUICK_SENTENCES = 1024, 16  # with 256 a standard error is .003
 _REPETITIONS = 3
 
 Hidden = list[list[Tensor]]
-"""Block -> its batches' hidden states at one split point, each (B, T, D)."""
+"""Block -> its batches' hidden states at one split point, each (R, D) without the padding."""
 
 
 def add(report: BenchReport, options: Options) -> None:
     """Measure on smollm2-135m, where it and the text are at hand."""
-    reason = _missing(options)
+    reason = what_is_missing(options)
     if reason or options.wikitext2 is None:
         for name in (*(f"{name}_loss" for name in _CODECS), "codec_share"):
             report.skip(name, reason)
@@ -77,16 +77,6 @@ def fields(wikitext2: Path, sentences: int = _SENTENCES) -> dict[str, float]:
     for name, codec in _ENTROPY_CODED.items():
         found[f"{name}_entropy_coded_bits"] = _entropy_coded_bits(job, hidden_P[last], codec)
     return found
-
-
-def _missing(options: Options) -> str:
-    if options.wikitext2 is None:
-        return NEEDS_WIKITEXT2
-    try:
-        open_model(load_experiment("smollm2").model)
-    except UserError as error:
-        return str(error)
-    return ""
 
 
 def _job(wikitext2: Path, sentences: int) -> Job:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from bench.report import NEEDS_WIKITEXT2, BenchReport, Options
-from raysplit.base.errors import UserError
+from bench.pretrained import what_is_missing
+from bench.report import BenchReport, Options
 from raysplit.link.state import LinkState
 from raysplit.measure.config import BackendConfig
 from raysplit.measure.ledger import Ledger
-from raysplit.measure.prepare import open_model, prepare_job
+from raysplit.measure.prepare import prepare_job
 from raysplit.measure.rows import Row
 from raysplit.measure.service import MeasuringService
 from raysplit.measure.setting import Setting
@@ -28,7 +28,7 @@ _NAMES = ("smollm2_share_measured", "bf16_speedup", "bf16_log_ppl_error")
 
 def add(report: BenchReport, options: Options) -> None:
     """Measure with smollm2-135m, where it and the text are at hand."""
-    reason = _missing(options)
+    reason = what_is_missing(options)
     for name in _NAMES if reason else ():
         report.skip(name, reason)
     if not reason:
@@ -38,16 +38,6 @@ def add(report: BenchReport, options: Options) -> None:
         experiment = load_experiment("smollm2", changes)
         _share(report, experiment, RUN.with_name("quick-smollm2") if options.quick else RUN)
         _bfloat16(report, experiment)
-
-
-def _missing(options: Options) -> str:
-    if options.wikitext2 is None:
-        return NEEDS_WIKITEXT2
-    try:
-        open_model(load_experiment("smollm2").model)
-    except UserError as error:
-        return str(error)
-    return ""
 
 
 def _share(report: BenchReport, experiment: Experiment, folder: Path) -> None:

@@ -25,11 +25,19 @@ def surrogate_error(report: BenchReport, demo: Path) -> None:
 def error_by_rows(report: BenchReport, demo: Path, numbers: tuple[int, ...]) -> None:
     """The same error by the rows it was fitted on: the first ones of one long plan."""
     folder = demo.with_name("bench-rows")
-    run_stages(load_experiment("demo", [f"plan.settings={numbers[-1]}"]), folder, ("measure",))
+    experiment = load_experiment("demo", [f"plan.settings={numbers[-1]}"])
+    run_stages(experiment, folder, ("measure",))
+    ends = (experiment.problem.min_split_point, experiment.problem.max_split_point)
     table = Measurements.from_parquet(folder / "measurements.parquet")
     held_out = Measurements.from_parquet(demo / EVALUATION_TABLE)
     for rows in numbers:
-        surrogate, _ = fit(table.select(np.arange(rows)), SurrogateConfig(), 0)
+        surrogate, _ = fit(
+            table.select(np.arange(rows)),
+            SurrogateConfig(),
+            0,
+            split_points=ends,
+            perfect_link=experiment.perfect_link(),
+        )
         errors = _gain_errors(surrogate, held_out)
         report.add(
             {f"surrogate_mse_{rows}_rows": errors.mse, f"surrogate_mae_{rows}_rows": errors.mae}

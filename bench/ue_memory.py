@@ -34,14 +34,17 @@ _WORDS = (5, 57)  # a sentence's fewest and most, 31 in the mean
 
 
 def add(report: BenchReport, options: Options) -> None:
-    """Weigh the actor in the number format that this CPU measures in, and in float32."""
+    """Weigh the actor in both number formats; `ue_gb` is that of the one this CPU measures in."""
     sentences = 64 if options.quick else 1000
     with tempfile.TemporaryDirectory(prefix="raysplit-bench-") as folder:
         assert _SHAPE is not None
         write_random_checkpoint(_SHAPE, Path(folder))
-        for name, dtype in (("ue", resolve_dtype("auto", "cpu")), ("ue_float32", "float32")):
+        for dtype in ("float32", "bfloat16"):
             peak_bytes, kept_bytes = _weigh(_job(Path(folder), dtype, sentences))
-            report.add({f"{name}_gb": peak_bytes / GB, f"{name}_kept_gb": kept_bytes / GB})
+            found = {"gb": peak_bytes / GB, "kept_gb": kept_bytes / GB}
+            report.add({f"ue_{dtype}_{name}": value for name, value in found.items()})
+            if dtype == resolve_dtype("auto", "cpu"):
+                report.add({f"ue_{name}": value for name, value in found.items()})
 
 
 def _weigh(job: Job) -> tuple[int, int]:

@@ -226,6 +226,22 @@ def test_an_active_plan_depends_on_the_surrogate_and_others_do_not(tmp_path):
     assert measured_from("sobol", 100) == measured_from("sobol", 200)
 
 
+def test_another_form_of_the_fit_makes_what_rests_on_it_stale(tmp_path, monkeypatch):
+    def hashes():
+        active = RunFolder(tmp_path, load_experiment("demo", ["plan.kind=active"]))
+        sobol = RunFolder(tmp_path, load_experiment("demo"))
+        return [
+            inputs_sha256(sobol, "measure", ()),
+            inputs_sha256(active, "measure", ()),
+            inputs_sha256(sobol, "fit", ("measure",)),
+            inputs_sha256(sobol, "train", ("measure", "fit")),
+        ]
+
+    before = hashes()
+    monkeypatch.setattr("raysplit.pipeline.input_hashes.FIT_FORM", 0)
+    assert [a == b for a, b in zip(before, hashes(), strict=True)] == [True, False, False, False]
+
+
 def test_anchors_are_made_for_the_most_settings_that_may_come():
     chosen = ["plan={kind: active, max_settings: 40}", "measuring.anchors=true"]
     assert anchor_plan(load_experiment("demo", chosen)).settings == 40
@@ -235,7 +251,7 @@ def test_anchors_are_made_for_the_most_settings_that_may_come():
     ("plan", "message"),
     [
         ("first_settings: 8", "plan.first_settings 8 cannot be cut into surrogate.folds 5"),
-        ("first_settings: 3", r"plan.first_settings = 3: .*greater than or equal to 4"),
+        ("first_settings: 0", r"plan.first_settings = 0: .*greater than or equal to 1"),
         ("max_settings: 10", "max_settings 10 must be at least first_settings 12"),
         ("target_regret: 1", "plan.target_regret = 1: .*less than 1"),
         ("batch_settings: 0", "plan.batch_settings = 0: .*greater than or equal to 1"),

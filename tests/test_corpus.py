@@ -51,7 +51,7 @@ def library(tmp_path, monkeypatch):
         cpython_docs.held_out_paragraphs.cache_clear()
         return [p.split(" and ")[0] for p in cpython_docs.held_out_paragraphs()]
 
-    yield SimpleNamespace(read=read, parsed=parsed, kept=tmp_path / "cache/embedded-corpus.json")
+    yield SimpleNamespace(read=read, parsed=parsed, cache=tmp_path / "cache", module=module)
     cpython_docs.held_out_paragraphs.cache_clear()
 
 
@@ -64,12 +64,26 @@ def test_a_library_is_parsed_once_until_it_changes(library):
 
 def test_what_is_kept_of_the_library_is_read_again_where_it_is_damaged_or_cannot_be(library):
     library.read("held out")
-    library.kept.write_text(library.kept.read_text().replace("Here", "There"))
+    (kept,) = library.cache.iterdir()
+    kept.write_text(kept.read_text().replace("Here", "There"))
     assert library.read() == ["Here held out"]
-    library.kept.unlink()
-    library.kept.mkdir()
+    kept.unlink()
+    kept.mkdir()
     assert library.read() == library.read() == ["Here held out"]
     assert len(library.parsed) == 4
+
+
+def test_without_a_home_nothing_is_kept(library, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAYSPLIT_CACHE", "~nobody-of-this-name/cache")
+    assert library.read("held out") == library.read() == ["Here held out"]
+    assert len(library.parsed) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["lib"]
+
+
+def test_a_link_to_nothing_in_the_library_is_passed_over(library):
+    (library.module.parent / "gone.py").symlink_to("nowhere.py")
+    assert library.read("held out") == ["Here held out"]
 
 
 def test_docstrings_come_in_the_order_of_asts_own_walk(tmp_path):

@@ -260,6 +260,11 @@ class TestFit:
         )  # nothing is judged on what was not measured
         assert surrogate.scaling.low_K == 0.0
 
+    def test_rows_measured_over_a_perfect_link_are_not_judged(self):
+        """Every member has learned what they say."""
+        _, report = fit(noisy_table(), BEGUN, seed=0, perfect_link=(0.0,))
+        assert report.rows == len(report.measured_log_ppl_N) == 140
+
     def test_a_codec_is_not_exact_over_a_perfect_link(self):
         rows, quick = coded_table(), {"config": BEGUN, "seed": 0}
         for codecs, alike in ((("int8", "int4"), True), (("int4", "identity"), False)):

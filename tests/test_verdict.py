@@ -51,9 +51,12 @@ def test_what_errors_of_measuring_explain_is_a_doubt_and_no_reason():
 @pytest.mark.parametrize(
     ("plan", "more"),
     [
-        ("{settings: 12}", "plan.settings=24"),
-        ("{kind: grid, grid_points: 3}", "plan.grid_points=5"),
-        ("{kind: active}", "plan={kind: active, max_settings: 192, target_regret: 0}"),
+        ("{settings: 12}", ["plan.settings=24"]),
+        ("{kind: grid, grid_points: 3}", ["plan.grid_points=5"]),
+        (
+            "{kind: active, seed: 7, paired: false, first_settings: 20}",
+            ["plan.max_settings=192", "plan.target_regret=0"],
+        ),
     ],
 )
 def test_the_remedy_is_a_command_that_measures_more_and_repeats_nothing(tmp_path, plan, more):
@@ -61,10 +64,19 @@ def test_the_remedy_is_a_command_that_measures_more_and_repeats_nothing(tmp_path
     with RunFolder.open(run, load_experiment("demo", [f"plan={plan}"])) as folder:
         words = shlex.split(_more_settings(folder).strip("`"))
     assert words[:5] == ["raysplit", "run", f"{run}/experiment.yaml", "--out", f"{run}-more"]
-    assert words[5:] == ["--set", more, "--set", f"measuring.ledger={run}/measurements.sqlite"]
-    loaded = load_experiment(words[2], words[6::2])
+    changed = [*more, f"measuring.ledger={run}/measurements.sqlite"]
+    assert words[5::2] == ["--set"] * len(changed)
+    assert words[6::2] == changed
+    loaded = load_experiment(words[2], changed)
+    before = load_experiment("demo", [f"plan={plan}"]).plan
+    assert before.model_copy(update=_given(more)) == loaded.plan
     with RunFolder.open(tmp_path / "a run-more", loaded):
         pass
+
+
+def _given(overrides):
+    pairs = (one.removeprefix("plan.").split("=") for one in overrides)
+    return {name: float(value) if "regret" in name else int(value) for name, value in pairs}
 
 
 def test_a_listed_plan_needs_rows(tmp_path):

@@ -135,7 +135,11 @@ class Algorithm1Source:
 
 
 def fit_surrogate(params: LayerSplitParams, config: SurrogateConfig, seed: int) -> Fit:
-    """Return what fits this project's surrogate (line 32, Eq. 13), each setting counted once."""
+    """Return what fits this project's surrogate (line 32, Eq. 13), each setting counted once.
+
+    It learns what the listing gives it, the true answers alone: not what stage `fit` knows besides,
+    that over a perfect link every split point has the clean perplexity.
+    """
 
     def fit_rows(
         split_points_N: IntArray,

@@ -45,15 +45,14 @@ def held_out_paragraphs() -> tuple[str, ...]:
     Raises:
         UserError: If this Python ships neither the topics nor the library's sources.
     """
-    kept, read_from = cache_folder() / "embedded-corpus.json", _fingerprint()
+    kept = cache_folder() / f"embedded-corpus-{_fingerprint()[:16]}.json"
     with contextlib.suppress(UserError, KeyError):
-        content = read_sealed(kept, "it is written again")
-        if content["read_from"] == read_from:
-            return tuple(content["paragraphs"])
+        return tuple(read_sealed(kept, "it is written again")["paragraphs"])
     found = tuple(p for p in paragraphs() if is_held_out(p))
-    with contextlib.suppress(UserError, OSError):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_sealed(kept, {"read_from": read_from, "paragraphs": found})
+    if kept.is_absolute():  # else no home folder is known, or the cache is where the command runs
+        with contextlib.suppress(UserError, OSError):
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_sealed(kept, {"paragraphs": found})
     return found
 
 
@@ -99,7 +98,7 @@ def _sources() -> list[Path]:
     for folder, folders, files in os.walk(sysconfig.get_path("stdlib")):
         folders[:] = set(folders) - _SKIPPED_FOLDERS  # what they hold is not even looked at
         found += (Path(folder, name) for name in files if name.endswith(".py"))
-    return sorted(found)
+    return sorted(path for path in found if path.is_file())  # not links to what is gone
 
 
 def _docstrings(path: Path) -> Iterator[str]:

@@ -4,7 +4,7 @@
 """
 
 # ruff: noqa: E402 - matplotlib looks for its folder while it is imported
-from raysplit.figures.cache_folder import give_matplotlib_a_folder
+from raysplit.figures.matplotlib_folder import give_matplotlib_a_folder
 
 give_matplotlib_a_folder()
 

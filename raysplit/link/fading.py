@@ -24,8 +24,6 @@ from raysplit.link.state import check_value
 
 def outage_probability(config: LinkConfig, fading_scale: float) -> float:
     """Return the probability P(h < h_th) that the fading loses a packet (Eq. 4)."""
-    from scipy import special  # loads slowly, and refusals need none
-
     power_ratio = config.gain_threshold**2 / (2 * fading_scale**2)
     match config.fading:
         case "none":
@@ -33,9 +31,13 @@ def outage_probability(config: LinkConfig, fading_scale: float) -> float:
         case "rayleigh":
             return -math.expm1(-power_ratio)
         case "rician":
+            from scipy import special
+
             k = config.rician_k
             return float(special.chndtr(2 * (k + 1) * power_ratio, 2, 2 * k))
         case "nakagami":
+            from scipy import special
+
             return float(special.gammainc(config.nakagami_m, config.nakagami_m * power_ratio))
 
 
@@ -46,15 +48,17 @@ def fading_scale_for_outage(config: LinkConfig, probability: float) -> float:
         UserError: If the probability is not inside (0, 1), or the link has no fading or no
             threshold and so never loses a packet.
     """
-    from scipy import special  # loads slowly, and refusals need none
-
     check_value("outage_probability", probability)
     config.check_coordinates(("outage_probability",))
     match config.fading:
         case "rician":
+            from scipy import special
+
             k = config.rician_k
             power_ratio = float(special.chndtrix(probability, 2, 2 * k)) / (2 * (k + 1))
         case "nakagami":
+            from scipy import special
+
             m = config.nakagami_m
             power_ratio = float(special.gammaincinv(m, probability)) / m
         case _:  # Rayleigh: a link without fading is refused above

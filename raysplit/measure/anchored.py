@@ -58,7 +58,7 @@ class MeasuredAnchors:
         return {seed: damages_KM[_sound(damages_KM)] for seed, damages_KM in of_seeds.items()}
 
     def seed_stderr(self, seeds: tuple[int, int], reference: CleanReference) -> float | None:
-        """Return what another seed of the link would change: `raysplit.perplexity.seed_stderr`.
+        """Return what another seed of the link would change: `raysplit.perplexity.anchored`.
 
         Of the anchor for which it is largest; None where no anchor is sound under both seeds.
         """

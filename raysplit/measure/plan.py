@@ -58,7 +58,7 @@ class PlanConfig(Config):
     kind: Literal["sobol", "grid", "list", "active"] = "sobol"
     settings: int = Field(default=9718, ge=1)
     grid_points: int = Field(default=11, ge=2)
-    first_settings: int = Field(default=12, ge=4)
+    first_settings: int = Field(default=12, ge=1)
     batch_settings: int = Field(default=4, ge=1)
     max_settings: int = Field(default=96, ge=1)
     target_regret: float = Field(default=0.02, ge=0.0, lt=1.0)

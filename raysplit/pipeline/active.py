@@ -129,9 +129,10 @@ def believed(
 ) -> Surrogate:
     """Fit the ensemble whose members stand for what is believed of every setting."""
     ends = (params.min_split_point, params.max_split_point)
-    return fit(table, config, seed, split_points=ends, perfect_link=perfect_link, repeats=_REPEATS)[
-        0
-    ]
+    surrogate, _ = fit(
+        table, config, seed, split_points=ends, perfect_link=perfect_link, repeats=_REPEATS
+    )
+    return surrogate
 
 
 def _members(surrogate: Surrogate) -> list[PPLSource]:

@@ -10,6 +10,7 @@ from raysplit import __version__
 from raysplit.base.files import at_home, sha256_of, sha256_of_file
 from raysplit.pipeline.experiment import Experiment
 from raysplit.pipeline.run_folder import RunFolder
+from raysplit.surrogate.fit import FIT_FORM
 
 # The sections that each stage is the first to read; it depends on those of the stages before, too.
 _SECTIONS = {
@@ -31,10 +32,12 @@ def inputs_sha256(folder: RunFolder, stage: str, before: Sequence[str]) -> str:
     if experiment.plan.kind == "active":  # what is measured depends on what was learned of it
         read.add("surrogate")
     records = (folder.stage_record(name) for name in before)
+    fits = "fit" in (*before, stage) or experiment.plan.kind == "active"
     return sha256_of(
         {
             "stage": stage,
             "raysplit": __version__,
+            "fit": FIT_FORM if fits else None,
             # As text: the order of names (of link coordinates, of agents) decides numbers, too.
             "experiment": json.dumps({section: values[section] for section in sorted(read)}),
             "files": {str(path): _fingerprint(path) for path in _local_files(experiment, read)},

@@ -67,14 +67,14 @@ def _more_settings(folder: RunFolder) -> str:
     plan = folder.experiment.plan
     match plan.kind:
         case "sobol":
-            more = f"plan.settings={2 * plan.settings}"
+            more = [f"plan.settings={2 * plan.settings}"]
         case "grid":
-            more = f"plan.grid_points={2 * plan.grid_points - 1}"
+            more = [f"plan.grid_points={2 * plan.grid_points - 1}"]
         case "active":
-            more = f"plan={{kind: active, max_settings: {2 * plan.max_settings}, target_regret: 0}}"
+            more = [f"plan.max_settings={2 * plan.max_settings}", "plan.target_regret=0"]
         case "list":
             return f"add rows to {plan.path} and start with another --out"
-    return _once_more(folder, more)
+    return _once_more(folder, *more)
 
 
 def _more_exactly(folder: RunFolder) -> str:
@@ -85,7 +85,7 @@ def _more_exactly(folder: RunFolder) -> str:
     return _once_more(folder, f"measuring.target_stderr={target / 2:g}")
 
 
-def _once_more(folder: RunFolder, changed: str) -> str:
+def _once_more(folder: RunFolder, *changed: str) -> str:
     shared = f"measuring.ledger={ledger_path(folder)}"
     words = ["run", folder.path / "experiment.yaml", "--out", f"{folder.path}-more"]
-    return command(*words, "--set", changed, "--set", shared)
+    return command(*words, *(word for value in (*changed, shared) for word in ("--set", value)))

@@ -70,7 +70,7 @@ def block_error_rate(snr_db: ArrayLike, mcs: ArrayLike, bits: ArrayLike) -> Floa
 
 def log_success(snr_db: FloatArray, midpoint_db: FloatArray, bits: FloatArray) -> FloatArray:
     """Return the logarithm of the probability that a block is received; for inner loops."""
-    from scipy.special import log_ndtr  # loads slowly, and refusals need none
+    from scipy.special import log_ndtr
 
     code_blocks = np.ceil(bits / MAX_CODE_BLOCK_BITS)
     x = (snr_db - midpoint_db) / _width_db(bits / code_blocks)
@@ -88,7 +88,7 @@ def snr_db_at(target: ArrayLike, mcs: ArrayLike, bits: ArrayLike) -> FloatArray:
     Raises:
         UserError: If a value is outside its range.
     """
-    from scipy.special import ndtri  # loads slowly, and refusals need none
+    from scipy.special import ndtri
 
     wanted = checked("target", target, above=0, high=1 - 1e-12)
     lengths = checked("bits", bits, low=1)

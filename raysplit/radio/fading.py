@@ -68,7 +68,7 @@ def doppler_hz(speed_m_s: float, carrier_ghz: float) -> float:
 
 def jakes_correlation(delay_s: ArrayLike, doppler_hz: float) -> FloatArray:
     """Return J0(2 pi f_d tau), the correlation of a scattered gain with itself after tau."""
-    from scipy.special import j0  # loads slowly, and refusals need none
+    from scipy.special import j0
 
     return cast(FloatArray, j0(2 * np.pi * doppler_hz * np.asarray(delay_s)))
 
@@ -94,7 +94,7 @@ def fading_gains(
     Raises:
         UserError: If a value is outside its range.
     """
-    from scipy.special import j0  # loads slowly, and refusals need none
+    from scipy.special import j0
 
     step_s = float(checked("step_s", step_s, above=0))
     steps, paths = int(checked("steps", steps, low=1)), int(checked("paths", paths, low=1))

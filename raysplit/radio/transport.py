@@ -138,7 +138,7 @@ def _faded_error_rate(
     snr_db_X: FloatArray, mcs_X: IntArray, bits_M: IntArray, m: float, attempts: int
 ) -> FloatArray:
     """Return p_k at each mean SNR."""
-    from scipy.special import gammaincinv  # loads slowly, and refusals need none
+    from scipy.special import gammaincinv
 
     # The mean over u in (0, 1) of what is lost at the gain's u-quantile, with u = v^3: deep fades
     # decide, and evenly spaced quantiles would not see those below 1 in 1,000.

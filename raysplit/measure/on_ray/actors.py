@@ -246,8 +246,7 @@ def _pack(hidden: Tensor) -> NDArray[np.generic]:
 
 def _unpack(array: NDArray[np.generic], dtype: torch.dtype) -> Tensor:
     with warnings.catch_warnings():
-        # The array is read-only shared memory; nothing writes to it (`transmit` makes its own
-        # copy).
+        # The array is read-only shared memory; nothing writes to it (`padded` makes a copy).
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         tensor = torch.from_numpy(array)
     return tensor.view(dtype) if tensor.dtype == torch.int16 else tensor

@@ -1,7 +1,7 @@
 """The edge's half: the link, the remaining layers, the norm and the head. Measures settings.
 
-Shape suffixes: B sequences of a pass, T positions, D hidden size, N rows of all pieces, n sequences
-drawn, K anchors, M sequences of the anchors; or, of a batch's hidden states, its real positions.
+Shape suffixes: B sequences of a pass, T positions, R real positions of a batch, D hidden size,
+N rows of all pieces, n sequences drawn, K anchors, M sequences of the anchors.
 """
 
 # torch and safetensors type their NumPy bridges in part only:
@@ -44,7 +44,7 @@ _FIRST_BLOCKS = 3
 _GATHERED_PASSES, _GATHERED_BYTES = 16, 2e9
 
 HiddenOf = Callable[[int], Sequence[Tensor]]
-"""Block number -> its batches' clean hidden states at one split point, each (M, D)."""
+"""Block number -> its batches' clean hidden states at one split point, each (R, D)."""
 
 
 class EdgeShard:
@@ -191,13 +191,13 @@ class EdgeShard:
         self,
         setting: Setting,
         batch: Batch,
-        hidden_MD: Tensor,
+        hidden_RD: Tensor,
         drawn_B: BoolArray,
         reference: CleanReference,
     ) -> Piece:
         device = self._chain.device
         received = transmit(
-            self._padded(batch, hidden_MD),
+            self._padded(batch, hidden_RD),
             torch.from_numpy(batch.lengths_B).to(device),
             setting.link,
             self._link,
@@ -211,8 +211,8 @@ class EdgeShard:
             return Piece(batch, rows, received.hidden_BTD)
         return Piece(batch, rows, received.hidden_BTD[torch.from_numpy(rows).to(device)])
 
-    def _padded(self, batch: Batch, hidden_MD: Tensor) -> Tensor:
-        return padded(hidden_MD.to(self._chain.device), batch.lengths_B)
+    def _padded(self, batch: Batch, hidden_RD: Tensor) -> Tensor:
+        return padded(hidden_RD.to(self._chain.device), batch.lengths_B)
 
     def _suffix(self, pieces: Sequence[Piece], split_point: int) -> list[FloatArray]:
         """Run the layers from the split point and return each piece's NLL sums.

@@ -1,8 +1,8 @@
 """Clean hidden states, kept where they are nearest: device memory, then main memory, then disk.
 
-They are kept and sent without their padding, a sixth of a batch of sentences.
+They are kept and sent without their padding, a sixth to a third of a batch of sentences.
 
-Shape suffixes: B sequences, T positions, D hidden size, M real positions.
+Shape suffixes: B sequences, T positions, D hidden size, R real positions.
 """
 
 # torch and safetensors type their NumPy bridges in part only:
@@ -35,14 +35,15 @@ _LEFT_FREE = 1 / 8  # of a GPU's memory
 
 
 def without_padding(hidden_BTD: Tensor, lengths_B: Tensor) -> Tensor:
-    """Return the real positions (M, D) of right-padded hidden states, sequence after sequence."""
-    rows = zip(hidden_BTD, lengths_B.tolist(), strict=True)
-    return torch.cat([hidden_TD[:length] for hidden_TD, length in rows])
+    """Return the real positions (R, D) of right-padded hidden states, sequence after sequence."""
+    lengths: list[int] = lengths_B.tolist()
+    return torch.cat([hidden_BTD[b, :length] for b, length in enumerate(lengths)])
 
 
-def padded(hidden_MD: Tensor, lengths_B: IntArray) -> Tensor:
+def padded(hidden_RD: Tensor, lengths_B: IntArray) -> Tensor:
     """Return right-padded hidden states (B, T, D), with zeros for padding: a new tensor."""
-    return pad_sequence(list(hidden_MD.split(lengths_B.tolist())), batch_first=True)
+    sequences = torch.split(hidden_RD, lengths_B.tolist())
+    return pad_sequence(list(sequences), batch_first=True)
 
 
 class DeviceCache:

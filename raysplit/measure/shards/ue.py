@@ -1,6 +1,6 @@
 """The UE's half: embedding and the first layers. Computes the clean hidden states to be sent.
 
-Shape suffixes: B sequences, T positions, D hidden size, M real positions of a batch.
+Shape suffixes: B sequences, T positions, D hidden size, R real positions of a batch.
 """
 
 # torch and safetensors type their NumPy bridges in part only:
@@ -46,7 +46,7 @@ class UEShard:
             sums_at: Split points whose signal's sums are wanted.
 
         Returns:
-            For each split point of `keep` the block's batches, each (M, D) without the padding, in
+            For each split point of `keep` the block's batches, each (R, D) without the padding, in
             the model's number format and main memory; and for each of `sums_at` the sums.
         """
         parts = [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from raysplit.figures.cache_folder import give_matplotlib_a_folder
+from raysplit.figures.matplotlib_folder import give_matplotlib_a_folder
 from tests.closed_folder import forbid
 
 PLACES = ("MPLCONFIGDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")
