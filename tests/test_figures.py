@@ -316,6 +316,17 @@ class TestContent:
         assert drawn["PPO"].get_linestyle() == "-"
         assert drawn["PPO (true rewards)"].get_linestyle() == "--"
 
+    def test_one_bad_beginning_squeezes_no_curve(self):
+        panel = learning_panel()
+        low = panel.curves["PPO"].low.copy()
+        low[0] = -40.0
+        ppo = dataclasses.replace(panel.curves["PPO"], low=low)
+        worst = dataclasses.replace(panel, curves={"PPO": ppo})
+        (axes,) = figures.learning_curves([worst]).axes
+        bottom, top = axes.get_ylim()
+        assert bottom == pytest.approx(2.69 - 0.3 / 4)
+        assert top > 2.99
+
     def test_the_share_scale_is_0_at_random_and_100_at_the_optimum(self):
         figure = figures.learning_curves([learning_panel()])
         figure.draw_without_rendering()

@@ -89,6 +89,17 @@ def _draw_case(axes: Axes, panel: LearningPanel) -> None:
         draw_band(axes, band, colour_of(name), styles[name], name)
     _step_axis(axes)
     axes.set_title(panel.title)
+    _cut_below_random(axes, panel)
+
+
+def _cut_below_random(axes: Axes, panel: LearningPanel) -> None:
+    """Cut intervals a quarter of the gap below random and every curve.
+
+    One seed that begins far below random would squeeze all that is compared into a line.
+    """
+    lowest = min([panel.random_return, *(float(b.centre.min()) for b in panel.curves.values())])
+    margin = abs(panel.optimal_return - panel.random_return) / 4
+    axes.set_ylim(bottom=max(axes.get_ylim()[0], lowest - margin))
 
 
 def _share_axis(axes: Axes, panel: LearningPanel) -> None:
