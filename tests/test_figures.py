@@ -327,6 +327,13 @@ class TestContent:
         assert bottom == pytest.approx(2.69 - 0.3 / 4)
         assert top > 2.99
 
+    def test_one_bad_beginning_squeezes_no_panel_of_a_sweep(self):
+        steps = np.arange(400, 24_001, 400)
+        curve = band(steps, np.where(steps < 2_000, -40.0, -17.0), 1.0)
+        panels = [SweepPanel(title="clip range", curves={"0.1": curve})]
+        axes = figures.hyperparameter_panels(panels).axes[0]
+        assert -19.5 < axes.get_ylim()[0] < -18.0
+
     def test_the_share_scale_is_0_at_random_and_100_at_the_optimum(self):
         figure = figures.learning_curves([learning_panel()])
         figure.draw_without_rendering()

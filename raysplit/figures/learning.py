@@ -126,7 +126,11 @@ def _step_axis(axes: Axes) -> None:
 
 @styled
 def hyperparameter_panels(panels: Sequence[SweepPanel]) -> Figure:
-    """Draw one panel a hyper-parameter, two in a row, all on one scale of returns."""
+    """Draw one panel a hyper-parameter, two in a row, all on one scale of returns.
+
+    What lies below everything that follows the first eighth of the steps is cut off: how badly
+    some seed begins would squeeze into a line what tells the values apart.
+    """
     rows = -(-len(panels) // 2)
     figure, axes = grid_of_axes(rows, 2, 2.7 * rows, share_x=True, share_y=True)
     for index, (panel, drawn) in enumerate(zip(panels, axes, strict=False)):
@@ -138,6 +142,10 @@ def hyperparameter_panels(panels: Sequence[SweepPanel]) -> Figure:
             drawn.set_ylabel("return of an episode")
         drawn.set_title(panel.title)
         drawn.legend(loc="lower right", ncols=2, fontsize=9)
+    bands = [band for panel in panels for band in panel.curves.values()]
+    lowest = min((float(b.low[b.x >= b.x.max() / 8].min()) for b in bands), default=-np.inf)
+    bottom, top = axes[0].get_ylim()
+    axes[0].set_ylim(bottom=max(bottom, lowest - (top - lowest) / 20))
     for unused in axes[len(panels) :]:
         unused.remove()
     return figure
