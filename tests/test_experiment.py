@@ -195,3 +195,36 @@ def test_the_paper_s_losses_are_the_scales_that_its_preset_states():
     }
     for loss, scale in scales.items():
         assert f"{loss:g} at sigma_h = {scale:.3f}" in " ".join(paper.description.split())
+
+
+@pytest.mark.parametrize(
+    "override", ["problem.lambda=yes", "plan.settings=true", "problem.link.noise_std.low=off"]
+)
+def test_a_truth_value_is_no_number(override):
+    with pytest.raises(UserError, match="must be a number, and YAML reads yes, no"):
+        load_experiment("demo", [override])
+
+
+def test_an_agent_called_as_an_algorithm_has_it():
+    named = load_experiment("demo", ["agents={dqn: {seeds: [0]}, a2c: {algorithm: ppo}, x: {}}"])
+    found = {name: agent.algorithm for name, agent in named.agents.items()}
+    assert found == {"dqn": "dqn", "a2c": "ppo", "x": "ppo"}
+
+
+@pytest.mark.parametrize("address", ["1.2.3.4", "head", "ray://head", "auto:"])
+def test_an_address_that_ray_could_not_read_is_refused(address):
+    with pytest.raises(UserError, match=r"must be auto .* or HOST:PORT"):
+        load_experiment("demo", [f"backend.address='{address}'"])
+
+
+@pytest.mark.parametrize("address", ["auto", "10.0.0.1:6379", "ray://head:10001"])
+def test_addresses_of_ray_are_taken(address):
+    assert load_experiment("demo", [f"backend.address={address}"]).backend.address == address
+
+
+def test_a_description_says_which_of_its_values_were_changed():
+    plain = load_experiment("demo", ["backend.kind=inprocess"]).description
+    assert plain == load_experiment("demo").description
+    changed = load_experiment("demo", ["problem.case=H", "plan.settings=12", "name=x"]).description
+    assert changed == f"{plain} (Written before these were changed: plan.settings, problem.case.)"
+    assert load_experiment("demo", ["description=Mine.", "problem.case=H"]).description == "Mine."

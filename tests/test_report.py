@@ -319,6 +319,12 @@ def test_parts_that_are_missing_are_left_out(tmp_path):
     assert [path.name for path in (tmp_path / "figures").glob("*.svg")] == ["answer.svg"]
 
 
+def test_an_agent_that_nobody_should_use_is_said_at_the_top(tmp_path):
+    harmful = dataclasses.replace(MINIMAL, not_usable=["ppo does worse than random moves"])
+    text = Page(write_report(harmful, tmp_path).read_text(encoding="utf-8")).text
+    assert "Not usable: ppo does worse than random moves." in " ".join(text.split())
+
+
 def test_a_faithful_surrogate_raises_no_alarm(tmp_path):
     fidelity = SurrogateCheck(rank_correlation=0.99, planned_share_of_gap=0.99)
     data = dataclasses.replace(MINIMAL, fidelity=fidelity)

@@ -9,10 +9,16 @@ from raysplit.base.sealed_json import write_sealed
 from raysplit.pipeline.experiment import load_experiment
 from raysplit.pipeline.oracles import EVALUATION, EVALUATION_FORM, read_evaluation
 from raysplit.pipeline.run_folder import RunFolder
-from raysplit.pipeline.verdict import _more_exactly, _more_settings, doubt_of, reasons_against
+from raysplit.pipeline.verdict import (
+    _more_exactly,
+    _more_settings,
+    _remedies,
+    doubt_of,
+    reasons_against,
+)
 
 
-def evaluation(share, warning=None, *, lost=0.2, by_error=0.05, correlation=0.95):
+def evaluation(share, warning=None, *, lost=0.2, by_error=0.05, correlation=0.95, learned=0.98):
     return {
         "fidelity": {
             "warning": warning,
@@ -20,7 +26,9 @@ def evaluation(share, warning=None, *, lost=0.2, by_error=0.05, correlation=0.95
             "share_lost_by_error": by_error,
             "rank_correlation": correlation,
         },
-        "agents": {"ppo": {"measured": {"share_of_gap": share}}},
+        "agents": {
+            "ppo": {"measured": {"share_of_gap": share}, "surrogate": {"share_of_gap": learned}}
+        },
     }
 
 
@@ -72,6 +80,27 @@ def test_the_remedy_is_a_command_that_measures_more_and_repeats_nothing(tmp_path
     assert before.model_copy(update=_given(more)) == loaded.plan
     with RunFolder.open(tmp_path / "a run-more", loaded):
         pass
+
+
+@pytest.mark.parametrize(
+    ("found", "changed"),
+    [
+        (evaluation(-0.7, learned=-0.2), ["agents.ppo.total_steps=24000"]),
+        (evaluation(-0.7), ["plan.settings=192"]),
+        (evaluation(0.9, "the surrogate misleads"), ["plan.settings=192"]),
+        (
+            evaluation(-0.7, "the surrogate misleads", learned=-0.2),
+            ["agents.ppo.total_steps=24000", "plan.settings=192"],
+        ),
+    ],
+)
+def test_an_agent_that_failed_on_the_surrogate_itself_learns_longer(tmp_path, found, changed):
+    few = load_experiment("demo", ["agents.ppo.total_steps=2000"])
+    with RunFolder.open(tmp_path / "run", few) as folder:
+        remedies = [shlex.split(remedy.strip("`")) for remedy in _remedies(folder, found)]
+        for words in remedies:
+            load_experiment(words[2], words[6::2])
+    assert [words[6] for words in remedies] == changed
 
 
 def _given(overrides):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
 
 _LONGEST_NAME = 64
 
@@ -17,6 +19,28 @@ class Config(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_number_from_a_truth_value(cls, value: Any, field: ValidationInfo) -> Any:  # noqa: ANN401
+        """Refuse what pydantic would take for 0 or 1."""
+        if isinstance(value, bool) and field.field_name is not None:
+            types = set(_types_in(cls.model_fields[field.field_name].annotation))
+            if types & {int, float} and bool not in types:
+                raise ValueError(
+                    "must be a number, and YAML reads yes, no, on, off, true and false as none"
+                )
+        return value
+
+
+def _types_in(annotation: Any) -> Iterator[Any]:  # noqa: ANN401 - any type expression
+    """Yield a type, or the types of a union."""
+    inner = get_args(annotation)
+    if inner and get_origin(annotation) in (Annotated, Union, UnionType):
+        for one in inner:
+            yield from _types_in(one)
+    else:
+        yield annotation
 
 
 def check_name(name: str) -> str:

@@ -24,7 +24,8 @@ def run_harness(experiment: str, overrides: Sequence[str], words: Sequence[str])
         words: lm-eval's own options; the split and the link are in its `--model_args`.
 
     Raises:
-        UserError: lm-eval is not installed, the experiment is wrong, or another model is named.
+        UserError: lm-eval is not installed, the experiment is wrong, another model is named, or a
+            task is not known.
     """
     load_experiment(experiment, list(overrides))
     if importlib.util.find_spec("lm_eval") is None:
@@ -43,5 +44,9 @@ def run_harness(experiment: str, overrides: Sequence[str], words: Sequence[str])
     sys.argv = ["lm-eval", "run", "--model", "raysplit", "--model_args", named, *words]
     try:
         cli_evaluate()
+    except ValueError as error:
+        if not str(error).startswith("Tasks not found"):
+            raise
+        raise UserError(f"lm-eval: {error}; `lm-eval ls tasks` lists them") from None
     finally:
         sys.argv = ours

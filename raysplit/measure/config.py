@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -48,6 +49,13 @@ class BackendConfig(Config):
     def device_cache_bytes(self) -> float | None:
         """`device_cache_gb` in bytes."""
         return None if self.device_cache_gb is None else self.device_cache_gb * GB
+
+    @field_validator("address")
+    @classmethod
+    def _an_address_of_ray(cls, address: str | None) -> str | None:
+        if address is None or re.fullmatch(r"auto|local|(ray://)?[^\s/]+:\d+", address):
+            return address
+        raise ValueError("must be auto (the cluster of this machine) or HOST:PORT of its head")
 
     @field_validator("gpus_per_ue", "gpus_per_edge")
     @classmethod

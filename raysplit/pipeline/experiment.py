@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Self, cast
+from typing import Annotated, Any, Self, cast, get_args
 
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
@@ -31,7 +31,7 @@ from raysplit.pipeline.preset_names import PRESETS
 from raysplit.radio.transport import RadioConfig, TokenLoss, token_loss
 from raysplit.surrogate.config import SurrogateConfig
 from raysplit.tracking.config import TrackingConfig
-from tuning.settings import TrainConfig
+from tuning.settings import Algorithm, TrainConfig
 from tuning.sweep.settings import SweepConfig
 
 # Names that the report gives to baselines.
@@ -47,6 +47,10 @@ _NO_RESULT: Any = {
     "measuring": {"ledger"},
     "agents": {"__all__": {"checkpoint_every_steps"}},
 }
+
+
+# What a description says nothing of: where the work runs, and a local copy of the same text.
+_NOT_DESCRIBED = ("name", "backend", "tracking", "sweep", "measuring.ledger", "corpus.path")
 
 
 class Experiment(Config):
@@ -66,7 +70,8 @@ class Experiment(Config):
         plan: Which settings are measured for the surrogate.
         measuring: Precision of a measurement.
         surrogate: The learned model of the perplexity.
-        agents: Agents to train, by name.
+        agents: Agents to train, by name; one called ppo, a2c or dqn has that algorithm unless it
+            names another.
         sweep: Hyper-parameters that `raysplit sweep` varies; no stage depends on it.
         tracking: Where metrics go besides the run folder.
         backend: Where the work runs. Only a GPU instead of a CPU changes results, and the card.
@@ -88,6 +93,20 @@ class Experiment(Config):
     sweep: SweepConfig = SweepConfig()
     tracking: TrackingConfig = TrackingConfig()
     backend: BackendConfig = BackendConfig()
+
+    @field_validator("agents", mode="before")
+    @classmethod
+    def _algorithm_by_name(cls, agents: Any) -> Any:  # noqa: ANN401 - whatever the YAML holds
+        """Take the algorithm of an agent that is called as one and names none."""
+        if not isinstance(agents, dict):
+            return agents
+        given = cast("dict[Any, Any]", agents)
+        return {
+            name: {"algorithm": name, **cast("dict[str, Any]", agent)}
+            if name in get_args(Algorithm) and isinstance(agent, dict)
+            else agent
+            for name, agent in given.items()
+        }
 
     @field_validator("agents")
     @classmethod
@@ -259,11 +278,21 @@ def load_experiment(name_or_path: str, overrides: list[str] | None = None) -> Ex
     values = _read(name_or_path)
     for override in overrides or []:
         apply_override(values, override)
+    _say_what_was_changed(values, overrides or [])
     _refuse_odd_texts(values, f"{name_or_path}: ")
     try:
         return Experiment.model_validate(values)
     except ValidationError as error:
         raise UserError(f"{name_or_path}: {explain(error, Experiment)}") from None
+
+
+def _say_what_was_changed(values: dict[str, Any], overrides: list[str]) -> None:
+    """Add to a description, which was written for other values, which of them are others here."""
+    keys = [override.partition("=")[0].strip() for override in overrides]
+    decisive = (key for key in keys if not key.endswith(".checkpoint_every_steps"))
+    changed = sorted({key for key in decisive if not key.startswith(_NOT_DESCRIBED)})
+    if changed and "description" not in keys and isinstance(values.get("description"), str):
+        values["description"] += f" (Written before these were changed: {', '.join(changed)}.)"
 
 
 def _read(name_or_path: str) -> dict[str, Any]:

@@ -260,7 +260,13 @@ def first_difference(before: Any, now: Any, where: str = "") -> str:  # noqa: AN
             for key in dict.fromkeys([*old, *new])
         )
         return next(filter(None, inner), "")
-    return "" if before == now else f"{where} is {before!r} there and {now!r} here"
+    if before == now:
+        return ""
+    return f"{where} is {_shown(before)} there and {_shown(now)} here"
+
+
+def _shown(value: Any) -> str:  # noqa: ANN401 - JSON values
+    return "set" if isinstance(value, dict) else repr(value)
 
 
 def _holds_results(path: Path) -> bool:

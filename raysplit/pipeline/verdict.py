@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raysplit.base.errors import command
@@ -11,6 +11,9 @@ from raysplit.pipeline.oracles import read_evaluation
 from raysplit.pipeline.problem import ledger_path
 from raysplit.pipeline.run_folder import RunFolder
 from tuning.evaluate import LOWEST_RANK_CORRELATION
+from tuning.settings import TrainConfig
+
+_LEARNED = 0.5  # of the gap on the surrogate: an agent below it has not learned what it was shown
 
 
 def say_if_not_usable(folder: RunFolder) -> None:
@@ -19,8 +22,8 @@ def say_if_not_usable(folder: RunFolder) -> None:
     reasons = reasons_against(evaluation)
     for reason in reasons:
         say("not usable", "red", f" {reason}")
-    if reasons:
-        say("to do     ", "yellow", f" {_more_settings(folder)}")
+    for remedy in _remedies(folder, evaluation) if reasons else ():
+        say("to do     ", "yellow", f" {remedy}")
     if doubt := doubt_of(evaluation):
         say("to check  ", "yellow", f" {doubt}: to know, {_more_exactly(folder)}")
 
@@ -31,16 +34,20 @@ def reasons_against(evaluation: Mapping[str, Any]) -> list[str]:
     Args:
         evaluation: The content of evaluation.json.
     """
-    warning = None if _is_within_error(evaluation) else evaluation["fidelity"]["warning"]
+    warning = _misleads(evaluation)
+    return [*([warning] if warning else []), *harmful_agents(evaluation).values()]
+
+
+def harmful_agents(evaluation: Mapping[str, Any]) -> dict[str, str]:
+    """Return the agents that do worse than random moves, each with a sentence that says so."""
     shares = {
         name: agent["measured"]["share_of_gap"] for name, agent in evaluation["agents"].items()
     }
-    worse = [
-        f"{name} does worse than random moves on measured PPL ({share:.1%} of the gap)"
+    return {
+        name: f"{name} does worse than random moves on measured PPL ({share:.1%} of the gap)"
         for name, share in shares.items()
         if share < 0
-    ]
-    return [*([warning] if warning else []), *worse]
+    }
 
 
 def doubt_of(evaluation: Mapping[str, Any]) -> str | None:
@@ -55,11 +62,34 @@ def doubt_of(evaluation: Mapping[str, Any]) -> str | None:
     )
 
 
+def _misleads(evaluation: Mapping[str, Any]) -> str | None:
+    """Return why the surrogate misleads, None where it does not or nobody can tell."""
+    return None if _is_within_error(evaluation) else evaluation["fidelity"]["warning"]
+
+
 def _is_within_error(evaluation: Mapping[str, Any]) -> bool:
     """Tell whether errors of measuring explain all that a surrogate seems to do wrong."""
     found = evaluation["fidelity"]
     ordered = found["rank_correlation"] >= LOWEST_RANK_CORRELATION
     return ordered and found["share_lost"] <= found["share_lost_by_error"]
+
+
+def _remedies(folder: RunFolder, evaluation: Mapping[str, Any]) -> list[str]:
+    """Return commands: what failed on the surrogate itself learns longer, else more is measured."""
+    harmful = {name: evaluation["agents"][name]["surrogate"] for name in harmful_agents(evaluation)}
+    untaught = [name for name, there in harmful.items() if there["share_of_gap"] < _LEARNED]
+    remedies = [_more_steps(folder, untaught)] if untaught else []
+    if _misleads(evaluation) or len(untaught) < len(harmful):
+        remedies.append(_more_settings(folder))
+    return remedies
+
+
+def _more_steps(folder: RunFolder, agents: Sequence[str]) -> str:
+    """Return the command that trains agents longer on what is measured."""
+    steps = {name: 2 * folder.experiment.agents[name].total_steps for name in agents}
+    usual = TrainConfig().total_steps
+    longer = [f"agents.{name}.total_steps={max(count, usual)}" for name, count in steps.items()]
+    return _once_more(folder, *longer)
 
 
 def _more_settings(folder: RunFolder) -> str:

@@ -202,6 +202,7 @@ class ReportData:
         training_costs: What each agent's training cost.
         fit: The surrogate's held-out quality.
         fidelity: The check of the surrogate against measured perplexity.
+        not_usable: What is wrong with agents that nobody should use, a sentence each.
         seed_stderr: Standard deviation of log PPL over seeds of the link, at the anchor where it is
             largest.
         active: What an active plan expected of its settings as it went on, None of other plans.
@@ -234,6 +235,7 @@ class ReportData:
     training_costs: Sequence[TrainingCostRow] = ()
     fit: FitReport | None = None
     fidelity: SurrogateCheck | None = None
+    not_usable: Sequence[str] = ()
     seed_stderr: float | None = None
     active: EvaluationCurves | None = None
     sweep: CostWeightSweep | None = None

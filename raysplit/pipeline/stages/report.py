@@ -23,6 +23,7 @@ from raysplit.pipeline.oracles import Oracles, load_oracles, read_evaluation
 from raysplit.pipeline.problem import ledger_path, model_sizes, protocol_card
 from raysplit.pipeline.run_folder import RunFolder, versions
 from raysplit.pipeline.tracked import tracker_of
+from raysplit.pipeline.verdict import harmful_agents
 from raysplit.pipeline.views.answer import answer_map, weight_sweep
 from raysplit.pipeline.views.budget import budget_part
 from raysplit.pipeline.views.decisions import best_agents_decisions
@@ -78,6 +79,7 @@ def report_data(folder: RunFolder) -> ReportData:
         training_costs=training_costs(evaluation),
         fit=FitReport.load(folder.path / "surrogate"),
         fidelity=fidelity(evaluation),
+        not_usable=list(harmful_agents(evaluation).values()),
         seed_stderr=evaluation["seed_stderr"],
         active=expected_shares(folder),
         sweep=weight_sweep(oracles),
