@@ -174,17 +174,22 @@ class TestSentence:
             (
                 [1, 1, 1, 1, 10],
                 "Keep 1 layer on the phone up to noise σ = 0.9, then move the split up to "
-                "10 layers from noise σ = 1.2 on.",
+                "10 layers at noise σ = 1.2.",
+            ),
+            (
+                [1, 1, 5, 10, 10],
+                "Keep 1 layer on the phone up to noise σ = 0.3, then move the split up through 5 "
+                "to 10 layers from noise σ = 0.9 on.",
             ),
             (
                 [1, 1, 2, 7, 10],
                 "Keep 1 layer on the phone up to noise σ = 0.3, then move the split up through "
-                "2 and 7 to 10 layers from noise σ = 1.2 on.",
+                "2 and 7 to 10 layers at noise σ = 1.2.",
             ),
             (
                 [10, 7, 5, 2, 1],
-                "Keep 10 layers on the phone up to noise σ = 0, then move the split down through "
-                "7, 5 and 2 to 1 layer from noise σ = 1.2 on.",
+                "Keep 10 layers on the phone at noise σ = 0, then move the split down through "
+                "7, 5 and 2 to 1 layer at noise σ = 1.2.",
             ),
             (
                 [1, 5, 2, 7, 10],

@@ -40,10 +40,12 @@ def _along_a_line(answer: AnswerLine) -> str:
         )
     (first, first_values), (last, last_values) = runs[0], runs[-1]
     direction = "up" if last > first else "down"
+    until, since = _at(name, first_values[-1]), _at(name, last_values[0])
+    until = f"at {until}" if len(first_values) == 1 else f"up to {until}"
+    since = f"at {since}" if len(last_values) == 1 else f"from {since} on"
     return (
-        f"Keep {_layers(first)} on the phone up to {_at(name, first_values[-1])}, then move the "
-        f"split {direction}{_through(split_points[1:-1])} to {_layers(last)} "
-        f"from {_at(name, last_values[0])} on."
+        f"Keep {_layers(first)} on the phone {until}, then move the "
+        f"split {direction}{_through(split_points[1:-1])} to {_layers(last)} {since}."
     )
 
 
