@@ -148,6 +148,8 @@ class Scheduler(Generic[UnitT]):
         for depth in range(1, IN_FLIGHT + 1):
             for worker in self._workers:
                 while worker.ready and len(worker.queue) < depth and self._todo:
+                    if worker.queue and (self._todo[0].attempts or worker.queue[-1][1].attempts):
+                        break  # alone: an answer is lost where the next unit kills the actor
                     task = self._todo.popleft()
                     ref = self._submit(worker.actor, task.unit)
                     worker.queue.append((ref, task))
