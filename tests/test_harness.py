@@ -219,6 +219,21 @@ def test_a_task_does_not_wait_for_ever_for_the_hub(monkeypatch):
     assert limits == ["set", "evaluated"]
 
 
+def test_an_unknown_task_is_refused_and_other_faults_are_not_hidden(monkeypatch):
+    def failing(text):
+        def evaluate():
+            raise ValueError(text)
+
+        return evaluate
+
+    monkeypatch.setattr("lm_eval.__main__.cli_evaluate", failing("Tasks not found: nosuch"))
+    with pytest.raises(UserError, match="lm-eval: Tasks not found: nosuch; `lm-eval ls tasks`"):
+        command.run_harness("demo", (), ["--tasks", "nosuch"])
+    monkeypatch.setattr("lm_eval.__main__.cli_evaluate", failing("something else"))
+    with pytest.raises(ValueError, match="something else"):
+        command.run_harness("demo", (), ["--tasks", "x"])
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -21,6 +21,9 @@ from raysplit.figures import (
     EvaluationCurves,
     LearningPanel,
 )
+from raysplit.pipeline.oracles import read_evaluation
+from raysplit.pipeline.run_folder import RunFolder
+from raysplit.pipeline.stages import report as stage
 from raysplit.report import (
     MemberRow,
     Performance,
@@ -328,6 +331,15 @@ def test_an_agent_that_nobody_should_use_is_said_at_the_top(tmp_path):
     harmful = dataclasses.replace(MINIMAL, not_usable=["ppo does worse than random moves"])
     text = Page(write_report(harmful, tmp_path).read_text(encoding="utf-8")).text
     assert "Not usable: ppo does worse than random moves." in " ".join(text.split())
+
+
+def test_the_stage_says_which_agents_of_its_run_are_not_usable(finished_run, monkeypatch):
+    folder = RunFolder.read(finished_run)
+    found = read_evaluation(folder)
+    for share, count in ((-0.2, 1), (0.2, 0)):
+        found["agents"]["ppo"]["measured"]["share_of_gap"] = share
+        monkeypatch.setattr(stage, "read_evaluation", lambda _: found)
+        assert len(stage.report_data(folder).not_usable) == count
 
 
 def test_a_faithful_surrogate_raises_no_alarm(tmp_path):

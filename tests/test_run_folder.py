@@ -15,7 +15,7 @@ from raysplit.pipeline import run_folder
 from raysplit.pipeline.experiment import load_experiment
 from raysplit.pipeline.input_hashes import inputs_sha256
 from raysplit.pipeline.run import STAGE_NAMES, check_resume
-from raysplit.pipeline.run_folder import RunFolder
+from raysplit.pipeline.run_folder import RunFolder, first_difference
 
 ROOT = Path(__file__).parent.parent
 HOLD = """
@@ -113,6 +113,11 @@ def test_what_changes_no_result_leaves_the_stages_done(tmp_path, override, kept)
     with RunFolder.open(tmp_path / "run", demo(override)) as folder:
         assert done(folder) == list(kept)
     assert RunFolder.read(tmp_path / "run").experiment == demo(override)
+
+
+def test_a_section_that_one_side_lacks_is_not_printed_whole():
+    said = first_difference({"anchors": {"format": 1}}, {"anchors": None})
+    assert said == "anchors is set there and None here"
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,19 @@ def test_a_unit_that_kills_its_worker_is_given_up_and_the_others_are_not_charged
     assert all(o.reason is None for unit, o in outcomes.items() if unit != "poison")
 
 
+def test_a_unit_that_was_charged_runs_alone():
+    """Else its answer may be lost, and itself charged, where the next one kills the actor."""
+    given = []
+
+    def submit(actor, unit):
+        given.append([*(task.unit for _, task in scheduler._workers[0].queue), unit])
+        return actor.double.remote(unit)
+
+    scheduler = Scheduler([Worker.remote()], submit, attempts=3)
+    assert len(list(scheduler.run(["wrong", 1, 2, 3]))) == 4
+    assert given == [["wrong"], ["wrong", 1], [1, 2], [2, 3], ["wrong"], ["wrong"]]
+
+
 def test_an_exception_is_retried_then_given_up_with_its_first_line():
     _, scheduler = make(1, attempts=2)
     (outcome,) = scheduler.run(["wrong"])

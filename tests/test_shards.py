@@ -221,9 +221,9 @@ def test_a_chain_of_spans_keeps_the_hidden_states_of_a_single_one(job):
 
 def test_hidden_states_are_kept_without_their_padding_and_get_it_back():
     hidden_BTD, lengths_B = torch.randn(4, 7, 3), torch.tensor([7, 1, 4, 6])
-    kept_MD = without_padding(hidden_BTD, lengths_B)
-    assert kept_MD.shape == (18, 3)
-    again_BTD = padded(kept_MD, lengths_B.numpy())
+    kept_RD = without_padding(hidden_BTD, lengths_B)
+    assert kept_RD.shape == (18, 3)
+    again_BTD = padded(kept_RD, lengths_B.numpy())
     real_BT1 = (torch.arange(7) < lengths_B[:, None])[..., None]
     assert torch.equal(again_BTD, torch.where(real_BT1, hidden_BTD, 0.0))
 

@@ -255,9 +255,7 @@ class TestFit:
         known, _ = surrogate.predict_log_ppl(points, perfect)
         assert np.abs(guessed - CLEAN_LOG_PPL).max() > 0.2
         assert np.abs(known - CLEAN_LOG_PPL).max() < 0.02
-        assert (
-            report.rows == report.log_ppl.count == 50
-        )  # nothing is judged on what was not measured
+        assert report.rows == report.log_ppl.count == 50  # those that were measured
         assert surrogate.scaling.low_K == 0.0
 
     def test_rows_measured_over_a_perfect_link_are_not_judged(self):

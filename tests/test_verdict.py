@@ -11,8 +11,7 @@ from raysplit.pipeline.oracles import EVALUATION, EVALUATION_FORM, read_evaluati
 from raysplit.pipeline.run_folder import RunFolder
 from raysplit.pipeline.verdict import (
     _more_exactly,
-    _more_settings,
-    _remedies,
+    _remedy,
     doubt_of,
     reasons_against,
 )
@@ -30,6 +29,9 @@ def evaluation(share, warning=None, *, lost=0.2, by_error=0.05, correlation=0.95
             "ppo": {"measured": {"share_of_gap": share}, "surrogate": {"share_of_gap": learned}}
         },
     }
+
+
+MISLED = evaluation(0.98, "the surrogate misleads")
 
 
 def test_a_good_agent_on_a_faithful_surrogate_needs_no_words():
@@ -70,7 +72,7 @@ def test_what_errors_of_measuring_explain_is_a_doubt_and_no_reason():
 def test_the_remedy_is_a_command_that_measures_more_and_repeats_nothing(tmp_path, plan, more):
     run = tmp_path / "a run"
     with RunFolder.open(run, load_experiment("demo", [f"plan={plan}"])) as folder:
-        words = shlex.split(_more_settings(folder).strip("`"))
+        words = shlex.split(_remedy(folder, MISLED).strip("`"))
     assert words[:5] == ["raysplit", "run", f"{run}/experiment.yaml", "--out", f"{run}-more"]
     changed = [*more, f"measuring.ledger={run}/measurements.sqlite"]
     assert words[5::2] == ["--set"] * len(changed)
@@ -97,10 +99,9 @@ def test_the_remedy_is_a_command_that_measures_more_and_repeats_nothing(tmp_path
 def test_an_agent_that_failed_on_the_surrogate_itself_learns_longer(tmp_path, found, changed):
     few = load_experiment("demo", ["agents.ppo.total_steps=2000"])
     with RunFolder.open(tmp_path / "run", few) as folder:
-        remedies = [shlex.split(remedy.strip("`")) for remedy in _remedies(folder, found)]
-        for words in remedies:
-            load_experiment(words[2], words[6::2])
-    assert [words[6] for words in remedies] == changed
+        words = shlex.split(_remedy(folder, found).strip("`"))
+    assert words[6:-2:2] == changed
+    load_experiment(words[2], words[6::2])
 
 
 def _given(overrides):
@@ -111,7 +112,7 @@ def _given(overrides):
 def test_a_listed_plan_needs_rows(tmp_path):
     experiment = load_experiment("demo", ["plan={kind: list, path: plan.csv}"])
     with RunFolder.open(tmp_path / "run", experiment) as folder:
-        assert "add rows to plan.csv" in _more_settings(folder)
+        assert "add rows to plan.csv" in _remedy(folder, MISLED)
 
 
 def test_a_doubt_is_settled_by_half_the_standard_error_or_more_text(tmp_path):

@@ -278,7 +278,7 @@ def load_experiment(name_or_path: str, overrides: list[str] | None = None) -> Ex
     values = _read(name_or_path)
     for override in overrides or []:
         apply_override(values, override)
-    _say_what_was_changed(values, overrides or [])
+    _note_what_was_changed(values, overrides or [])
     _refuse_odd_texts(values, f"{name_or_path}: ")
     try:
         return Experiment.model_validate(values)
@@ -286,7 +286,7 @@ def load_experiment(name_or_path: str, overrides: list[str] | None = None) -> Ex
         raise UserError(f"{name_or_path}: {explain(error, Experiment)}") from None
 
 
-def _say_what_was_changed(values: dict[str, Any], overrides: list[str]) -> None:
+def _note_what_was_changed(values: dict[str, Any], overrides: list[str]) -> None:
     """Add to a description, which was written for other values, which of them are others here."""
     keys = [override.partition("=")[0].strip() for override in overrides]
     decisive = (key for key in keys if not key.endswith(".checkpoint_every_steps"))

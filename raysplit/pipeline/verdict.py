@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from raysplit.base.errors import command
 from raysplit.base.progress import say
+from raysplit.measure.plan import PlanConfig
 from raysplit.pipeline.oracles import read_evaluation
 from raysplit.pipeline.problem import ledger_path
 from raysplit.pipeline.run_folder import RunFolder
@@ -22,8 +23,8 @@ def say_if_not_usable(folder: RunFolder) -> None:
     reasons = reasons_against(evaluation)
     for reason in reasons:
         say("not usable", "red", f" {reason}")
-    for remedy in _remedies(folder, evaluation) if reasons else ():
-        say("to do     ", "yellow", f" {remedy}")
+    if reasons:
+        say("to do     ", "yellow", f" {_remedy(folder, evaluation)}")
     if doubt := doubt_of(evaluation):
         say("to check  ", "yellow", f" {doubt}: to know, {_more_exactly(folder)}")
 
@@ -74,37 +75,36 @@ def _is_within_error(evaluation: Mapping[str, Any]) -> bool:
     return ordered and found["share_lost"] <= found["share_lost_by_error"]
 
 
-def _remedies(folder: RunFolder, evaluation: Mapping[str, Any]) -> list[str]:
-    """Return commands: what failed on the surrogate itself learns longer, else more is measured."""
+def _remedy(folder: RunFolder, evaluation: Mapping[str, Any]) -> str:
+    """Return the command that helps; it keeps what is measured.
+
+    An agent that failed on the surrogate itself learns longer. Else the surrogate is at fault, and
+    more is measured for it.
+    """
     harmful = {name: evaluation["agents"][name]["surrogate"] for name in harmful_agents(evaluation)}
     untaught = [name for name, there in harmful.items() if there["share_of_gap"] < _LEARNED]
-    remedies = [_more_steps(folder, untaught)] if untaught else []
-    if _misleads(evaluation) or len(untaught) < len(harmful):
-        remedies.append(_more_settings(folder))
-    return remedies
-
-
-def _more_steps(folder: RunFolder, agents: Sequence[str]) -> str:
-    """Return the command that trains agents longer on what is measured."""
-    steps = {name: 2 * folder.experiment.agents[name].total_steps for name in agents}
-    usual = TrainConfig().total_steps
-    longer = [f"agents.{name}.total_steps={max(count, usual)}" for name, count in steps.items()]
-    return _once_more(folder, *longer)
-
-
-def _more_settings(folder: RunFolder) -> str:
-    """Return the command that measures more and keeps what is measured."""
+    longer = [_more_steps(folder, name) for name in untaught]
+    if not _misleads(evaluation) and len(untaught) == len(harmful):
+        return _once_more(folder, *longer)
     plan = folder.experiment.plan
+    if plan.kind == "list":
+        return f"add rows to {plan.path} and start with another --out"
+    return _once_more(folder, *longer, *_more_settings(plan))
+
+
+def _more_steps(folder: RunFolder, agent: str) -> str:
+    steps = max(2 * folder.experiment.agents[agent].total_steps, TrainConfig().total_steps)
+    return f"agents.{agent}.total_steps={steps}"
+
+
+def _more_settings(plan: PlanConfig) -> list[str]:
     match plan.kind:
-        case "sobol":
-            more = [f"plan.settings={2 * plan.settings}"]
         case "grid":
-            more = [f"plan.grid_points={2 * plan.grid_points - 1}"]
+            return [f"plan.grid_points={2 * plan.grid_points - 1}"]
         case "active":
-            more = [f"plan.max_settings={2 * plan.max_settings}", "plan.target_regret=0"]
-        case "list":
-            return f"add rows to {plan.path} and start with another --out"
-    return _once_more(folder, *more)
+            return [f"plan.max_settings={2 * plan.max_settings}", "plan.target_regret=0"]
+        case _:  # a listed plan is the user's to write
+            return [f"plan.settings={2 * plan.settings}"]
 
 
 def _more_exactly(folder: RunFolder) -> str:
