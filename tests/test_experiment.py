@@ -198,7 +198,13 @@ def test_the_paper_s_losses_are_the_scales_that_its_preset_states():
 
 
 @pytest.mark.parametrize(
-    "override", ["problem.lambda=yes", "plan.settings=true", "problem.link.noise_std.low=off"]
+    "override",
+    [
+        "problem.lambda=yes",
+        "plan.settings=true",
+        "problem.link.noise_std.low=off",
+        "agents.ppo.seeds=[0, yes]",
+    ],
 )
 def test_a_truth_value_is_no_number(override):
     with pytest.raises(UserError, match="must be a number, and YAML reads yes, no"):

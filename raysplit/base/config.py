@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, cast, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
 
@@ -23,8 +23,8 @@ class Config(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_number_from_a_truth_value(cls, value: Any, field: ValidationInfo) -> Any:  # noqa: ANN401
-        """Refuse what pydantic would take for 0 or 1."""
-        if isinstance(value, bool) and field.field_name is not None:
+        """Refuse what pydantic would take for 0 or 1, also within a list of numbers."""
+        if field.field_name is not None and any(isinstance(one, bool) for one in _items(value)):
             types = set(_types_in(cls.model_fields[field.field_name].annotation))
             if types & {int, float} and bool not in types:
                 raise ValueError(
@@ -33,10 +33,14 @@ class Config(BaseModel):
         return value
 
 
+def _items(value: Any) -> list[Any]:  # noqa: ANN401 - whatever the YAML holds
+    return cast("list[Any]", value) if isinstance(value, list) else [value]
+
+
 def _types_in(annotation: Any) -> Iterator[Any]:  # noqa: ANN401 - any type expression
-    """Yield a type, or the types of a union."""
+    """Yield a type, or the types of a union and of a list's or tuple's items."""
     inner = get_args(annotation)
-    if inner and get_origin(annotation) in (Annotated, Union, UnionType):
+    if inner and get_origin(annotation) in (Annotated, Union, UnionType, list, tuple):
         for one in inner:
             yield from _types_in(one)
     else:

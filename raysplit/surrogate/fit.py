@@ -148,7 +148,7 @@ def _seen(table: Measurements) -> tuple[int, int]:
     return int(table.split_points_N.min()), int(table.split_points_N.max())
 
 
-def _row_weights(stderr_N: FloatArray, measured_N: FloatArray) -> Float32Array:
-    floor = max(float(np.median(measured_N)), _SMALLEST_MODEL_ERROR)
+def _row_weights(stderr_N: FloatArray, measured_stderr_N: FloatArray) -> Float32Array:
+    floor = max(float(np.median(measured_stderr_N)), _SMALLEST_MODEL_ERROR)
     weights_N = 1 / (stderr_N**2 + floor**2)
     return (weights_N / weights_N.mean()).astype(np.float32)
